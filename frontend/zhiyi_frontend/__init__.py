@@ -1,0 +1,1 @@
+"""Flask pages on top of the SDK."""

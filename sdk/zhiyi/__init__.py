@@ -1,0 +1,1 @@
+"""ZhiYiChain SDK: Python's view of the record."""

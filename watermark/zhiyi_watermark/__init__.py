@@ -1,0 +1,1 @@
+"""Marks: bits in, carrier out; carrier in, bits and p-value out."""
