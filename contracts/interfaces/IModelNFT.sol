@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.30;
+
+struct Split {
+    address account;
+    uint16 bps; // of what is left after platform and ancestors
+}
+
+struct Ancestor {
+    uint64 modelId;
+    uint16 bps; // of the gross
+}
+
+/// @notice Who shares a model's income; fixed at registration, kept on chain as a hash, opened by `ModelRegistered`.
+struct RoyaltyTerms {
+    uint16 platformBps;
+    Split[] collaborators;
+    Ancestor[] ancestors; // flattened, at most 10, together at most 5000 bps
+}
+
+/// @notice What is fixed about a model; kept on chain as a hash, opened by `ModelRegistered` and `TraceKeyRotated`.
+struct ModelRecord {
+    bytes32 weightsRoot; // over the plain leaves of the registered bundle
+    uint64 totalBytes;
+    uint32 chunks;
+    uint16 chunkSize; // bytes
+    bytes32 detectorHash; // detector spec: code, tables, thresholds
+    bytes32 traceKeyCommit; // commitment of the trace kit
+    bytes32 rangeHash; // declared range and its bound on relative change
+    bytes32 royaltyHash; // keccak256(abi.encode(RoyaltyTerms))
+}
+
+/// @notice Leave to record a parent: a license of it that allows derivatives, held by the registrant, or its owner's signature over
+/// ParentConsent(parentId, weightsRoot, registrant, bps, deadline), EIP-712.
+struct ParentProof {
+    uint64 parentId;
+    uint16 bps; // of the child's gross, shared on by the parent's own lineage
+    uint256 licenseId; // 0: by signature
+    uint40 deadline;
+    bytes signature;
+    RoyaltyTerms parentTerms; // opens the parent's record, for its ancestors
+    ModelRecord parentRecord;
+}
+
+enum Review {
+    PENDING,
+    APPROVED,
+    REJECTED
+}
+
+/// @notice Everything an order is checked against, in one word of storage beside the owner.
+struct ModelStatus {
+    address owner;
+    uint16 preferences; // 6 categories, 2 bits each: 0 not stated, 1 allowed, 2 constrained, 3 notAllowed
+    Review review;
+    bool delisted;
+    uint8 freezeCount;
+    uint40 frozenUntil; // unix seconds
+    uint24 saleNonce;
+}
+
+interface IModelNFT {
+    /* EVENTS */
+
+    event ModelRegistered(
+        uint64 indexed modelId,
+        address indexed owner,
+        bytes32 indexed weightsRoot,
+        ModelRecord record,
+        RoyaltyTerms royalties,
+        uint16 preferences,
+        bytes32 metadataDigest
+    );
+    event ModelReviewed(uint64 indexed modelId, address indexed registrar, Review review, bytes32 reasonHash);
+    event PreferencesChanged(uint64 indexed modelId, uint16 before, uint16 preferences, bytes32 metadataDigest);
+    event TraceKeyRotated(uint64 indexed modelId, bytes32 before, bytes32 traceKeyCommit, uint40 at);
+    event ModelFrozen(uint64 indexed modelId, address indexed by, uint40 until, bytes32 reasonHash);
+    event FreezeLifted(uint64 indexed modelId, address indexed by, bytes32 reasonHash);
+    event ModelDelisted(uint64 indexed modelId, address indexed by, bool delisted, bytes32 reasonHash);
+    /// @dev ERC-4906
+    event MetadataUpdate(uint256 tokenId);
+    event BatchMetadataUpdate(uint256 fromTokenId, uint256 toTokenId);
+    /// @dev ERC-7572
+    event ContractURIUpdated();
+
+    /* ERRORS */
+
+    error RootAlreadyRegistered(bytes32 weightsRoot, uint64 modelId);
+    error RecordMismatch(uint64 modelId, bytes32 given);
+    error EmptyBundle(uint64 totalBytes, uint32 chunks);
+    error NotTheOwner(address caller, address owner);
+    error NoSuchModel(uint64 modelId);
+    error BadPreferences(uint16 preferences);
+    error SharesTooLarge(uint256 bps, uint256 max);
+    error TooManyShares(uint256 given, uint256 max);
+    error PlatformFeeMismatch(uint16 given, uint16 needed);
+    error ParentNotAgreed(uint64 parentId);
+    error FreezeLimit(uint64 modelId, uint8 count);
+    error FreezeTooLong(uint40 until, uint40 max);
+    error AlreadyReviewed(uint64 modelId, Review review);
+
+    /* OWNER */
+
+    /// @param record royaltyHash is filled in by the contract from `collaborators` and the flattened lineage; pass zero
+    /// @param metadataDigest sha2-256 multihash digest of the metadata's CIDv0 (dag-pb)
+    function register(
+        ModelRecord calldata record,
+        bytes32 metadataDigest,
+        uint16 preferences,
+        Split[] calldata collaborators,
+        ParentProof[] calldata parents
+    ) external returns (uint64 modelId);
+    function setPreferences(uint64 modelId, uint16 preferences, bytes32 metadataDigest) external;
+    function rotateTraceKey(ModelRecord calldata record, uint64 modelId, bytes32 traceKeyCommit) external;
+
+    /* REGISTRAR, REGULATOR */
+
+    function review(uint64 modelId, Review outcome, bytes32 reasonHash) external;
+    function freeze(uint64 modelId, uint40 until, bytes32 reasonHash) external;
+    function lift(uint64 modelId, bytes32 reasonHash) external;
+    function delist(uint64 modelId, bool delisted, bytes32 reasonHash) external;
+
+    /* VIEWS */
+
+    function statusOf(uint64 modelId) external view returns (ModelStatus memory);
+    function recordHash(uint64 modelId) external view returns (bytes32);
+    /// @notice Reverts unless `record` is the model's.
+    function checkRecord(uint64 modelId, ModelRecord calldata record) external view;
+    function modelOfRoot(bytes32 weightsRoot) external view returns (uint64);
+    function platformBps() external view returns (uint16);
+    function modelCount() external view returns (uint64);
+}
