@@ -1,0 +1,67 @@
+# The front door. `make help` lists what it can do.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PY := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/node_modules/.bin:$(PATH)
+export SOLCX_BINARY_PATH := $(CURDIR)/tools/solcx
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+# Ape keeps its own files beside the project's build, not in the home directory.
+export APE_DATA_FOLDER ?= $(CURDIR)/.build/ape
+
+.PHONY: help setup demo test lint types contracts abi vectors test-contracts test-python gas bench bench-delivery clean lock
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+setup: ## create .venv and node_modules from the lock files
+	@scripts/setup.sh
+
+demo: setup contracts ## play the whole story on a real node, real IPFS and a real model; writes build/demo/report.json
+	$(PY) scripts/demo.py
+	$(PY) scripts/check_report.py build/demo
+
+test: setup lint types contracts test-contracts test-python ## everything CI checks
+
+lint: setup ## format, lint, import contracts
+	ruff format --check .
+	ruff check .
+	lint-imports
+
+types: setup ## mypy strict and pyright
+	mypy
+	pyright
+
+contracts: setup ## compile with Ape and compare the exported ABIs
+	ape compile -q
+	$(PY) scripts/export_abi.py --check
+
+abi: setup ## compile and write the ABIs into the SDK
+	ape compile -q
+	$(PY) scripts/export_abi.py
+
+vectors: setup ## regenerate tests/vectors
+	$(PY) scripts/make_vectors.py
+
+test-contracts: setup ## contract tests on a real Anvil node
+	ape test tests/contracts --network ethereum:local:foundry
+
+test-python: setup ## every other test, the demo end to end included
+	pytest tests --ignore tests/contracts
+
+gas: setup contracts ## docs/benchmarks/gas.json: gas of every operation against its budget
+	$(PY) benchmarks/gas.py
+
+bench-delivery: setup ## docs/benchmarks/delivery.json: speed of preparing and verifying a copy
+	$(PY) benchmarks/delivery.py
+
+bench: gas bench-delivery ## every benchmark
+
+lock: ## resolve requirements.lock and package-lock.json anew
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -q -o requirements.lock
+	npm install --package-lock-only --no-audit --no-fund --silent
+
+clean: ## remove what was built; keeps .venv, node_modules and the model cache
+	rm -rf build .build .forge .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
