@@ -1,0 +1,823 @@
+"""The values of the record, as in `contracts/interfaces/*.sol`, in snake_case.
+
+All are frozen and checked when made. `bytes32` is `bytes` of length 32 (0x-hex in JSON), an address is a checksummed string,
+an amount is an `int` in the token's smallest unit, a time is Unix seconds. `as_tuple()` is the ABI form; `hash()` is what the
+chain keeps, where it keeps a hash.
+"""
+
+from __future__ import annotations
+
+import types as _types
+from collections.abc import Mapping, Sequence
+from enum import IntEnum, IntFlag
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, Self, Union, get_args, get_origin
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
+
+from zhiyi.errors import BadInput, IntegrityError
+
+NATIVE: Final = "0x0000000000000000000000000000000000000000"  # token address of the chain's own coin
+FINGERPRINT_BITS: Final = 28  # licenseId = modelId << 28 | fingerprint
+MAX_FINGERPRINT: Final = (1 << FINGERPRINT_BITS) - 1
+ZERO32: Final = bytes(32)
+
+
+def keccak(data: bytes) -> bytes:
+    """Keccak-256."""
+    from eth_hash.auto import keccak as _keccak  # noqa: PLC0415 - the backend is chosen at import
+
+    return bytes(_keccak(data))
+
+
+def license_id_of(model_id: int, fingerprint: int) -> int:
+    """The license id of a fingerprint number of a model. Raises BadInput out of range (fingerprint 1 .. 2^28-1)."""
+    if not 0 < model_id < 1 << 64:
+        raise BadInput(f"model id {model_id} is not in 1 .. 2^64-1")
+    if not 0 < fingerprint <= MAX_FINGERPRINT:
+        raise BadInput(f"fingerprint {fingerprint} is not in 1 .. {MAX_FINGERPRINT}")
+    return model_id << FINGERPRINT_BITS | fingerprint
+
+
+def model_of_license(license_id: int) -> int:
+    """The model id inside a license id."""
+    return license_id >> FINGERPRINT_BITS
+
+
+def fingerprint_of_license(license_id: int) -> int:
+    """The fingerprint number inside a license id."""
+    return license_id & MAX_FINGERPRINT
+
+
+def to_address(value: str) -> str:
+    """The checksummed form. Raises BadInput for anything but 20 bytes of 0x-hex, or a wrong mixed-case checksum."""
+    if not isinstance(value, str) or len(value) != 42 or value[:2] not in ("0x", "0X"):
+        raise BadInput(f"{value!r} is not an address: 0x and 40 hex digits are needed")
+    digits = value[2:]
+    try:
+        bytes.fromhex(digits)
+    except ValueError as exc:
+        raise BadInput(f"{value!r} is not an address: 0x and 40 hex digits are needed") from exc
+    lower = digits.lower()
+    mask = keccak(lower.encode()).hex()
+    sums = "0x" + "".join(c.upper() if int(m, 16) > 7 else c for c, m in zip(lower, mask, strict=False))
+    if digits not in (lower, lower.upper(), sums[2:]):
+        raise BadInput(f"{value} has a wrong checksum: a character is mistyped; the right form may be {sums}")
+    return sums
+
+
+def to_bytes(value: bytes | str, length: int | None = None) -> bytes:
+    """Bytes from bytes or 0x-hex. Raises BadInput when malformed or not `length` long."""
+    if isinstance(value, str):
+        if value[:2] != "0x":
+            raise BadInput(f"{value[:80]!r} is not 0x-hex")
+        try:
+            raw = bytes.fromhex(value[2:])
+        except ValueError as exc:
+            raise BadInput(f"{value[:80]!r} is not 0x-hex") from exc
+    elif isinstance(value, bytes):
+        raw = bytes(value)
+    else:
+        raise BadInput(f"{type(value).__name__} is not bytes")
+    if length is not None and len(raw) != length:
+        raise BadInput(f"{len(raw)} bytes given, {length} needed")
+    return raw
+
+
+def to_hex(value: bytes) -> str:
+    """0x-hex of bytes."""
+    return "0x" + bytes(value).hex()
+
+
+class Abi(NamedTuple):
+    """ABI type of a field."""
+
+    name: str
+
+
+def _address(value: object) -> object:
+    return _as_value_error(to_address, value) if isinstance(value, str) else value
+
+
+def _sized(length: int | None) -> Any:
+    def check(value: object) -> object:
+        return (
+            _as_value_error(lambda v: to_bytes(v, length), value) if isinstance(value, str | bytes) else value
+        )
+
+    return BeforeValidator(check)
+
+
+def _as_value_error(function: Any, value: Any) -> Any:
+    try:
+        return function(value)
+    except BadInput as exc:
+        raise ValueError(str(exc)) from exc
+
+
+_HEX = PlainSerializer(to_hex, return_type=str, when_used="json")
+
+Address = Annotated[str, BeforeValidator(_address), Abi("address")]
+Bytes32 = Annotated[bytes, _sized(32), _HEX, Abi("bytes32")]
+Bytes26 = Annotated[bytes, _sized(26), _HEX, Abi("bytes26")]
+HexBytes = Annotated[bytes, _sized(None), _HEX, Abi("bytes")]
+Signature = Annotated[bytes, _sized(None), _HEX]
+U8 = Annotated[int, Field(ge=0, lt=1 << 8), Abi("uint8")]
+U16 = Annotated[int, Field(ge=0, lt=1 << 16), Abi("uint16")]
+U24 = Annotated[int, Field(ge=0, lt=1 << 24), Abi("uint24")]
+U32 = Annotated[int, Field(ge=0, lt=1 << 32), Abi("uint32")]
+U40 = Annotated[int, Field(ge=0, lt=1 << 40), Abi("uint40")]
+U64 = Annotated[int, Field(ge=0, lt=1 << 64), Abi("uint64")]
+U96 = Annotated[int, Field(ge=0, lt=1 << 96), Abi("uint96")]
+U128 = Annotated[int, Field(ge=0, lt=1 << 128), Abi("uint128")]
+U256 = Annotated[int, Field(ge=0, lt=1 << 256), Abi("uint256")]
+
+
+def camel(name: str) -> str:
+    """`license_id` → `licenseId`."""
+    head, *tail = name.split("_")
+    return head + "".join(part.capitalize() for part in tail)
+
+
+class Value(BaseModel):
+    """A frozen value: no coercion, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ChainStruct(Value):
+    """A struct of the contracts: fields in the struct's order, each with its ABI type."""
+
+    @classmethod
+    def abi_fields(cls) -> tuple[tuple[str, str], ...]:
+        """(name in Solidity, ABI type) of each field, in order; nested structs as tuple types."""
+        return tuple(
+            (camel(name), _abi_type(field.annotation, field.metadata))
+            for name, field in cls.model_fields.items()
+        )
+
+    @classmethod
+    def abi_type(cls) -> str:
+        """The tuple type, as in a function selector."""
+        return "(" + ",".join(kind for _, kind in cls.abi_fields()) + ")"
+
+    def as_tuple(self) -> tuple[Any, ...]:
+        """The ABI form."""
+        return tuple(_lower(getattr(self, name)) for name in type(self).model_fields)
+
+    @classmethod
+    def from_abi(cls, value: Mapping[str, Any] | Sequence[Any]) -> Self:
+        """From a decoded struct (mapping by Solidity name, or sequence in order). Raises IntegrityError when it does not fit."""
+        names = list(cls.model_fields)
+        try:
+            items = [value[camel(n)] for n in names] if isinstance(value, Mapping) else list(value)
+            fields = {n: _lift(cls.model_fields[n].annotation, v) for n, v in zip(names, items, strict=True)}
+            return cls(**fields)
+        except (KeyError, ValueError, ValidationError) as exc:
+            raise IntegrityError(
+                f"the chain's {cls.__name__} does not fit this version of the SDK: {exc}"
+            ) from exc
+
+    def encode(self) -> bytes:
+        """`abi.encode(struct)`."""
+        from eth_abi import encode as abi_encode  # noqa: PLC0415 - half a second of import
+
+        return bytes(abi_encode([self.abi_type()], [self.as_tuple()]))
+
+    def keccak(self) -> bytes:
+        """`keccak256(abi.encode(struct))`."""
+        return keccak(self.encode())
+
+
+def _abi_type(annotation: Any, metadata: Sequence[Any]) -> str:
+    for item in metadata:
+        if isinstance(item, Abi):
+            return item.name
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *more = get_args(annotation)
+        return _abi_type(inner, more)
+    if origin is tuple:
+        return _abi_type(get_args(annotation)[0], ()) + "[]"
+    if isinstance(annotation, type) and issubclass(annotation, ChainStruct):
+        return annotation.abi_type()
+    if isinstance(annotation, type) and issubclass(annotation, IntEnum):
+        return "uint8"
+    if annotation is bool:
+        return "bool"
+    if annotation is str:
+        return "string"
+    raise TypeError(f"no ABI type for {annotation!r}")
+
+
+def _lower(value: Any) -> Any:
+    if isinstance(value, ChainStruct):
+        return value.as_tuple()
+    if isinstance(value, tuple):
+        return [_lower(item) for item in value]
+    if isinstance(value, IntEnum):
+        return int(value)
+    return value
+
+
+def _lift(annotation: Any, value: Any) -> Any:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _lift(get_args(annotation)[0], value)
+    if origin is tuple:
+        return tuple(_lift(get_args(annotation)[0], item) for item in value)
+    if isinstance(annotation, type) and issubclass(annotation, ChainStruct):
+        return annotation.from_abi(value)
+    if isinstance(annotation, type) and issubclass(annotation, IntEnum):
+        return annotation(value)
+    return value
+
+
+# -- enums ------------------------------------------------------------------------------------------------------------
+
+
+class OrderState(IntEnum):
+    """Where an order stands (ILicenseEscrow)."""
+
+    NONE = 0
+    OPEN = 1
+    REVEALED = 2
+    RANGE_CHECK = 3
+    SETTLED = 4
+    REFUNDED = 5
+
+
+class LicenseEnd(IntEnum):
+    """How a license ended before its expiry (ILicenseNFT)."""
+
+    NONE = 0
+    REVOKED = 1
+    SURRENDERED = 2
+    RESOLD = 3
+
+
+class Review(IntEnum):
+    """A registrar's decision on a model (IModelNFT)."""
+
+    PENDING = 0
+    APPROVED = 1
+    REJECTED = 2
+
+
+class Kind(IntEnum):
+    """What a case is about (IMisuseCourt)."""
+
+    NONE = 0
+    LEAK = 1
+    TERMS = 2
+    DISCLOSURE = 3
+    UNLICENSED = 4
+    UNDECLARED_PARENT = 5
+    OWNERSHIP = 6
+
+
+class Decision(IntEnum):
+    """What the committee found (IMisuseCourt)."""
+
+    NONE = 0
+    GUILTY = 1
+    NOT_GUILTY = 2
+    INCONCLUSIVE = 3
+    UNAVAILABLE = 4
+    UNLICENSED = 5
+
+
+class CaseState(IntEnum):
+    """Where a case stands (IMisuseCourt)."""
+
+    NONE = 0
+    OPEN = 1
+    POSTED = 2
+    CHALLENGED = 3
+    ESCALATED = 4
+    FINAL_GUILTY = 5
+    LAPSED = 6
+    CLOSED = 7
+    DISMISSED = 8
+    CLEARED = 9
+    EXECUTED = 10
+
+
+class Role(IntEnum):
+    """What a member of the committee does (IOracleCommittee)."""
+
+    NONE = 0
+    OPERATOR = 1
+    FINGERPRINTER = 2
+
+
+class RefundReason(IntEnum):
+    """`reason` of the event OrderRefunded."""
+
+    NO_REVEAL = 1
+    WRONG_CHUNK = 2
+    RANGE_CLAIM_UPHELD = 3
+    RANGE_CLAIM_UNANSWERED = 4
+
+
+class Use(IntEnum):
+    """The six categories of ERC-7517; the value is the category's place in the preference bits and in `useMask`."""
+
+    DATA_MINING = 0
+    AI_INFERENCE = 1
+    AI_TRAINING = 2
+    AI_GENERATIVE_TRAINING = 3
+    AI_TRAINING_WITH_AUTHORSHIP = 4
+    AI_GENERATIVE_TRAINING_WITH_AUTHORSHIP = 5
+
+
+class Preference(IntEnum):
+    """What a model's owner says about one category, 2 bits on chain. Not stated is not consent."""
+
+    NOT_STATED = 0
+    ALLOWED = 1
+    CONSTRAINED = 2
+    NOT_ALLOWED = 3
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+class Preferences(Value):
+    """The owner's preference for each ERC-7517 category; 12 bits on chain."""
+
+    data_mining: Preference = Preference.NOT_STATED
+    ai_inference: Preference = Preference.NOT_STATED
+    ai_training: Preference = Preference.NOT_STATED
+    ai_generative_training: Preference = Preference.NOT_STATED
+    ai_training_with_authorship: Preference = Preference.NOT_STATED
+    ai_generative_training_with_authorship: Preference = Preference.NOT_STATED
+
+    def of(self, use: Use) -> Preference:
+        """The preference for one category."""
+        value: Preference = getattr(self, use.name.lower())
+        return value
+
+    def pack(self) -> int:
+        """The 12 bits: category i in bits 2i and 2i+1."""
+        return sum(self.of(use) << 2 * use for use in Use)
+
+    @classmethod
+    def unpack(cls, bits: int) -> Self:
+        """From the 12 bits. Raises BadInput above 2^12."""
+        if not 0 <= bits < 1 << 12:
+            raise BadInput(f"preference bits {bits:#x} are more than 12 bits")
+        return cls(**{use.name.lower(): Preference(bits >> 2 * use & 3) for use in Use})
+
+
+class Split(ChainStruct):
+    """A collaborator's share."""
+
+    account: Address
+    bps: U16  # of what is left after platform and ancestors
+
+
+class Ancestor(ChainStruct):
+    """An ancestor model's share."""
+
+    model_id: U64
+    bps: U16  # of the gross
+
+
+class RoyaltyTerms(ChainStruct):
+    """Who shares a model's income; fixed at registration."""
+
+    platform_bps: U16
+    collaborators: tuple[Split, ...]
+    ancestors: tuple[Ancestor, ...]
+
+    def hash(self) -> bytes:
+        """`ModelRecord.royalty_hash`."""
+        return self.keccak()
+
+
+class ModelRecord(ChainStruct):
+    """What is fixed about a model; the chain keeps its hash."""
+
+    weights_root: Bytes32
+    total_bytes: U64
+    chunks: U32
+    chunk_size: U16
+    detector_hash: Bytes32
+    trace_key_commit: Bytes32
+    range_hash: Bytes32
+    royalty_hash: Bytes32 = ZERO32  # the contract fills it in at registration
+
+    def hash(self) -> bytes:
+        """What `ModelNFT.recordHash` keeps."""
+        return self.keccak()
+
+
+class ParentProof(ChainStruct):
+    """Leave to record a parent model: a license of it (`license_id`) or its owner's signed consent."""
+
+    parent_id: U64
+    bps: U16
+    license_id: U256
+    deadline: U40
+    signature: HexBytes
+    parent_terms: RoyaltyTerms
+    parent_record: ModelRecord
+
+
+class ModelStatus(ChainStruct):
+    """What an order is checked against."""
+
+    owner: Address
+    preferences: U16
+    review: Review
+    delisted: bool
+    freeze_count: U8
+    frozen_until: U40
+    sale_nonce: U24
+
+
+class Model(Value):
+    """A registered model: its record and royalties (from events, checked against the chain's hash) and its status now."""
+
+    model_id: U64
+    owner: Address
+    record: ModelRecord
+    royalties: RoyaltyTerms
+    status: ModelStatus
+    metadata_cid: str
+    registered_block: int
+    registered_tx: str
+
+    @property
+    def preferences(self) -> Preferences:
+        """The owner's preferences now."""
+        return Preferences.unpack(self.status.preferences)
+
+
+# -- licenses ---------------------------------------------------------------------------------------------------------
+
+
+class TermsFlag(IntFlag):
+    """Bits 0-7 of the packed terms."""
+
+    COMMERCIAL = 1
+    RESALE = 2
+    SUBLICENSE = 4
+    DERIVATIVES = 8
+    DISCLOSURE_DUTY = 16
+
+
+class LicenseTerms(Value):
+    """What a license allows. Packed into 96 bits: flags 0-7, territory 8-23, expiry 24-63, use mask 64-69, rest zero."""
+
+    commercial: bool = False
+    resale: bool = False
+    sublicense: bool = False
+    derivatives: bool = False
+    disclosure_duty: bool = False
+    territory: Annotated[int, Field(ge=0, le=999)] = 0  # ISO 3166-1 numeric, 0 worldwide
+    expires_at: U40 = 0  # unix seconds, 0 never
+    uses: frozenset[Use] = frozenset()
+
+    def pack(self) -> int:
+        """The 96 bits of `Sale.terms`."""
+        flags = sum(flag for flag in TermsFlag if getattr(self, str(flag.name).lower()))
+        return flags | self.territory << 8 | self.expires_at << 24 | self.use_mask << 64
+
+    @classmethod
+    def unpack(cls, packed: int) -> Self:
+        """From the 96 bits. Raises BadInput when a bit is set that means nothing."""
+        flags, territory = packed & 0xFF, packed >> 8 & 0xFFFF
+        expires_at, uses = packed >> 24 & (1 << 40) - 1, packed >> 64
+        if not 0 <= packed < 1 << 96 or flags > sum(TermsFlag) or territory > 999 or uses >= 1 << len(Use):
+            raise BadInput(f"packed terms {packed:#x} have bits that mean nothing")
+        named = {str(flag.name).lower(): bool(flags & flag) for flag in TermsFlag}
+        return cls(
+            territory=territory,
+            expires_at=expires_at,
+            uses=frozenset(use for use in Use if uses >> use & 1),
+            **named,
+        )
+
+    @property
+    def use_mask(self) -> int:
+        """One bit a category."""
+        return sum(1 << use for use in self.uses)
+
+
+class LicenseRecord(ChainStruct):
+    """What a case needs of a license; the chain keeps its hash."""
+
+    order_hash: Bytes32
+    copy_root: Bytes32
+    mark_commit: Bytes32
+    terms_hash: Bytes32
+    fingerprinter: Address
+
+    def hash(self) -> bytes:
+        """What `LicenseNFT.recordHash` keeps."""
+        return self.keccak()
+
+
+class License(Value):
+    """A license token as it stands now."""
+
+    license_id: U256
+    model_id: U64
+    fingerprint: U32
+    holder: Address
+    terms: LicenseTerms
+    record: LicenseRecord
+    end: LicenseEnd
+    active: bool
+    issued_block: int
+    issued_tx: str
+
+
+# -- orders -----------------------------------------------------------------------------------------------------------
+
+
+class Delivery(ChainStruct):
+    """To whom, what and how it is delivered."""
+
+    license_id: U256
+    buyer: Address
+    fingerprinter: Address
+    deposit: U128  # wei, locked from the fingerprinter's stake
+    copy_root: Bytes32
+    delivery_root: Bytes32
+    key_commit: Bytes32  # keccak256(abi.encode(key, licenseId, buyer))
+    mark_commit: Bytes32
+    total_bytes: U64
+    chunks: U32
+    chunk_size: U16
+    suite: U8
+    reveal_window: U32  # seconds
+    grace: U32
+    complaint_window: U32
+
+
+class Sale(ChainStruct):
+    """What is paid for what."""
+
+    seller: Address
+    token: Address = NATIVE
+    price: U96
+    bond: U96
+    terms: U96  # LicenseTerms.pack()
+    terms_hash: Bytes32
+    request_hash: Bytes32 = ZERO32
+    min_tier: U8 = 0
+    sale_nonce: U24
+    order_nonce: U64
+    open_by: U40
+    bond_tail: U32
+
+
+class Order(ChainStruct):
+    """One order for one buyer and one prepared copy, signed by seller and fingerprinter, never stored on chain."""
+
+    sale: Sale
+    delivery: Delivery
+
+    def hash(self) -> bytes:
+        """EIP-712 struct hash; the chain keeps its first 26 bytes."""
+        from zhiyi import eip712  # noqa: PLC0415 - eip712 imports this module
+
+        return eip712.order_hash(self)
+
+
+class SignedOrder(Value):
+    """An order with the two signatures that `open` needs."""
+
+    order: Order
+    seller_signature: Signature
+    fingerprinter_signature: Signature
+
+
+class OrderStatus(Value):
+    """What the escrow keeps of an order."""
+
+    license_id: U256
+    state: OrderState
+    since: U40  # time of the last transition
+    hash: Bytes26  # first 26 bytes of the order hash
+
+
+class Offer(Value):
+    """What a model's owner offers to anybody, signed off chain. `terms` become `Sale.terms`."""
+
+    model_id: U64
+    seller: Address
+    fingerprinter: Address | None = None  # None: any staked fingerprinter
+    token: Address = NATIVE
+    price: U96
+    bond: U96
+    terms: LicenseTerms
+    terms_hash: Bytes32
+    reveal_window: U32 = 3600 * 4
+    grace: U32 = 1800
+    complaint_window: U32 = 86400
+    bond_tail: U32 = 90 * 86400
+    valid_until: U40
+    nonce: U64
+    metadata: str = ""  # CID of more about the offer, or empty
+
+
+class SignedOffer(Value):
+    """An offer with its seller's signature."""
+
+    offer: Offer
+    signature: Signature
+
+
+class CopyRequest(Value):
+    """What a buyer asks of a fingerprinter: a copy under this offer, sealed to this delivery key."""
+
+    model_id: U64
+    offer_hash: Bytes32
+    buyer: Address
+    delivery_key: Bytes32  # X25519 public key
+    nonce: U64
+    prepare_fee: U96 = 0  # at most 5 % of the price
+    by: U40  # unix seconds until which the copy is wanted
+
+
+class SignedRequest(Value):
+    """A copy request with its buyer's signature."""
+
+    request: CopyRequest
+    signature: Signature
+
+
+# -- vault ------------------------------------------------------------------------------------------------------------
+
+
+class Bond(ChainStruct):
+    """A license's misuse bond."""
+
+    amount: U96
+    price: U96
+    open_cases: U16
+    release_requested_at: U40
+    token_index: U8
+
+
+class Stake(ChainStruct):
+    """An operator's or fingerprinter's stake."""
+
+    staked: U128
+    locked: U128
+
+
+# -- committee and cases ----------------------------------------------------------------------------------------------
+
+
+class Member(ChainStruct):
+    """A member of the committee, as the contract keeps it."""
+
+    role: Role
+    signer: Address
+    exit_at: U40
+    last_signed_until: U40
+    encryption_key: Bytes32
+
+
+class MemberInfo(Value):
+    """A member with what its last event said."""
+
+    account: Address
+    member: Member
+    url: str
+
+
+class Epoch(Value):
+    """A committee: its signers in seat order and how many must sign."""
+
+    number: U64
+    signers: tuple[Address, ...]
+    threshold: U8
+
+    @model_validator(mode="after")
+    def _sane(self) -> Self:
+        if len(self.signers) > 31 or not 0 < self.threshold <= len(self.signers):
+            raise ValueError(f"threshold {self.threshold} of {len(self.signers)} signers")
+        return self
+
+    def seat(self, signer: str) -> int:
+        """The seat of a signer. Raises NotFound-like BadInput when it has none."""
+        try:
+            return self.signers.index(to_address(signer))
+        except ValueError as exc:
+            raise BadInput(f"{signer} has no seat in epoch {self.number}") from exc
+
+
+class CaseFile(ChainStruct):
+    """A case as it was opened; its hash is the case id."""
+
+    kind: Kind
+    model_id: U64
+    license_id: U256
+    reporter: Address
+    accused: Address
+    bond: U96
+    evidence_hash: Bytes32
+    evidence_digest: Bytes32
+    epoch: U64
+    authority: Address
+    opened_at: U40
+    post_by: U40
+
+    def hash(self) -> bytes:
+        """The case id."""
+        return self.keccak()
+
+
+class Verdict(ChainStruct):
+    """What the committee signs about a case."""
+
+    case_id: Bytes32
+    license_id: U256
+    kind: Kind
+    decision: Decision
+    evidence_hash: Bytes32
+    subject: Bytes32
+    detector_hash: Bytes32
+    share_index: U8  # 255 where no confirm share was used
+    samples: U32
+    bucket: U8  # -log10 p_global rounded down to 0, 12, 20 or 40
+    epoch: U64
+    deadline: U40
+
+    def hash(self) -> bytes:
+        """EIP-712 struct hash."""
+        from zhiyi import eip712  # noqa: PLC0415 - eip712 imports this module
+
+        return eip712.verdict_hash(self)
+
+
+class RangeVerdict(ChainStruct):
+    """What the committee signs about a range claim."""
+
+    license_id: U256
+    order_hash: Bytes32
+    upheld: bool
+    epoch: U64
+    deadline: U40
+
+
+class ParentConsent(ChainStruct):
+    """What a parent model's owner signs to let a child record it."""
+
+    parent_id: U64
+    weights_root: Bytes32
+    registrant: Address
+    bps: U16
+    deadline: U40
+
+
+class OpenedShare(Value):
+    """A confirm share that the fingerprinter opened for a case."""
+
+    case_id: Bytes32
+    license_id: U256
+    index: U8
+    seed: Bytes32
+    base_cid: str
+
+
+class PostedVerdict(Value):
+    """The verdict of a case with who signed it."""
+
+    verdict: Verdict
+    bitmap: U32
+    challenge_until: U40
+
+
+class Case(Value):
+    """A case: how it was opened and where it stands now."""
+
+    case_id: Bytes32
+    file: CaseFile
+    evidence_cid: str
+    state: CaseState
+    decision: Decision
+    until: U40  # end of the current window
+    share_index: U8
+    share: OpenedShare | None
+    posted: PostedVerdict | None
+    opened_block: int
+    opened_tx: str
+
+
+def is_optional(annotation: Any) -> bool:
+    """True for `X | None`."""
+    return get_origin(annotation) in (Union, _types.UnionType) and type(None) in get_args(annotation)
