@@ -1,4 +1,4 @@
-"""Checks that the documents say what the code does; prints FILE:LINE for each problem, status 1 if there is any.
+"""Checks that the documents agree with the code; prints FILE:LINE for each problem, status 1 if there is any.
 
 Checked in README*.md, CONTRIBUTING.md, CHANGELOG.md and docs/**/*.md:
 1. relative links and their #anchors lead somewhere;
