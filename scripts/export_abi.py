@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes the contracts' ABIs into the SDK (`sdk/zhiyi/abi/NAME.json`).
 
-Source is Ape's build manifest (`ape compile` leaves it in `.build/__local__.json`). `--check` writes nothing and fails on a
-difference. `--interfaces` takes `contracts/interfaces` through `tools/solc` instead, for work on a tree that does not compile.
+Source is Ape's build manifest (`ape compile` leaves it in `.build/__local__.json`). `--check` writes nothing
+and fails on a difference. `--interfaces` takes `contracts/interfaces` through `tools/solc` instead, for work
+on a tree that does not compile.
 """
 
 from __future__ import annotations
@@ -95,9 +96,8 @@ def from_interfaces() -> dict[str, Abi]:
         for path in sorted((ROOT / "contracts" / "interfaces").glob("*.sol"))
     }
     for name, target in OPENZEPPELIN.items():
-        sources[f"ask/{name}.sol"] = {
-            "content": f'// SPDX-License-Identifier: Apache-2.0\npragma solidity ^0.8.30;\nimport "{target}";\n'
-        }
+        head = "// SPDX-License-Identifier: Apache-2.0\npragma solidity ^0.8.30;\n"
+        sources[f"ask/{name}.sol"] = {"content": f'{head}import "{target}";\n'}
     job = {
         "language": "Solidity",
         "sources": sources,

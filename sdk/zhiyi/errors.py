@@ -37,13 +37,14 @@ class WrongChain(ConfigError):
 
 
 class RpcUnavailable(ZhiyiError):
-    """No node answered. The request changed nothing that the SDK knows of; try again or name another RPC URL."""
+    """No node answered. Nothing changed that the SDK knows of; try again or name another RPC URL."""
 
 
 class TxReverted(ZhiyiError):
-    """A contract refused. `error_name` and `values` come from its ABI, `hint` says what to do next (`hint_zh` in Chinese).
+    """A contract refused. `error_name` and `values` come from its ABI, `hint` says what to do next.
 
-    `tx_hash` is set when the transaction was mined and failed, None when the simulation before sending showed it.
+    `hint_zh` is the hint in Chinese. `tx_hash` is set when the transaction was mined and failed, None when
+    the simulation before sending showed it.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class IntegrityError(ZhiyiError):
 
 
 class Timeout(ZhiyiError):
-    """Something did not happen in time; it may still happen. `tx_hash` names the pending transaction, if there is one."""
+    """Something did not happen in time; it may still happen. `tx_hash` names a pending transaction."""
 
     def __init__(self, message: str, *, tx_hash: str | None = None) -> None:
         super().__init__(message)

@@ -1,16 +1,15 @@
 """The values of the record, as in `contracts/interfaces/*.sol`, in snake_case.
 
-All are frozen and checked when made. `bytes32` is `bytes` of length 32 (0x-hex in JSON), an address is a checksummed string,
-an amount is an `int` in the token's smallest unit, a time is Unix seconds. `as_tuple()` is the ABI form; `hash()` is what the
-chain keeps, where it keeps a hash.
+All are frozen and checked when made. `bytes32` is `bytes` of length 32 (0x-hex in JSON), an address is a
+checksummed string, an amount is an `int` in the token's smallest unit, a time is Unix seconds.
+`as_tuple()` is the ABI form; `hash()` is what the chain keeps, where it keeps a hash.
 """
 
 from __future__ import annotations
 
-import types as _types
 from collections.abc import Mapping, Sequence
 from enum import IntEnum, IntFlag
-from typing import Annotated, Any, ClassVar, Final, NamedTuple, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Final, NamedTuple, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -32,13 +31,13 @@ ZERO32: Final = bytes(32)
 
 def keccak(data: bytes) -> bytes:
     """Keccak-256."""
-    from eth_hash.auto import keccak as _keccak  # noqa: PLC0415 - the backend is chosen at import
+    from eth_hash.auto import keccak as _keccak
 
     return bytes(_keccak(data))
 
 
 def license_id_of(model_id: int, fingerprint: int) -> int:
-    """The license id of a fingerprint number of a model. Raises BadInput out of range (fingerprint 1 .. 2^28-1)."""
+    """The license id of a model's fingerprint number (1 .. 2^28-1). Raises BadInput out of range."""
     if not 0 < model_id < 1 << 64:
         raise BadInput(f"model id {model_id} is not in 1 .. 2^64-1")
     if not 0 < fingerprint <= MAX_FINGERPRINT:
@@ -57,7 +56,7 @@ def fingerprint_of_license(license_id: int) -> int:
 
 
 def to_address(value: str) -> str:
-    """The checksummed form. Raises BadInput for anything but 20 bytes of 0x-hex, or a wrong mixed-case checksum."""
+    """The checksummed form. Raises BadInput for anything but 20 bytes of 0x-hex or a wrong checksum."""
     if not isinstance(value, str) or len(value) != 42 or value[:2] not in ("0x", "0X"):
         raise BadInput(f"{value!r} is not an address: 0x and 40 hex digits are needed")
     digits = value[2:]
@@ -174,7 +173,10 @@ class ChainStruct(Value):
 
     @classmethod
     def from_abi(cls, value: Mapping[str, Any] | Sequence[Any]) -> Self:
-        """From a decoded struct (mapping by Solidity name, or sequence in order). Raises IntegrityError when it does not fit."""
+        """From a decoded struct: a mapping by Solidity name, or a sequence in order.
+
+        Raises IntegrityError when it does not fit.
+        """
         names = list(cls.model_fields)
         try:
             items = [value[camel(n)] for n in names] if isinstance(value, Mapping) else list(value)
@@ -187,7 +189,7 @@ class ChainStruct(Value):
 
     def encode(self) -> bytes:
         """`abi.encode(struct)`."""
-        from eth_abi import encode as abi_encode  # noqa: PLC0415 - half a second of import
+        from eth_abi import encode as abi_encode
 
         return bytes(abi_encode([self.abi_type()], [self.as_tuple()]))
 
@@ -240,7 +242,7 @@ def _lift(annotation: Any, value: Any) -> Any:
     return value
 
 
-# -- enums ------------------------------------------------------------------------------------------------------------
+# -- enums -----------------------------------------------------------------------------------------
 
 
 class OrderState(IntEnum):
@@ -328,7 +330,7 @@ class RefundReason(IntEnum):
 
 
 class Use(IntEnum):
-    """The six categories of ERC-7517; the value is the category's place in the preference bits and in `useMask`."""
+    """The six categories of ERC-7517; the value is the place in the preference bits and in `useMask`."""
 
     DATA_MINING = 0
     AI_INFERENCE = 1
@@ -347,7 +349,7 @@ class Preference(IntEnum):
     NOT_ALLOWED = 3
 
 
-# -- models -----------------------------------------------------------------------------------------------------------
+# -- models ----------------------------------------------------------------------------------------
 
 
 class Preferences(Value):
@@ -445,7 +447,7 @@ class ModelStatus(ChainStruct):
 
 
 class Model(Value):
-    """A registered model: its record and royalties (from events, checked against the chain's hash) and its status now."""
+    """A registered model: record and royalties (checked against the chain's hash), status now."""
 
     model_id: U64
     owner: Address
@@ -462,7 +464,7 @@ class Model(Value):
         return Preferences.unpack(self.status.preferences)
 
 
-# -- licenses ---------------------------------------------------------------------------------------------------------
+# -- licenses --------------------------------------------------------------------------------------
 
 
 class TermsFlag(IntFlag):
@@ -476,7 +478,7 @@ class TermsFlag(IntFlag):
 
 
 class LicenseTerms(Value):
-    """What a license allows. Packed into 96 bits: flags 0-7, territory 8-23, expiry 24-63, use mask 64-69, rest zero."""
+    """What a license allows; 96 bits: flags 0-7, territory 8-23, expiry 24-63, use mask 64-69, rest zero."""
 
     commercial: bool = False
     resale: bool = False
@@ -542,7 +544,7 @@ class License(Value):
     issued_tx: str
 
 
-# -- orders -----------------------------------------------------------------------------------------------------------
+# -- orders ----------------------------------------------------------------------------------------
 
 
 class Delivery(ChainStruct):
@@ -583,14 +585,14 @@ class Sale(ChainStruct):
 
 
 class Order(ChainStruct):
-    """One order for one buyer and one prepared copy, signed by seller and fingerprinter, never stored on chain."""
+    """One order for one buyer and one prepared copy, signed by seller and fingerprinter, never stored."""
 
     sale: Sale
     delivery: Delivery
 
     def hash(self) -> bytes:
         """EIP-712 struct hash; the chain keeps its first 26 bytes."""
-        from zhiyi import eip712  # noqa: PLC0415 - eip712 imports this module
+        from zhiyi import eip712
 
         return eip712.order_hash(self)
 
@@ -658,7 +660,7 @@ class SignedRequest(Value):
     signature: Signature
 
 
-# -- vault ------------------------------------------------------------------------------------------------------------
+# -- vault -----------------------------------------------------------------------------------------
 
 
 class Bond(ChainStruct):
@@ -678,7 +680,7 @@ class Stake(ChainStruct):
     locked: U128
 
 
-# -- committee and cases ----------------------------------------------------------------------------------------------
+# -- committee and cases ---------------------------------------------------------------------------
 
 
 class Member(ChainStruct):
@@ -759,7 +761,7 @@ class Verdict(ChainStruct):
 
     def hash(self) -> bytes:
         """EIP-712 struct hash."""
-        from zhiyi import eip712  # noqa: PLC0415 - eip712 imports this module
+        from zhiyi import eip712
 
         return eip712.verdict_hash(self)
 
@@ -816,8 +818,3 @@ class Case(Value):
     posted: PostedVerdict | None
     opened_block: int
     opened_tx: str
-
-
-def is_optional(annotation: Any) -> bool:
-    """True for `X | None`."""
-    return get_origin(annotation) in (Union, _types.UnionType) and type(None) in get_args(annotation)
