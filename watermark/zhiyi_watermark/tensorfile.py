@@ -1,0 +1,273 @@
+"""Reading safetensors without trusting them: numpy and mmap only, never pickle, limits before parsing.
+
+Format: u64 little-endian header length, JSON header, tensors back to back
+(https://huggingface.co/docs/safetensors). bf16 is read through uint16 << 16. Opening a file neither copies
+nor changes it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from zhiyi_watermark.errors import CarrierError, UnavailableError
+
+MAX_HEADER: Final = 32 << 20  # bytes
+MAX_TENSORS: Final = 1 << 18
+MAX_FILES: Final = 1024
+MAX_RANK: Final = 8
+
+DTYPE_BYTES: Final[Mapping[str, int]] = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8,
+}  # fmt: skip
+FLOATS: Final[Mapping[str, str]] = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}  # those a mark can live in
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of one file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int  # absolute byte offset in the file
+    end: int
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return out
+
+
+def _whole(value: object, what: str, path: Path) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise CarrierError(
+            f"{path.name}: {what} is {value!r:.80}, expected a whole number; the file is malformed"
+        )
+    return value
+
+
+def _parse_header(raw: bytes, path: Path, data_start: int, size: int) -> list[Entry]:
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise CarrierError(f"{path.name}: the safetensors header can't be read ({error!s:.120})") from error
+    if not isinstance(header, dict) or len(header) > MAX_TENSORS:
+        raise CarrierError(f"{path.name}: the header is no map of at most {MAX_TENSORS} tensors")
+    entries = []
+    for name, item in header.items():
+        if name == "__metadata__":
+            continue
+        if not isinstance(item, dict) or set(item) != {"dtype", "shape", "data_offsets"}:
+            raise CarrierError(f"{path.name}: tensor {name!r:.80} lacks dtype, shape or data_offsets")
+        dtype, shape, offsets = item["dtype"], item["shape"], item["data_offsets"]
+        if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+            raise CarrierError(f"{path.name}: tensor {name!r:.80} has unknown dtype {dtype!r:.20}")
+        if not isinstance(shape, list) or len(shape) > MAX_RANK:
+            raise CarrierError(f"{path.name}: tensor {name!r:.80} has a malformed shape")
+        if not isinstance(offsets, list) or len(offsets) != 2:
+            raise CarrierError(f"{path.name}: tensor {name!r:.80} has malformed data_offsets")
+        dims = tuple(_whole(x, f"a dimension of {name!r:.80}", path) for x in shape)
+        low, high = (_whole(x, f"an offset of {name!r:.80}", path) for x in offsets)
+        if high - low != math.prod(dims) * DTYPE_BYTES[dtype]:
+            raise CarrierError(
+                f"{path.name}: tensor {name!r:.80} spans {high - low} bytes, its shape needs others"
+            )
+        entries.append(Entry(name, dtype, dims, data_start + low, data_start + high))
+    entries.sort(key=lambda e: (e.start, e.end))
+    at = data_start
+    for entry in entries:
+        if entry.start != at:
+            raise CarrierError(f"{path.name}: tensor {entry.name!r:.80} overlaps another or leaves a hole")
+        at = entry.end
+    if at != size:
+        raise CarrierError(f"{path.name}: tensors end at byte {at}, the file at {size}; it is cut or padded")
+    return entries
+
+
+class TensorFile:
+    """One safetensors file, memory-mapped. Use as a context manager; writable=True maps it for patching in
+    place."""
+
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        self.path = path
+        self._file = path.open("r+b" if writable else "rb")
+        try:
+            size = self._file.seek(0, 2)
+            self._file.seek(0)
+            length = int.from_bytes(self._file.read(8), "little")
+            if size < 8 or length > min(MAX_HEADER, size - 8):
+                raise CarrierError(
+                    f"{path.name}: header length {length} exceeds the file ({size} bytes) or {MAX_HEADER}; "
+                    "it is not a safetensors file"
+                )
+            parsed = _parse_header(self._file.read(length), path, 8 + length, size)
+            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+            self._map = mmap.mmap(self._file.fileno(), 0, access=access)
+        except BaseException:
+            self._file.close()
+            raise
+        self.entries = parsed  # in file order
+        self.bytes = size
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmaps and closes."""
+        self._map.close()
+        self._file.close()
+
+    def floats(self, entry: Entry) -> Float32:
+        """A copy of the tensor as float32, flat.  # (count,)"""
+        kind = FLOATS.get(entry.dtype)
+        if kind is None:
+            raise UnavailableError(
+                f"tensor {entry.name} is stored as {entry.dtype}; marks are read from {set(FLOATS)}"
+            )
+        raw = np.frombuffer(self._map[entry.start : entry.end], dtype=kind)
+        if entry.dtype == "BF16":
+            return (raw.astype(np.uint32) << 16).view(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return raw.astype(np.float32)
+
+    def store(self, entry: Entry, raw: bytes) -> None:
+        """Overwrites the tensor's bytes; the length can't change."""
+        if len(raw) != entry.end - entry.start:
+            raise CarrierError(f"{entry.name} takes {entry.end - entry.start} bytes, given {len(raw)}")
+        self._map[entry.start : entry.end] = raw
+
+
+def files_of(path: Path) -> list[Path]:
+    """The safetensors files of a file or folder, sorted by name. Symbolic links are refused.
+
+    Raises UnavailableError if there are none, CarrierError on links or too many files.
+    """
+    if path.is_symlink():
+        raise CarrierError(f"{path} is a symbolic link; give the file itself")
+    if path.is_file():
+        return [path]
+    found = sorted(path.glob("*.safetensors")) if path.is_dir() else []
+    if not found:
+        raise UnavailableError(f"{path} is neither a safetensors file nor a folder with some")
+    if len(found) > MAX_FILES:
+        raise CarrierError(f"{path} holds {len(found)} safetensors files, at most {MAX_FILES} are read")
+    for file in found:
+        if file.is_symlink() or not file.is_file():
+            raise CarrierError(f"{file} is not a plain file; give a folder of plain files")
+    return found
+
+
+class Checkpoint:
+    """All tensors of a file or of a folder of shards, by name."""
+
+    def __init__(self, path: Path) -> None:
+        self.files: list[TensorFile] = []
+        self._where: dict[str, tuple[TensorFile, Entry]] = {}
+        try:
+            for file in files_of(path):
+                opened = TensorFile(file)
+                self.files.append(opened)
+                for entry in opened.entries:
+                    if entry.name in self._where:
+                        raise CarrierError(f"tensor {entry.name!r:.80} is in two files of {path}")
+                    self._where[entry.name] = (opened, entry)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes every file."""
+        for file in self.files:
+            file.close()
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Entries in file order."""
+        for file in self.files:
+            yield from file.entries
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of all files, headers included."""
+        return sum(f.bytes for f in self.files)
+
+    def entry(self, name: str) -> Entry:
+        """The entry of a tensor. Raises UnavailableError if it is missing."""
+        if name not in self._where:
+            raise UnavailableError(f"tensor {name} is missing; the detector can't be run on this object")
+        return self._where[name][1]
+
+    def floats(self, name: str, shape: tuple[int, ...]) -> Float32:
+        """The tensor as flat float32. Raises UnavailableError if missing, of another shape or not a float
+        type."""
+        entry = self.entry(name)
+        if entry.shape != shape:
+            raise UnavailableError(f"tensor {name} has shape {entry.shape}, the mark was made in {shape}")
+        return self._where[name][0].floats(entry)
+
+    def raw(self, name: str) -> bytes:
+        """The tensor's bytes as stored."""
+        file, entry = self._where[self.entry(name).name]
+        return bytes(file._map[entry.start : entry.end])
+
+
+def to_storage(values: Float32, dtype: str) -> npt.NDArray[np.generic]:
+    """float32 to the stored type, rounded to nearest even; finite values only."""
+    if dtype == "BF16":
+        word = values.view(np.uint32)
+        return (
+            (word + np.uint32(0x7FFF) + ((word >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+        ).astype("<u2")
+    with np.errstate(over="ignore"):
+        return values.astype(FLOATS[dtype])
+
+
+def from_storage(stored: npt.NDArray[np.generic], dtype: str) -> Float32:
+    """The stored type as float32."""
+    if dtype == "BF16":
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored.astype(np.float32)
+
+
+def step_storage(
+    stored: npt.NDArray[np.generic], dtype: str, up: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.generic]:
+    """The next representable value above (up) or below each.  # (n,)"""
+    width, kind = (np.int64, "<u4") if dtype == "F32" else (np.int64, "<u2")
+    top = 1 << (31 if dtype == "F32" else 15)
+    word = stored.view(kind).astype(width)
+    ordered = np.where(word < top, word, top - word) + np.where(up, 1, -1)
+    return np.where(ordered >= 0, ordered, top - ordered).astype(kind).view(stored.dtype)
