@@ -173,7 +173,7 @@ def verdict_hash(value: Verdict) -> bytes:
 
 
 def recover(digest: bytes, signature: bytes) -> str:
-    """The account that signed `digest`: 65 bytes r | s | v with v 27 or 28 and low s. Raises BadSignature otherwise."""
+    """The account that signed `digest`: r | s | v, 65 bytes, v 27 or 28, low s. Raises BadSignature."""
     if len(signature) != 65:
         raise BadSignature(f"a signature has 65 bytes (r, s, v), this one {len(signature)}")
     r, s, v = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64]
@@ -222,7 +222,7 @@ def _message(value: ChainStruct) -> dict[str, Any]:
 
 def _hash(primary: str, types: Mapping[str, Fields], message: Mapping[str, Any]) -> bytes:
     """EIP-712 hashStruct for what we use: atomic types, string, bytes and nested structs."""
-    from eth_abi import encode as abi_encode
+    from eth_abi.abi import encode as abi_encode
 
     kinds, words = ["bytes32"], [_type_hash(primary, types)]
     for name, kind in types[primary]:

@@ -189,7 +189,7 @@ class ChainStruct(Value):
 
     def encode(self) -> bytes:
         """`abi.encode(struct)`."""
-        from eth_abi import encode as abi_encode
+        from eth_abi.abi import encode as abi_encode
 
         return bytes(abi_encode([self.abi_type()], [self.as_tuple()]))
 
@@ -688,8 +688,7 @@ class Member(ChainStruct):
 
     role: Role
     signer: Address
-    exit_at: U40
-    last_signed_until: U40
+    exit_at: U40  # 0: not leaving
     encryption_key: Bytes32
 
 

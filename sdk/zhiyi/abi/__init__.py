@@ -120,7 +120,7 @@ def topic(entry: Entry) -> bytes:
 
 def encode_call(entry: Entry, args: Sequence[Any]) -> bytes:
     """Call data. Raises BadInput when an argument does not fit its type."""
-    from eth_abi import encode as abi_encode
+    from eth_abi.abi import encode as abi_encode
     from eth_abi.exceptions import EncodingError
 
     if len(args) != len(entry["inputs"]):
@@ -152,7 +152,7 @@ def _check_bytes(parameter: Entry, value: Any, path: str) -> None:
 
 
 def decode_output(entry: Entry, data: bytes) -> Any:
-    """What a call returned: nothing, one value, or a tuple of values; structs as mappings by Solidity name."""
+    """What a call returned: nothing, one value, or a tuple; structs as mappings by Solidity name."""
     values = _decode(entry["outputs"], data)
     if not values:
         return None
@@ -185,7 +185,7 @@ def decode_event(entry: Entry, topics: Sequence[bytes], data: bytes) -> dict[str
 
 
 def _decode(parameters: Sequence[Entry], data: bytes) -> list[Any]:
-    from eth_abi import decode as abi_decode
+    from eth_abi.abi import decode as abi_decode
     from eth_abi.exceptions import DecodingError
 
     if not parameters:

@@ -1,0 +1,83 @@
+"""Where the contracts of one deployment are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+from pydantic import Field, ValidationError
+
+from zhiyi.abi import NAMES, Interface, interface
+from zhiyi.errors import ConfigError, WrongChain
+from zhiyi.types import Address, Value
+
+if TYPE_CHECKING:
+    from zhiyi.chain import Chain
+
+ENVIRONMENT: Final = "ZHIYI_DEPLOYMENT"
+MAX_FILE_BYTES: Final = 1 << 16
+
+
+class Contract(NamedTuple):
+    """A contract at an address, with its ABI."""
+
+    name: str
+    address: str
+    interface: Interface
+
+
+class Deployment(Value):
+    """The address book of one deployment. `block` is the first block that can hold its events."""
+
+    chain_id: int = Field(gt=0)
+    contracts: Mapping[str, Address]
+    block: int = Field(ge=0)
+    deployer: Address
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> Self:
+        """From a JSON file, else from the file that ZHIYI_DEPLOYMENT names. Raises ConfigError."""
+        found = path or os.environ.get(ENVIRONMENT)
+        if not found:
+            raise ConfigError(f"no deployment given: pass the file, or set {ENVIRONMENT} to its path")
+        try:
+            with Path(found).open("rb") as file:
+                text = file.read(MAX_FILE_BYTES + 1)
+        except OSError as exc:
+            raise ConfigError(f"deployment file {found} cannot be read: {exc.strerror}") from exc
+        if len(text) > MAX_FILE_BYTES:
+            raise ConfigError(f"deployment file {found} is larger than {MAX_FILE_BYTES} bytes")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as exc:
+            raise ConfigError(f"deployment file {found} is malformed: {exc}") from exc
+
+    def save(self, path: str | Path) -> None:
+        """Writes the JSON file (through a temporary one)."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        temporary.replace(target)
+
+    def contract(self, name: str) -> Contract:
+        """By name. Raises ConfigError when this deployment has none."""
+        if name not in self.contracts:
+            raise ConfigError(f"the deployment on chain {self.chain_id} has no {name}: use a complete file")
+        return Contract(name, self.contracts[name], interface(name))
+
+    def check(self, chain: Chain) -> None:
+        """Raises WrongChain for another chain, ConfigError when an address holds no code or one is missing."""
+        if chain.chain_id != self.chain_id:
+            raise WrongChain(chain.chain_id, self.chain_id, "the node")
+        missing = [name for name in NAMES if name not in self.contracts]
+        if missing:
+            raise ConfigError(f"the deployment lacks {', '.join(missing)}: use a complete file")
+        for name, address in self.contracts.items():
+            if not chain.code(address):
+                raise ConfigError(
+                    f"{name} has no code at {address} on chain {self.chain_id}: the node was reset, or the file "
+                    "belongs to another chain; deploy again or use its own file"
+                )
