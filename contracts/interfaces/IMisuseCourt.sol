@@ -140,8 +140,10 @@ interface IMisuseCourt {
     error TooLate(uint256 deadline);
     error NotAllowedToChallenge(address caller);
     error NotTheAuthority(address caller, address authority);
-    error AlreadyCounted(uint256 licenseId, bytes32 nullifier);
+    error AlreadyCounted(uint256 licenseId);
+    error NoShareLeft(uint256 licenseId);
     error WrongKind(Kind given);
+    error NothingHeld(bytes32 caseId);
     error NothingToClaim(bytes32 caseId, uint256 seat);
 
     /* CASE */
@@ -209,5 +211,6 @@ interface IMisuseCourt {
     function slashedFor(uint256 licenseId, Kind kind) external view returns (uint256);
     /// @notice Highest bucket of a final guilty LEAK verdict against the license; an equal or lower one does not count again.
     function leakBucket(uint256 licenseId) external view returns (uint8);
-    function counted(bytes32 nullifier) external view returns (bool);
+    /// @notice Whether a final guilty TERMS verdict counted this subject against the license.
+    function counted(uint256 licenseId, bytes32 subject) external view returns (bool);
 }

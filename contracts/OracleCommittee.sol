@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.30;
+
+import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {IMisuseCourt, Verdict} from "./interfaces/IMisuseCourt.sol";
+import {IOracleCommittee} from "./interfaces/IOracleCommittee.sol";
+import {IVault} from "./interfaces/IVault.sol";
+
+/// @title OracleCommittee
+/// @notice Decides whose signatures count. Holds no money: stakes lie in the vault.
+/// ORACLE_ADMIN (through the AccessManager) names the seats of the next epoch, two weeks ahead and a third at a time; it cannot touch a
+/// stake, unseat an operator at once or reach the committee of a case that is open.
+contract OracleCommittee is IOracleCommittee, AccessManaged {
+    struct Epoch {
+        bytes32 hash;
+        uint40 activeFrom;
+        uint40 activatedAt; // 0: only announced
+        uint40 countsUntil; // last second; type(uint40).max while current
+        uint32 vacated; // seats whose signatures stopped counting
+        uint8 threshold;
+    }
+
+    uint256 public constant MAX_SEATS = 31;
+    /// @dev Longer than any case lasts (MisuseCourt checks its own windows against it), so a stake outlives what it answers for.
+    uint40 public constant EXIT_DELAY = 60 days;
+    /// @dev A case opened under an epoch can still be judged when the epoch is replaced at that moment: post windows are <= 14 d.
+    uint40 public constant OVERLAP = 14 days;
+
+    IVault public immutable VAULT;
+    IMisuseCourt public immutable COURT;
+    uint8 public immutable MIN_THRESHOLD;
+    uint256 public immutable MIN_OPERATOR_STAKE;
+    uint256 public immutable MIN_FINGERPRINTER_STAKE;
+    uint40 public immutable ANNOUNCE_DELAY;
+
+    /// @inheritdoc IOracleCommittee
+    uint64 public currentEpoch;
+    /// @inheritdoc IOracleCommittee
+    mapping(address signer => address account) public accountOfSigner;
+    mapping(address account => Member) private _members;
+    mapping(uint64 epoch => Epoch) private _epochs;
+    mapping(uint64 epoch => address[]) private _seats;
+    mapping(address account => mapping(bytes32 caseId => bool)) private _equivocated;
+
+    modifier onlyCourt() {
+        require(msg.sender == address(COURT), NotAPeer(msg.sender));
+        _;
+    }
+
+    constructor(
+        address authority,
+        address vault,
+        address court,
+        uint8 minThreshold,
+        uint256 minOperatorStake,
+        uint256 minFingerprinterStake,
+        uint40 announceDelay
+    ) AccessManaged(authority) {
+        VAULT = IVault(vault);
+        COURT = IMisuseCourt(court);
+        MIN_THRESHOLD = minThreshold;
+        MIN_OPERATOR_STAKE = minOperatorStake;
+        MIN_FINGERPRINTER_STAKE = minFingerprinterStake;
+        ANNOUNCE_DELAY = announceDelay;
+    }
+
+    /* MEMBERS */
+
+    /// @inheritdoc IOracleCommittee
+    function join(Role role, address signer, bytes32 encryptionKey, uint256 stake, string calldata url) external {
+        require(role != Role.NONE, RoleMissing());
+        require(_members[msg.sender].role == Role.NONE, AlreadyMember(msg.sender));
+        uint256 total = VAULT.stakeOf(msg.sender).staked + stake;
+        require(total >= minStake(role), StakeBelowMinimum(total, minStake(role)));
+        _takeSigner(signer);
+        _members[msg.sender] = Member(role, signer, 0, encryptionKey);
+        emit MemberJoined(msg.sender, role, signer, encryptionKey, url);
+        if (stake != 0) VAULT.addStake(msg.sender, stake);
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function update(address signer, bytes32 encryptionKey, string calldata url) external {
+        Member storage member = _remaining(msg.sender);
+        _takeSigner(signer);
+        member.signer = signer;
+        member.encryptionKey = encryptionKey;
+        emit MemberUpdated(msg.sender, signer, encryptionKey, url);
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function addStake(uint256 amount) external {
+        _remaining(msg.sender);
+        VAULT.addStake(msg.sender, amount);
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function requestExit() external {
+        Member storage member = _remaining(msg.sender);
+        uint40 exitAt = uint40(block.timestamp) + EXIT_DELAY;
+        member.exitAt = exitAt;
+        emit ExitRequested(msg.sender, exitAt);
+        _vacateSeats(msg.sender);
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function leave() external {
+        Member storage member = _members[msg.sender];
+        require(member.role != Role.NONE, NotAMember(msg.sender));
+        require(member.exitAt != 0, ExitNotRequested(msg.sender));
+        require(block.timestamp >= member.exitAt, TooEarly(member.exitAt));
+        delete _members[msg.sender];
+        emit MemberLeft(msg.sender);
+        uint256 staked = VAULT.stakeOf(msg.sender).staked;
+        if (staked != 0) VAULT.removeStake(msg.sender, staked);
+    }
+
+    /* ORACLE_ADMIN */
+
+    /// @inheritdoc IOracleCommittee
+    function announceEpoch(address[] calldata signers, uint8 k) external restricted returns (uint64 epoch) {
+        uint256 n = signers.length;
+        require(n <= MAX_SEATS, TooManySigners(n, MAX_SEATS));
+        require(k >= MIN_THRESHOLD && k <= n && 2 * uint256(k) > n, ThresholdTooLow(k, n));
+        address last;
+        for (uint256 i; i < n; ++i) {
+            require(signers[i] > last, SignersNotAscending(i));
+            last = signers[i];
+            _checkSeatable(last);
+        }
+        uint64 current = currentEpoch;
+        uint40 from = uint40(block.timestamp);
+        if (current != 0) {
+            _checkRotation(_seats[current], signers);
+            from += ANNOUNCE_DELAY;
+        }
+        epoch = current + 1;
+        _epochs[epoch] = Epoch({
+            hash: keccak256(abi.encode(signers, k)), activeFrom: from, activatedAt: 0, countsUntil: 0, vacated: 0, threshold: k
+        });
+        _seats[epoch] = signers;
+        emit EpochAnnounced(epoch, signers, k, from);
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function activateEpoch(uint64 epoch) external {
+        Epoch storage next = _epochs[epoch];
+        uint64 current = currentEpoch;
+        require(epoch == current + 1 && next.threshold != 0, EpochNotActive(epoch));
+        require(block.timestamp >= next.activeFrom, TooEarly(next.activeFrom));
+        if (current != 0) _epochs[current].countsUntil = uint40(block.timestamp) + OVERLAP - 1;
+        if (current > 1) _epochs[current - 1].countsUntil = 0;
+        next.activatedAt = uint40(block.timestamp);
+        next.countsUntil = type(uint40).max;
+        currentEpoch = epoch;
+        emit EpochActivated(epoch, next.hash);
+        uint32 vacated = _unseatable(_seats[epoch]);
+        if (vacated != 0) {
+            next.vacated = vacated;
+            emit SeatsVacated(epoch, vacated);
+        }
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function commitCanaries(uint64 epoch, bytes32 root) external restricted {
+        emit CanariesCommitted(epoch, root);
+    }
+
+    /* SIGNATURES */
+
+    /// @inheritdoc IOracleCommittee
+    function verify(uint64 epoch, bytes32 digest, address[] calldata signers, uint32 bitmap, bytes calldata signatures)
+        external
+        view
+        returns (uint256 count)
+    {
+        Epoch storage e = _epochs[epoch];
+        uint256 k = e.threshold;
+        require(block.timestamp <= e.countsUntil, EpochNotActive(epoch));
+        bytes32 given = keccak256(abi.encode(signers, uint8(k)));
+        require(given == e.hash, CommitteeMismatch(epoch, given));
+        require(bitmap & e.vacated == 0, SeatVacant(bitmap & e.vacated));
+        require(uint256(bitmap) >> signers.length == 0, BitmapOutOfRange(bitmap, signers.length));
+        count = _bits(bitmap);
+        require(count >= k, NotEnoughSignatures(count, k));
+        require(signatures.length == 65 * count, SignaturesMalformed(signatures.length));
+        uint256 at;
+        for (uint256 seat; bitmap >> seat != 0; ++seat) {
+            if ((bitmap >> seat) & 1 == 0) continue;
+            (address recovered,,) = ECDSA.tryRecoverCalldata(digest, signatures[at:at + 65]); // 0 for high s and bad v
+            require(recovered == signers[seat], BadSigner(seat, recovered, signers[seat]));
+            at += 65;
+        }
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function proveEquivocation(bytes calldata verdictA, bytes calldata signatureA, bytes calldata verdictB, bytes calldata signatureB)
+        external
+    {
+        Verdict memory a = abi.decode(verdictA, (Verdict));
+        Verdict memory b = abi.decode(verdictB, (Verdict));
+        require(a.caseId == b.caseId && (a.decision != b.decision || a.licenseId != b.licenseId), NotEquivocation());
+        (address signer,,) = ECDSA.tryRecoverCalldata(COURT.verdictDigest(a), signatureA);
+        (address other,,) = ECDSA.tryRecoverCalldata(COURT.verdictDigest(b), signatureB);
+        require(signer != address(0) && signer == other, NotEquivocation());
+        address account = accountOfSigner[signer];
+        require(_members[account].role == Role.OPERATOR && !_equivocated[account][a.caseId], NotEquivocation());
+        _equivocated[account][a.caseId] = true;
+        _vacateSeats(account);
+        uint256 slashed = VAULT.slashStake(account, type(uint256).max, VAULT.treasury());
+        emit Equivocated(account, a.caseId, slashed);
+    }
+
+    /* COURT */
+
+    /// @inheritdoc IOracleCommittee
+    function slashSigners(bytes32 caseId, uint64 epoch, uint32 bitmap, uint256 total, address to)
+        external
+        onlyCourt
+        returns (uint256 slashed)
+    {
+        uint256 part = total / _bits(bitmap);
+        for (uint256 seat; bitmap >> seat != 0; ++seat) {
+            if ((bitmap >> seat) & 1 == 1) slashed += VAULT.slashStake(accountAt(epoch, seat), part, to);
+        }
+        emit SignersSlashed(caseId, slashed);
+    }
+
+    /* VIEWS */
+
+    /// @inheritdoc IOracleCommittee
+    function committeeHash(uint64 epoch) external view returns (bytes32) {
+        return _epochs[epoch].hash;
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function threshold(uint64 epoch) external view returns (uint8) {
+        return _epochs[epoch].threshold;
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function signersOf(uint64 epoch) external view returns (address[] memory) {
+        return _seats[epoch];
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function accountAt(uint64 epoch, uint256 seat) public view returns (address) {
+        address[] storage seats = _seats[epoch];
+        require(seat < seats.length, NoSuchSeat(epoch, seat));
+        return accountOfSigner[seats[seat]];
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function vacatedSeats(uint64 epoch) external view returns (uint32) {
+        return _epochs[epoch].vacated;
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function epochCounts(uint64 epoch) external view returns (bool) {
+        return block.timestamp <= _epochs[epoch].countsUntil;
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function activeFrom(uint64 epoch) external view returns (uint40) {
+        return _epochs[epoch].activeFrom;
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function memberOf(address account) external view returns (Member memory) {
+        return _members[account];
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function minStake(Role role) public view returns (uint256) {
+        return role == Role.FINGERPRINTER ? MIN_FINGERPRINTER_STAKE : MIN_OPERATOR_STAKE;
+    }
+
+    /* INTERNAL */
+
+    /// @dev The member, which must not be leaving.
+    function _remaining(address account) private view returns (Member storage member) {
+        member = _members[account];
+        require(member.role != Role.NONE, NotAMember(account));
+        require(member.exitAt == 0, ExitPending(account, member.exitAt));
+    }
+
+    function _takeSigner(address signer) private {
+        address holder = accountOfSigner[signer];
+        require(signer != address(0) && (holder == address(0) || holder == msg.sender), SignerTaken(signer));
+        accountOfSigner[signer] = msg.sender;
+    }
+
+    /// @dev The signer must be the present key of an operator that stays and whose stake reaches the minimum.
+    function _checkSeatable(address signer) private view {
+        address account = accountOfSigner[signer];
+        Member storage member = _members[account];
+        require(member.role == Role.OPERATOR && member.signer == signer, NotAnOperator(signer));
+        require(member.exitAt == 0, ExitPending(account, member.exitAt));
+        uint256 staked = VAULT.stakeOf(account).staked;
+        require(staked >= MIN_OPERATOR_STAKE, StakeBelowMinimum(staked, MIN_OPERATOR_STAKE));
+    }
+
+    /// @dev Seats that could be announced but no longer could when their epoch begins.
+    function _unseatable(address[] storage seats) private view returns (uint32 bitmap) {
+        for (uint256 i; i < seats.length; ++i) {
+            address account = accountOfSigner[seats[i]];
+            Member storage member = _members[account];
+            if (member.role != Role.OPERATOR || member.exitAt != 0 || VAULT.stakeOf(account).staked < MIN_OPERATOR_STAKE) {
+                bitmap |= uint32(1 << i);
+            }
+        }
+    }
+
+    /// @dev Both lists ascend. At most a third of the present seats (rounded down, at least one) may be new, and as many may go.
+    function _checkRotation(address[] storage present, address[] calldata next) private view {
+        uint256 kept;
+        uint256 i;
+        for (uint256 j; j < next.length; ++j) {
+            while (i < present.length && present[i] < next[j]) ++i;
+            if (i < present.length && present[i] == next[j]) ++kept;
+        }
+        uint256 max = present.length < 3 ? 1 : present.length / 3;
+        uint256 added = next.length - kept;
+        uint256 removed = present.length - kept;
+        uint256 changed = added > removed ? added : removed;
+        require(changed <= max, TooManySeatsChanged(changed, max));
+    }
+
+    /// @dev In the only epochs whose signatures can count: the current one and the one before.
+    function _vacateSeats(address account) private {
+        uint64 epoch = currentEpoch;
+        for (uint256 i; i < 2 && epoch != 0; ++i) {
+            address[] storage seats = _seats[epoch];
+            uint32 bitmap;
+            for (uint256 seat; seat < seats.length; ++seat) {
+                if (accountOfSigner[seats[seat]] == account) bitmap |= uint32(1 << seat);
+            }
+            if (bitmap != 0) {
+                _epochs[epoch].vacated |= bitmap;
+                emit SeatsVacated(epoch, bitmap);
+            }
+            --epoch;
+        }
+    }
+
+    function _bits(uint32 bitmap) private pure returns (uint256 count) {
+        for (; bitmap != 0; bitmap &= bitmap - 1) ++count;
+    }
+}

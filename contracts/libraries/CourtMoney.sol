@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity ^0.8.30;
+
+/// @notice Who gets what part of a reporter's bond, and what a slash is. Parts round down; what is left over goes to the treasury or
+/// stays with whoever would have paid.
+library CourtMoney {
+    uint256 internal constant BPS = 10_000;
+
+    /// @notice R split into the signers' fee f and the rest.
+    function feeDown(uint256 reportBond, uint256 feeBps) internal pure returns (uint256 fee, uint256 rest) {
+        fee = reportBond * feeBps / BPS;
+        rest = reportBond - fee;
+    }
+
+    /// @notice A dismissed reporter's bond: half to the accused, the odd wei to the treasury.
+    function halvesDown(uint256 rest) internal pure returns (uint256 toAccused, uint256 toTreasury) {
+        toAccused = rest / 2;
+        toTreasury = rest - toAccused;
+    }
+
+    /// @notice min(table - already slashed for the kind, left); the table is in parts of the bond as it was before any slash.
+    /// @param slashedAll what all cases took of this bond so far
+    function slashDown(uint256 left, uint256 slashedAll, uint256 slashedForKind, uint256 tableBps) internal pure returns (uint256) {
+        uint256 table = (left + slashedAll) * tableBps / BPS;
+        if (table <= slashedForKind) return 0;
+        uint256 due = table - slashedForKind;
+        return due < left ? due : left;
+    }
+}
