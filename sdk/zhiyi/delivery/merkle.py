@@ -1,0 +1,129 @@
+"""The Merkle tree over leaves of 32 bytes: root, path and check, as `FairDelivery.verify` has them.
+
+A tree of n leaves has ceil(log2 n) levels above them; places past the last leaf hold `hashing.MISSING`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from zhiyi.delivery.hashing import HASH_BYTES, MISSING, node, parents
+from zhiyi.errors import BadInput, IntegrityError
+
+MAX_LEAVES: Final = 1 << 32
+
+
+def depth_of(leaves: int) -> int:
+    """Length of a path in a tree of so many leaves: ceil(log2 n). Raises BadInput outside 1 .. 2^32."""
+    if not 1 <= leaves <= MAX_LEAVES:
+        raise BadInput(f"a tree has 1 .. 2^32 leaves, given {leaves}")
+    return (leaves - 1).bit_length()
+
+
+def root_of(leaves: bytes) -> bytes:
+    """Root over n * 32 bytes of leaves, without keeping the levels. Raises BadInput for a wrong length."""
+    level, missing = leaves, MISSING
+    for _ in range(depth_of(_count(leaves))):
+        level, missing = _up(level, missing)
+    return bytes(level)
+
+
+def verify_path(root: bytes, leaf: bytes, index: int, leaves: int, path: Sequence[bytes]) -> None:
+    """Raises BadInput for an index or length that cannot be, IntegrityError when the path leads to another root."""
+    depth = depth_of(leaves)
+    if not 0 <= index < leaves:
+        raise BadInput(f"index {index} is not below the {leaves} leaves of the tree")
+    if len(path) != depth or any(len(step) != HASH_BYTES for step in path):
+        raise BadInput(
+            f"a path in a tree of {leaves} leaves has {depth} hashes of 32 bytes, given {len(path)}"
+        )
+    at = leaf
+    for level, step in enumerate(path):
+        at = node(step, at) if index >> level & 1 else node(at, step)
+    if at != root:
+        raise IntegrityError(f"the path of leaf {index} leads to root 0x{at.hex()}, expected 0x{root.hex()}")
+
+
+class Tree:
+    """All levels of a tree in memory: 64 bytes a leaf."""
+
+    def __init__(self, leaves: bytes) -> None:
+        """`leaves` are n * 32 bytes. Raises BadInput for another length or none."""
+        self.count = _count(leaves)
+        self._levels = [bytes(leaves)]
+        self._missing = [MISSING]
+        for _ in range(depth_of(self.count)):
+            level, missing = _up(self._levels[-1], self._missing[-1])
+            self._levels.append(level)
+            self._missing.append(missing)
+
+    @property
+    def leaves(self) -> bytes:
+        """All leaves, 32 bytes each."""
+        return self._levels[0]
+
+    @property
+    def root(self) -> bytes:
+        """The root, 32 bytes."""
+        return self._levels[-1]
+
+    def leaf(self, index: int) -> bytes:
+        """One leaf. Raises BadInput out of range."""
+        if not 0 <= index < self.count:
+            raise BadInput(f"index {index} is not below the {self.count} leaves of the tree")
+        return self.leaves[index * HASH_BYTES : (index + 1) * HASH_BYTES]
+
+    def path(self, index: int) -> list[bytes]:
+        """Siblings from the leaf's up to the root's children. Raises BadInput out of range."""
+        self.leaf(index)
+        path = []
+        for level, missing in zip(self._levels[:-1], self._missing[:-1], strict=True):
+            at = (index ^ 1) * HASH_BYTES
+            path.append(level[at : at + HASH_BYTES] or missing)
+            index >>= 1
+        return path
+
+    def save(self, path: Path) -> None:
+        """Write the leaves, n * 32 bytes, atomically."""
+        write_atomically(path, self.leaves)
+
+    @classmethod
+    def load(cls, path: Path, root: bytes) -> Tree:
+        """Read leaves and rebuild.
+
+        Raises IntegrityError when their root is not `root`, BadInput for a bad length.
+        """
+        tree = cls(path.read_bytes())
+        if tree.root != root:
+            raise IntegrityError(
+                f"{path} has root 0x{tree.root.hex()}, expected 0x{root.hex()}: fetch it again"
+            )
+        return tree
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside and rename, so that a reader sees all or nothing."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _count(leaves: bytes) -> int:
+    if not leaves or len(leaves) % HASH_BYTES:
+        raise BadInput(f"{len(leaves)} bytes are not one or more leaves of {HASH_BYTES} bytes")
+    return len(leaves) // HASH_BYTES
+
+
+def _up(level: bytes, missing: bytes) -> tuple[bytes, bytes]:
+    if len(level) % (2 * HASH_BYTES):
+        level += missing
+    return parents(level), node(missing, missing)

@@ -1,0 +1,133 @@
+"""Fingerprinter: encrypt a marked copy so that the buyer can check it before paying and prove a wrong chunk after."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from zhiyi.delivery.bundle import Bundle, Reader
+from zhiyi.delivery.hashing import HASH_BYTES, KEY_BYTES, delivery_leaves, keystream_xor, plain_leaves
+from zhiyi.delivery.merkle import Tree, root_of
+from zhiyi.delivery.package import (
+    CIPHER,
+    LEAVES,
+    MANIFEST,
+    DeliveryFigures,
+    Progress,
+    new_folder,
+    silent,
+    write_all,
+)
+from zhiyi.delivery.ranges import DeclaredRange, header_bytes
+from zhiyi.errors import BadInput, IntegrityError
+
+
+@dataclass(frozen=True)
+class PreparedCopy:
+    """A package on the fingerprinter's disk and what the order has to say of it."""
+
+    folder: Path
+    figures: DeliveryFigures
+    changed_chunks: int  # that differ from the registered bundle
+
+
+def new_key() -> bytes:
+    """A fresh delivery key, 32 bytes. One for each order: two copies under one key give both away."""
+    return os.urandom(KEY_BYTES)
+
+
+def prepare(
+    marked: Path,
+    registered: Path,
+    registered_tree: Tree,
+    declared_range: DeclaredRange,
+    key: bytes,
+    out_dir: Path,
+    progress: Progress = silent,
+) -> PreparedCopy:
+    """Encrypt the bundle in folder `marked` into the new folder `out_dir`.
+
+    `registered` is the folder of the registered bundle, `registered_tree` the tree over its plain leaves.
+    Raises BadInput for a bad key, range or bundle; IntegrityError, naming file or chunk, when the copy
+    differs from the registered bundle outside the range or in names, lengths or a safetensors header.
+    """
+    if len(key) != KEY_BYTES or key == bytes(KEY_BYTES):
+        raise BadInput(f"a delivery key has {KEY_BYTES} random bytes; make one with new_key()")
+    bundle = Bundle.scan(marked)
+    _check_layout(bundle, marked, registered, registered_tree)
+    declared_range.check(bundle)
+    promised = registered_tree.leaves
+    plain: list[bytes] = []
+    sealed: list[bytes] = []
+    changed = 0
+    source = Reader(bundle, marked)
+    scratch = bytearray(max(window.size for window in bundle.windows()) + 64)
+    try:
+        with new_folder(out_dir) as folder:
+            target = os.open(folder / CIPHER, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            try:
+                for window in bundle.windows():
+                    data = source.read(window)
+                    leaves = plain_leaves(window.first, data, bundle.chunk_size)
+                    if (
+                        leaves
+                        != promised[window.first * HASH_BYTES : (window.first + window.chunks) * HASH_BYTES]
+                    ):
+                        changed += _check_changes(bundle, declared_range, promised, window.first, leaves)
+                    cipher = memoryview(scratch)[: window.size]
+                    keystream_xor(key, window.first * bundle.chunk_size, data, cipher)
+                    plain.append(leaves)
+                    sealed.append(delivery_leaves(window.first, cipher, bundle.chunk_size, leaves))
+                    write_all(target, cipher)
+                    progress(window.segment.offset + window.start + window.size, bundle.total_bytes)
+            finally:
+                os.close(target)
+            copy_leaves = b"".join(plain)
+            plain.clear()
+            (folder / LEAVES).write_bytes(copy_leaves)
+            (folder / MANIFEST).write_bytes(bundle.manifest)
+            copy_root = root_of(copy_leaves)
+            del copy_leaves
+            delivery_root = root_of(b"".join(sealed))
+    finally:
+        source.close()
+    figures = DeliveryFigures(copy_root, delivery_root, bundle.total_bytes, bundle.chunks, bundle.chunk_size)
+    return PreparedCopy(out_dir, figures, changed)
+
+
+def _check_layout(bundle: Bundle, marked: Path, registered: Path, tree: Tree) -> None:
+    base = Bundle.scan(registered)
+    if bundle != base:
+        differing = sorted(set(bundle.files) ^ set(base.files))
+        raise IntegrityError(
+            "the marked copy has other files or lengths than the registered bundle, first "
+            f"{differing[0][0]!r}: a mark may change tensor values only"
+        )
+    if tree.count != bundle.chunks:
+        raise BadInput(f"the registered tree has {tree.count} leaves, the bundle {bundle.chunks} chunks")
+    for segment in bundle.segments:
+        if segment.path.endswith(".safetensors") and header_bytes(marked, segment) != header_bytes(
+            registered, segment
+        ):
+            raise IntegrityError(
+                f"{segment.path} has another header than registered: keep names, dtypes and order"
+            )
+
+
+def _check_changes(
+    bundle: Bundle, declared: DeclaredRange, promised: bytes, first: int, leaves: bytes
+) -> int:
+    changed = 0
+    for k in range(len(leaves) // HASH_BYTES):
+        index = first + k
+        registered = promised[index * HASH_BYTES : (index + 1) * HASH_BYTES]
+        if leaves[k * HASH_BYTES : (k + 1) * HASH_BYTES] != registered:
+            if not declared.contains(index):
+                place = bundle.place(index)
+                raise IntegrityError(
+                    f"chunk {index} (byte {place.start} of {place.segment.path or 'the manifest'!r}) differs "
+                    "from the registered bundle outside the declared range: mark only tensors of the range"
+                )
+            changed += 1
+    return changed
