@@ -22,7 +22,9 @@ NAME = "SmolLM2-135M-Instruct"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 LOCK = Path(__file__).resolve().parent.parent / "models.lock"
+END = "<|im_end|>"
 STAMP = "zhiyi-source.json"
+CONVERSION = 2  # raise it when _convert writes something else
 
 
 class FetchError(RuntimeError):
@@ -65,6 +67,7 @@ def _convert(source: Path, target: Path) -> None:
 
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
+    tokenizer.eos_token = tokenizer.pad_token = END  # the GGUF reader takes <|im_start|> for it
     loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)
     config = loaded.config
     if hasattr(config, "quantization_config"):
@@ -79,7 +82,12 @@ def _convert(source: Path, target: Path) -> None:
 
 def _is_current(folder: Path) -> bool:
     stamp = folder / STAMP
-    return stamp.is_file() and bool(json.loads(stamp.read_text()).get("gguf_sha256") == GGUF_SHA256)
+    return stamp.is_file() and stamp.read_text() == _stamp()
+
+
+def _stamp() -> str:
+    fields = {"gguf_sha256": GGUF_SHA256, "conversion": CONVERSION, "license": "Apache-2.0"}
+    return json.dumps(fields, sort_keys=True) + "\n"
 
 
 def ensure_model() -> Path:
@@ -110,7 +118,7 @@ def ensure_model() -> Path:
         made = scratch / NAME
         made.mkdir()
         _convert(scratch, made)
-        (made / STAMP).write_text(json.dumps({"gguf_sha256": GGUF_SHA256, "license": "Apache-2.0"}) + "\n")
+        (made / STAMP).write_text(_stamp())
         if _is_current(folder):  # another run was faster
             return folder
         if folder.exists():

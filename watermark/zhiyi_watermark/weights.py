@@ -122,7 +122,8 @@ class WfpSpec:
         if self.blocks_needed > self.blocks:
             raise SpecError(
                 f"the marks need {self.blocks_needed * BLOCK} weights, "
-                f"the tensors have {self.blocks * BLOCK}; name more tensors or lower code_bits, weights_per_bit or weights_per_share"
+                f"the tensors have {self.blocks * BLOCK}; "
+                "name more tensors or lower code_bits, weights_per_bit or weights_per_share"
             )
 
     @cached_property
@@ -333,7 +334,8 @@ def _codewords(trace_key: bytes, licenses: Sequence[int], parts: npt.NDArray[np.
     bits = len(parts)
     drawn = [prf.keystream(prf.derive_key(trace_key, "wfp codeword", j), bits) for j in licenses]
     ones: npt.NDArray[np.bool_] = np.stack(drawn) < parts
-    return np.where(ones, np.int8(1), np.int8(-1))
+    words: prf.Int8 = np.where(ones, np.int8(1), np.int8(-1))
+    return words
 
 
 @dataclass(frozen=True, eq=False)
