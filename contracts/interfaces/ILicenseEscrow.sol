@@ -51,6 +51,13 @@ enum OrderState {
     REFUNDED
 }
 
+struct PrepareFee {
+    address fingerprinter;
+    uint96 fee; // smallest unit of the token
+    uint40 by; // unix seconds
+    uint8 tokenIndex; // of the vault
+}
+
 interface ILicenseEscrow {
     /* EVENTS */
 
@@ -61,17 +68,21 @@ interface ILicenseEscrow {
     /// @param reason 1 no reveal in time, 2 wrong chunk, 3 range claim upheld, 4 range claim unanswered
     event OrderRefunded(uint256 indexed licenseId, address indexed buyer, uint8 reason, uint256 refund, uint256 penalty);
     event ChunkProvenWrong(uint256 indexed licenseId, uint32 index);
-    event RangeClaimed(uint256 indexed licenseId, address indexed buyer, uint256 bond);
+    /// @param epoch the committee that may answer
+    event RangeClaimed(uint256 indexed licenseId, address indexed buyer, uint256 bond, uint64 epoch);
     event RangeClaimRejected(uint256 indexed licenseId);
     event OrderCancelled(address indexed seller, bytes32 indexed orderHash);
     event OrdersCancelledBelow(address indexed seller, uint64 floor);
     event CopyRequested(
         bytes32 indexed requestHash, address indexed buyer, address indexed fingerprinter, address token, uint256 fee, uint40 by
     );
+    event PrepareFeeCredited(bytes32 indexed requestHash, bytes32 indexed orderHash, uint256 fee);
     event PrepareFeeReclaimed(bytes32 indexed requestHash, address indexed buyer, uint256 fee);
     event PrepareFeeEarned(bytes32 indexed requestHash, address indexed fingerprinter, uint256 fee);
     event BondReleaseRequested(uint256 indexed licenseId, uint40 at);
     event BondReleased(uint256 indexed licenseId, address indexed holder, uint256 amount);
+    event OpeningPaused(address indexed by, uint40 until);
+    event OpeningResumed(address indexed by);
 
     /* ERRORS */
 
@@ -97,12 +108,27 @@ interface ILicenseEscrow {
     error IdentityTooLow(uint8 given, uint8 needed);
     error FeeTooLarge(uint256 given, uint256 max);
     error RequestUnknown(bytes32 requestHash);
+    error RequestTaken(bytes32 requestHash);
     error LicenseStillActive(uint256 licenseId);
     error BondHeld(uint256 licenseId, uint256 openCases, uint256 notBefore);
+    error ReleaseNotRequested(uint256 licenseId);
+    error OpeningIsPaused(uint40 until);
+    error PauseTooLong(uint40 until, uint40 max);
+    error NotPaused();
+    error NotALicenseId(uint256 licenseId);
+    error TermsMalformed(uint96 terms);
+    error TermsExpired(uint40 expiry);
+    error BadFigures(uint64 totalBytes, uint32 chunks, uint16 chunkSize, uint8 suite);
+    error NotNeutral(address fingerprinter);
+    error WrongEpoch(uint64 given, uint64 needed);
 
     /* PURCHASE */
 
     /// @notice Buyer pays price + bond (less a prepare fee already paid for this request) and reserves the fingerprint number.
+    /// Every condition is checked here and only here; whatever changes later, the order ends by its own rules.
+    /// - Native price: `msg.value` is exactly `quoteOpen`. ERC-20: a listed token that arrives whole, from the caller's allowance.
+    /// - Both signatures are over `orderDigest(order)`: 65-byte low-s ECDSA or ERC-1271.
+    /// - The fingerprinter is neither seller nor buyer, and has the deposit free in its stake above the reserve.
     function open(Order calldata order, bytes calldata sellerSignature, bytes calldata fingerprinterSignature) external payable;
     /// @notice The same for an ERC-20 price, with an EIP-2612 permit of the token for this contract.
     function openWithPermit(
@@ -120,9 +146,12 @@ interface ILicenseEscrow {
     function complain(
         Order calldata order, bytes32 key, uint32 index, bytes calldata cipher, bytes32 plainLeaf, bytes32[] calldata path
     ) external;
-    /// @notice Buyer claims that the declared range was not derived from the registered one within the promised bound.
+    /// @notice Buyer claims that the declared range was not derived from the registered one within the promised bound, with a bond
+    /// of a tenth of the price in the order's token (native by value, else from the allowance).
     function rangeClaim(Order calldata order) external payable;
-    /// @notice Committee's answer to a range claim: RangeVerdict(licenseId, orderHash, upheld, epoch, deadline), EIP-712.
+    /// @notice Answer to a range claim by the committee that was active when it was made:
+    /// RangeVerdict(uint256 licenseId,bytes32 orderHash,bool upheld,uint64 epoch,uint40 deadline), EIP-712. Upheld: refund, deposit
+    /// and claim bond to the buyer. Rejected: the order settles and the claim bond goes to the treasury.
     function resolveRange(
         Order calldata order,
         bool upheld,
@@ -136,26 +165,41 @@ interface ILicenseEscrow {
     function accept(Order calldata order) external;
     /// @notice Anyone, after the complaint window: mints the license, credits royalties, locks the bond, frees the deposit.
     function settle(Order calldata order) external;
-    /// @notice Anyone, after the reveal deadline (or after 7 d without an answer to a range claim).
+    /// @notice Anyone, after the reveal deadline (a tenth of the deposit goes to the buyer), or after 7 d without an answer to a
+    /// range claim (no penalty, the claim bond goes back).
     function refund(Order calldata order) external;
 
     /* BEFORE THE PURCHASE */
 
     /// @notice Buyer pays the prepare fee for a copy request; native by value, else pulled from the caller's allowance.
+    /// @param by unix seconds, at most 30 d ahead: until then the fingerprinter may earn it, then the buyer may take it back
     function payPrepareFee(bytes32 requestHash, address fingerprinter, address token, uint96 fee, uint40 by) external payable;
-    /// @notice Buyer takes the fee back after `by` when no order was opened with the request and none was proven prepared.
+    /// @notice The caller takes the fee of its own request back after `by`, when no order was opened with it and none proven prepared.
     function reclaimPrepareFee(bytes32 requestHash) external;
-    /// @notice Fingerprinter earns the fee by an order signed by the seller for this request that the buyer let pass.
+    /// @notice Fingerprinter earns the fee by an order signed by the seller for this request that the buyer let pass: after its
+    /// `openBy`, until the request's `by`. Anyone may call; the fee (at most 5 % of the price) becomes its free balance.
+    /// @dev The chain sees the seller's signature, not the copy: a buyer trusts a fingerprinter with no more than this fee.
     function earnPrepareFee(Order calldata order, bytes calldata sellerSignature) external;
+    /// @notice Seller: this order cannot be opened any more. An open order is not touched.
     function cancel(Order calldata order) external;
+    /// @notice Seller: no order signed so far can be opened any more; the floor rises by 2^32. Sign with orderNonce from `orderFloor`
+    /// to `orderFloor` + 2^32 - 1; higher ones are refused, so that none can outlive this call.
     function cancelAll() external;
 
     /* BOND */
 
     /// @notice After the license has ended: starts the tail.
     function requestBondRelease(uint256 licenseId) external;
-    /// @notice After the tail, with no case open: the bond becomes the holder's free balance.
-    function releaseBond(uint256 licenseId, uint32 bondTail) external;
+    /// @notice After the order's bondTail (time in which opening was paused does not count), with no case open: what is left of the
+    /// bond becomes the holder's free balance. Anyone may call.
+    function releaseBond(Order calldata order) external;
+
+    /* PAUSER */
+
+    /// @notice Stops opening until `until`: at most 7 d from the start of a period, periods at least 30 d apart, so never more than
+    /// 7 d in any 30. Nothing else stops; the bond tails stand still meanwhile.
+    function pauseOpening(uint40 until) external;
+    function resumeOpening() external;
 
     /* VIEWS */
 
@@ -169,4 +213,17 @@ interface ILicenseEscrow {
     /// @notice Reverts unless this is the order stored under its license id.
     function checkOrder(Order calldata order) external view;
     function orderFloor(address seller) external view returns (uint64);
+    /// @notice EIP-712 struct hash of the order, of which `orderState` shows the first 208 bits.
+    function orderHashOf(Order calldata order) external pure returns (bytes32);
+    /// @notice EIP-712 digest that a committee signs to answer a range claim.
+    function rangeVerdictDigest(uint256 licenseId, bytes32 orderHash, bool upheld, uint64 epoch, uint40 deadline)
+        external
+        view
+        returns (bytes32);
+    /// @notice A buyer's prepare fee; all zero if none waits.
+    function prepareFeeOf(address buyer, bytes32 requestHash) external view returns (PrepareFee memory);
+    /// @notice The committee that may answer the range claim on this order, 0 if none was made.
+    function rangeClaimEpoch(uint256 licenseId) external view returns (uint64);
+    /// @notice Seconds for which opening has ever been paused; clocks that a pause extends count `block.timestamp` less this.
+    function pausedSeconds() external view returns (uint40);
 }

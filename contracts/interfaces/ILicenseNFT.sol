@@ -38,25 +38,36 @@ interface ILicenseNFT {
     error NotTheHolder(address caller, address holder);
     error LicenseEnded(uint256 licenseId, LicenseEnd end);
     error NoSuchLicense(uint256 licenseId);
+    error ValueNotTaken(uint256 value);
 
     /* PEERS */
 
+    /// @notice Escrow only, once a license id. No receiver is called.
     function issue(address to, uint256 licenseId, uint96 terms, LicenseRecord calldata record) external;
+    /// @notice Court only. An ended license is marked revoked too: a verdict outlives a surrender, and never fails because of one.
     function revoke(uint256 licenseId, bytes32 cause) external;
+    /// @notice Court only. A suspended license is not active; its end and bond do not change.
     function suspend(uint256 licenseId, bool suspended, bytes32 cause) external;
 
     /* HOLDER */
 
+    /// @notice The holder ends the license for good; the bond's tail may then be started.
     function surrender(uint256 licenseId) external;
 
     /* VIEWS */
 
     /// @notice Minted, not ended, not suspended, not expired.
     function isActive(uint256 licenseId) external view returns (bool);
+    /// @notice Revoked, surrendered, resold or expired.
     function hasEnded(uint256 licenseId) external view returns (bool);
+    /// @notice How it was ended by someone; NONE for a license that only expired.
     function endOf(uint256 licenseId) external view returns (LicenseEnd);
+    function isSuspended(uint256 licenseId) external view returns (bool);
+    /// @notice Packed as LicenseTerms says.
     function termsOf(uint256 licenseId) external view returns (uint96);
+    /// @notice keccak256(abi.encode(LicenseRecord)), 0 if none was issued
     function recordHash(uint256 licenseId) external view returns (bytes32);
+    /// @notice Reverts unless `record` is the license's.
     function checkRecord(uint256 licenseId, LicenseRecord calldata record) external view;
     function modelOf(uint256 licenseId) external pure returns (uint64);
     /// @dev ERC-5192

@@ -88,19 +88,23 @@ interface IModelNFT {
     error RootAlreadyRegistered(bytes32 weightsRoot, uint64 modelId);
     error RecordMismatch(uint64 modelId, bytes32 given);
     error EmptyBundle(uint64 totalBytes, uint32 chunks);
+    error ChunksDoNotFit(uint64 totalBytes, uint32 chunks, uint16 chunkSize);
     error NotTheOwner(address caller, address owner);
     error NoSuchModel(uint64 modelId);
     error BadPreferences(uint16 preferences);
     error SharesTooLarge(uint256 bps, uint256 max);
     error TooManyShares(uint256 given, uint256 max);
-    error PlatformFeeMismatch(uint16 given, uint16 needed);
     error ParentNotAgreed(uint64 parentId);
     error FreezeLimit(uint64 modelId, uint8 count);
     error FreezeTooLong(uint40 until, uint40 max);
     error AlreadyReviewed(uint64 modelId, Review review);
+    error NotAnOutcome(Review outcome);
+    error NotFrozen(uint64 modelId);
+    error ValueNotTaken(uint256 value);
 
     /* OWNER */
 
+    /// @notice Mints the model token to the caller. A root that a model not rejected holds is refused.
     /// @param record royaltyHash is filled in by the contract from `collaborators` and the flattened lineage; pass zero
     /// @param metadataDigest sha2-256 multihash digest of the metadata's CIDv0 (dag-pb)
     function register(
@@ -110,23 +114,43 @@ interface IModelNFT {
         Split[] calldata collaborators,
         ParentProof[] calldata parents
     ) external returns (uint64 modelId);
+    /// @notice Owner. Orders signed before are checked against the new bits when they are opened.
     function setPreferences(uint64 modelId, uint16 preferences, bytes32 metadataDigest) external;
+    /// @notice Owner. Copies marked under the old key stay traceable with the kit that the older event commits to.
     function rotateTraceKey(ModelRecord calldata record, uint64 modelId, bytes32 traceKeyCommit) external;
 
     /* REGISTRAR, REGULATOR */
 
+    /// @notice REGISTRAR, once: APPROVED or REJECTED. A rejected model's root may be registered anew.
     function review(uint64 modelId, Review outcome, bytes32 reasonHash) external;
+    /// @notice REGULATOR: no new order, no pull by the owner until `until` (<= 30 d ahead). At most three times in a row; the count
+    /// starts anew 180 d after the last freeze ended.
     function freeze(uint64 modelId, uint40 until, bytes32 reasonHash) external;
+    /// @notice REGULATOR: ends a freeze early.
     function lift(uint64 modelId, bytes32 reasonHash) external;
+    /// @notice REGULATOR: no new order while delisted; licenses, opened orders and money are untouched.
     function delist(uint64 modelId, bool delisted, bytes32 reasonHash) external;
+    /// @notice ADMIN: ERC-7572 metadata of the collection.
+    function setContractURI(string calldata uri) external;
 
     /* VIEWS */
 
+    /// @notice Reverts for a model that does not exist.
     function statusOf(uint64 modelId) external view returns (ModelStatus memory);
+    /// @notice keccak256(abi.encode(ModelRecord)), 0 if there is no such model
     function recordHash(uint64 modelId) external view returns (bytes32);
     /// @notice Reverts unless `record` is the model's.
     function checkRecord(uint64 modelId, ModelRecord calldata record) external view;
+    /// @notice The latest model registered with this root, 0 if none.
     function modelOfRoot(bytes32 weightsRoot) external view returns (uint64);
+    /// @notice sha2-256 multihash digest of the metadata's CIDv0
+    function metadataDigest(uint64 modelId) external view returns (bytes32);
+    /// @notice EIP-712 digest of ParentConsent that a parent's owner signs.
+    function consentDigest(uint64 parentId, bytes32 weightsRoot, address registrant, uint16 bps, uint40 deadline)
+        external
+        view
+        returns (bytes32);
+    /// @notice Of the gross of models registered here; fixed at deployment.
     function platformBps() external view returns (uint16);
     function modelCount() external view returns (uint64);
 }

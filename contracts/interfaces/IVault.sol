@@ -4,9 +4,9 @@ pragma solidity ^0.8.30;
 /// @notice What the license bond slot holds: one word.
 struct Bond {
     uint96 amount; // left
-    uint96 price; // paid for the license; caps what its owner may get out of a slash
+    uint96 price; // paid for the license, less what its owner got out of slashes: caps what he may still get
     uint16 openCases;
-    uint40 releaseRequestedAt; // 0: not requested
+    uint40 releaseRequestedAt; // unix seconds less the seconds paused before; 0: not requested
     uint8 tokenIndex; // 0: native coin
 }
 
@@ -21,6 +21,7 @@ interface IVault {
 
     event Deposited(address indexed account, address indexed token, uint256 amount);
     event Withdrawn(address indexed account, address indexed token, address to, uint256 amount);
+    /// @param cause order hash, license id, case id or 0
     event Credited(address indexed account, address indexed token, uint256 amount, bytes32 indexed cause);
     event StakeAdded(address indexed account, uint256 amount);
     event StakeRemoved(address indexed account, uint256 amount);
@@ -34,6 +35,7 @@ interface IVault {
 
     error NotAPeer(address caller);
     error TokenNotListed(address token);
+    error TooManyTokens(uint256 max);
     error BalanceTooSmall(address account, address token, uint256 given, uint256 needed);
     error StakeTooSmall(address account, uint256 given, uint256 needed);
     error BondTooSmall(uint256 licenseId, uint256 given, uint256 needed);
@@ -46,8 +48,9 @@ interface IVault {
     /* ANYONE */
 
     function depositNative(address to) external payable;
+    /// @notice Pulls from the caller's allowance; only listed tokens, and only those that arrive whole.
     function depositToken(address token, uint256 amount, address to) external;
-    /// @notice The caller's free balance leaves to `to`. Never paused.
+    /// @notice The caller's free balance leaves to `to`. Never paused; a delisted token still leaves.
     function withdraw(address token, uint256 amount, address to) external;
     function balanceOf(address account, address token) external view returns (uint256);
     function stakeOf(address account) external view returns (Stake memory);
@@ -56,6 +59,15 @@ interface IVault {
     function royaltyPool(address token) external view returns (uint256);
     function treasury() external view returns (address);
     function tokenAt(uint8 index) external view returns (address);
+    function isListed(address token) external view returns (bool);
+    /// @notice Part of every stake that no deposit may lock, so that there is always something to slash.
+    function stakeReserve() external view returns (uint128);
+
+    /* ADMIN */
+
+    /// @notice Allows a token for new orders and deposits, or stops it; what is held stays withdrawable.
+    /// @dev Lists only tokens that move exactly what they are told, never rebase, and cannot block one holder alone.
+    function listToken(address token, bool listed) external;
 
     /* COMMITTEE: stakes of operators and fingerprinters, in the native coin, out of the account's free balance */
 
@@ -70,13 +82,14 @@ interface IVault {
 
     /* COURT */
 
+    /// @notice Adds to what is locked under the case, out of the payer's free native balance.
     function lockCaseBond(bytes32 caseId, address payer, uint256 amount) external;
     function payCaseBond(bytes32 caseId, address to, uint256 amount) external;
     /// @notice Counts an open case on a license that has a bond: the bond stays while any is open.
     function holdBond(uint256 licenseId) external;
     function unholdBond(uint256 licenseId) external;
-    /// @notice Takes min(amount, left) of one license's bond: reporterCut to the reporter, ownerCut (<= the price paid) into the
-    /// model's royalties, the rest to the treasury.
+    /// @notice Takes min(amount, left) of one license's bond: reporterBps (at most 10 %) of it to the reporter, then up to the price
+    /// paid into the model's royalties, the rest to the treasury. Never reverts for lack of bond.
     function slashBond(uint256 licenseId, uint256 amount, address reporter, uint16 reporterBps) external returns (uint256 slashed);
 
     /* ROYALTIES */

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.30;
+
+import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
+import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {Strings} from "@openzeppelin/contracts/utils/Strings.sol";
+import {ERC721} from "solady/tokens/ERC721.sol";
+import {ILicenseNFT} from "./interfaces/ILicenseNFT.sol";
+import {
+    Ancestor,
+    IModelNFT,
+    ModelRecord,
+    ModelStatus,
+    ParentProof,
+    Review,
+    RoyaltyTerms,
+    Split
+} from "./interfaces/IModelNFT.sol";
+import {LicenseTerms} from "./libraries/LicenseTerms.sol";
+import {RoyaltyMath} from "./libraries/RoyaltyMath.sol";
+import {Signatures} from "./libraries/Signatures.sol";
+
+/// @notice Model tokens: who owns which model, what is fixed about it, who shares its income.
+/// Powers: REGISTRAR reviews once; REGULATOR freezes within limits, lifts, delists; ADMIN changes the collection's display metadata.
+/// None of them can move a token, change a record or touch money.
+/// @dev 96 bits beside the owner: preferences 0-11 | review 12-13 | delisted 14 | freezes 16-23 | frozen until 24-63 | sale nonce 64-87.
+contract ModelNFT is IModelNFT, ERC721, EIP712, AccessManaged {
+    using LicenseTerms for uint96;
+
+    bytes32 private constant CONSENT_TYPEHASH = keccak256(
+        "ParentConsent(uint64 parentId,bytes32 weightsRoot,address registrant,uint16 bps,uint40 deadline)"
+    );
+    uint256 private constant MAX_PREFERENCES = 0xFFF; // six codes of two bits
+    uint8 private constant MAX_FREEZES = 3; // one and two extensions
+    uint40 private constant MAX_FREEZE = 30 days;
+    uint40 private constant FREEZE_MEMORY = 180 days;
+
+    address public immutable licenses;
+    /// @notice Gets the platform's fee on sales of the model token itself, by ERC-2981.
+    address public immutable treasury;
+    /// @inheritdoc IModelNFT
+    uint16 public immutable platformBps;
+
+    /// @inheritdoc IModelNFT
+    uint64 public modelCount;
+    mapping(uint64 modelId => bytes32 hash) private _records;
+    mapping(uint64 modelId => bytes32 digest) private _metadata;
+    mapping(bytes32 weightsRoot => uint64 modelId) private _roots;
+    string private _contractURI;
+
+    constructor(address authority_, address licenses_, address treasury_, uint16 platformBps_, string memory contractURI_)
+        EIP712("ZhiYiChain ModelNFT", "1")
+        AccessManaged(authority_)
+    {
+        if (platformBps_ > RoyaltyMath.MAX_PLATFORM_BPS) revert SharesTooLarge(platformBps_, RoyaltyMath.MAX_PLATFORM_BPS);
+        licenses = licenses_;
+        treasury = treasury_;
+        platformBps = platformBps_;
+        _contractURI = contractURI_;
+    }
+
+    /* OWNER */
+
+    /// @inheritdoc IModelNFT
+    function register(
+        ModelRecord calldata record,
+        bytes32 digest,
+        uint16 preferences,
+        Split[] calldata collaborators,
+        ParentProof[] calldata parents
+    ) external returns (uint64 modelId) {
+        if (preferences > MAX_PREFERENCES) revert BadPreferences(preferences);
+        _checkFigures(record);
+        _checkRootIsFree(record.weightsRoot);
+        _checkCollaborators(collaborators);
+        RoyaltyTerms memory royalties = RoyaltyTerms(platformBps, collaborators, _lineage(record.weightsRoot, parents));
+
+        modelId = ++modelCount;
+        ModelRecord memory stored = record;
+        stored.royaltyHash = keccak256(abi.encode(royalties));
+        _records[modelId] = keccak256(abi.encode(stored));
+        _metadata[modelId] = digest;
+        _roots[record.weightsRoot] = modelId;
+        _mintAndSetExtraDataUnchecked(msg.sender, modelId, preferences); // no receiver is called
+        emit ModelRegistered(modelId, msg.sender, record.weightsRoot, stored, royalties, preferences, digest);
+    }
+
+    /// @inheritdoc IModelNFT
+    function setPreferences(uint64 modelId, uint16 preferences, bytes32 digest) external {
+        _checkOwner(modelId);
+        if (preferences > MAX_PREFERENCES) revert BadPreferences(preferences);
+        uint96 data = _getExtraData(modelId);
+        _setExtraData(modelId, (data & ~uint96(MAX_PREFERENCES)) | preferences);
+        _metadata[modelId] = digest;
+        emit PreferencesChanged(modelId, uint16(data & MAX_PREFERENCES), preferences, digest);
+        emit MetadataUpdate(modelId);
+    }
+
+    /// @inheritdoc IModelNFT
+    function rotateTraceKey(ModelRecord calldata record, uint64 modelId, bytes32 traceKeyCommit) external {
+        _checkOwner(modelId);
+        checkRecord(modelId, record);
+        ModelRecord memory changed = record;
+        changed.traceKeyCommit = traceKeyCommit;
+        _records[modelId] = keccak256(abi.encode(changed));
+        emit TraceKeyRotated(modelId, record.traceKeyCommit, traceKeyCommit, uint40(block.timestamp));
+    }
+
+    /* REGISTRAR, REGULATOR, ADMIN */
+
+    /// @inheritdoc IModelNFT
+    function review(uint64 modelId, Review outcome, bytes32 reasonHash) external restricted {
+        ModelStatus memory status = statusOf(modelId);
+        if (outcome == Review.PENDING) revert NotAnOutcome(outcome);
+        if (status.review != Review.PENDING) revert AlreadyReviewed(modelId, status.review);
+        status.review = outcome;
+        _store(modelId, status);
+        emit ModelReviewed(modelId, msg.sender, outcome, reasonHash);
+    }
+
+    /// @inheritdoc IModelNFT
+    function freeze(uint64 modelId, uint40 until, bytes32 reasonHash) external restricted {
+        ModelStatus memory status = statusOf(modelId);
+        uint40 max = uint40(block.timestamp) + MAX_FREEZE;
+        if (until > max || until <= block.timestamp) revert FreezeTooLong(until, max);
+        if (block.timestamp > status.frozenUntil + FREEZE_MEMORY) status.freezeCount = 0;
+        if (status.freezeCount == MAX_FREEZES) revert FreezeLimit(modelId, status.freezeCount);
+        ++status.freezeCount;
+        status.frozenUntil = until;
+        _store(modelId, status);
+        emit ModelFrozen(modelId, msg.sender, until, reasonHash);
+    }
+
+    /// @inheritdoc IModelNFT
+    function lift(uint64 modelId, bytes32 reasonHash) external restricted {
+        ModelStatus memory status = statusOf(modelId);
+        if (block.timestamp >= status.frozenUntil) revert NotFrozen(modelId);
+        status.frozenUntil = uint40(block.timestamp);
+        _store(modelId, status);
+        emit FreezeLifted(modelId, msg.sender, reasonHash);
+    }
+
+    /// @inheritdoc IModelNFT
+    function delist(uint64 modelId, bool delisted, bytes32 reasonHash) external restricted {
+        ModelStatus memory status = statusOf(modelId);
+        status.delisted = delisted;
+        _store(modelId, status);
+        emit ModelDelisted(modelId, msg.sender, delisted, reasonHash);
+    }
+
+    /// @inheritdoc IModelNFT
+    function setContractURI(string calldata uri) external restricted {
+        _contractURI = uri;
+        emit ContractURIUpdated();
+    }
+
+    /* VIEWS */
+
+    /// @inheritdoc IModelNFT
+    function statusOf(uint64 modelId) public view returns (ModelStatus memory) {
+        address owner = _ownerOf(modelId);
+        if (owner == address(0)) revert NoSuchModel(modelId);
+        uint96 data = _getExtraData(modelId);
+        return ModelStatus({
+            owner: owner,
+            preferences: uint16(data & MAX_PREFERENCES),
+            review: Review(uint8((data >> 12) & 3)),
+            delisted: (data >> 14) & 1 == 1,
+            freezeCount: uint8(data >> 16),
+            frozenUntil: uint40(data >> 24),
+            saleNonce: uint24(data >> 64)
+        });
+    }
+
+    /// @inheritdoc IModelNFT
+    function recordHash(uint64 modelId) external view returns (bytes32) {
+        return _records[modelId];
+    }
+
+    /// @inheritdoc IModelNFT
+    function checkRecord(uint64 modelId, ModelRecord calldata record) public view {
+        bytes32 given = keccak256(abi.encode(record));
+        if (given != _records[modelId]) revert RecordMismatch(modelId, given);
+    }
+
+    /// @inheritdoc IModelNFT
+    function modelOfRoot(bytes32 weightsRoot) external view returns (uint64) {
+        return _roots[weightsRoot];
+    }
+
+    /// @inheritdoc IModelNFT
+    function metadataDigest(uint64 modelId) external view returns (bytes32) {
+        return _metadata[modelId];
+    }
+
+    /// @inheritdoc IModelNFT
+    function consentDigest(uint64 parentId, bytes32 weightsRoot, address registrant, uint16 bps, uint40 deadline)
+        public
+        view
+        returns (bytes32)
+    {
+        return _hashTypedDataV4(keccak256(abi.encode(CONSENT_TYPEHASH, parentId, weightsRoot, registrant, bps, deadline)));
+    }
+
+    /* ERC-721, 2981, 7572 */
+
+    function name() public pure override returns (string memory) {
+        return "ZhiYiChain Model";
+    }
+
+    function symbol() public pure override returns (string memory) {
+        return "ZYM";
+    }
+
+    /// @notice ipfs:// and the metadata's CIDv1 in base16: f | 01 (version) | 70 (dag-pb) | 12 (sha2-256) | 20 (32 bytes) | digest.
+    function tokenURI(uint256 id) public view override returns (string memory) {
+        if (!_exists(id)) revert NoSuchModel(uint64(id));
+        bytes memory hexDigest = bytes(Strings.toHexString(uint256(_metadata[uint64(id)]), 32));
+        bytes memory digits = new bytes(64);
+        for (uint256 i = 0; i < 64; ++i) {
+            digits[i] = hexDigest[i + 2]; // without 0x
+        }
+        return string.concat("ipfs://f01701220", string(digits));
+    }
+
+    function contractURI() external view returns (string memory) {
+        return _contractURI;
+    }
+
+    /// @notice ERC-2981, for sales of the model token: the platform's fee to the treasury.
+    function royaltyInfo(uint256, uint256 salePrice) external view returns (address receiver, uint256 amount) {
+        return (treasury, RoyaltyMath.shareDown(salePrice, platformBps));
+    }
+
+    function supportsInterface(bytes4 interfaceId) public view override returns (bool) {
+        return interfaceId == 0x2a55205a // ERC-2981
+            || interfaceId == 0x49064906 // ERC-4906
+            || super.supportsInterface(interfaceId);
+    }
+
+    /// @dev Solady's are payable to save gas; money sent here would be lost.
+    function approve(address account, uint256 id) public payable override {
+        if (msg.value != 0) revert ValueNotTaken(msg.value);
+        super.approve(account, id);
+    }
+
+    /// @dev Every change of owner voids what the former owner signed.
+    function _beforeTokenTransfer(address from, address, uint256 id) internal override {
+        if (from == address(0)) return;
+        if (msg.value != 0) revert ValueNotTaken(msg.value);
+        _setExtraData(id, _getExtraData(id) + (uint96(1) << 64));
+    }
+
+    /* CHECKS */
+
+    function _checkOwner(uint64 modelId) private view {
+        address owner = statusOf(modelId).owner;
+        if (msg.sender != owner) revert NotTheOwner(msg.sender, owner);
+    }
+
+    /// @dev Each file of a bundle starts a new chunk, so there may be more chunks than totalBytes / chunkSize, never fewer.
+    function _checkFigures(ModelRecord calldata record) private pure {
+        if (record.totalBytes == 0 || record.chunks == 0) revert EmptyBundle(record.totalBytes, record.chunks);
+        if (uint256(record.chunks) * record.chunkSize < record.totalBytes || record.chunks > record.totalBytes) {
+            revert ChunksDoNotFit(record.totalBytes, record.chunks, record.chunkSize);
+        }
+    }
+
+    function _checkRootIsFree(bytes32 weightsRoot) private view {
+        uint64 holder = _roots[weightsRoot];
+        if (holder != 0 && statusOf(holder).review != Review.REJECTED) revert RootAlreadyRegistered(weightsRoot, holder);
+    }
+
+    function _checkCollaborators(Split[] calldata collaborators) private pure {
+        if (collaborators.length > RoyaltyMath.MAX_COLLABORATORS) {
+            revert TooManyShares(collaborators.length, RoyaltyMath.MAX_COLLABORATORS);
+        }
+        uint256 sum = RoyaltyMath.collaboratorBps(collaborators);
+        if (sum > RoyaltyMath.BPS) revert SharesTooLarge(sum, RoyaltyMath.BPS);
+    }
+
+    function _lineage(bytes32 weightsRoot, ParentProof[] calldata parents) private view returns (Ancestor[] memory lineage) {
+        if (parents.length == 0) return lineage;
+        lineage = new Ancestor[](RoyaltyMath.MAX_ANCESTORS);
+        uint256 count = 0;
+        uint256 sum = 0;
+        for (uint256 i = 0; i < parents.length; ++i) {
+            ParentProof calldata parent = parents[i];
+            sum += parent.bps;
+            if (sum > RoyaltyMath.MAX_LINEAGE_BPS) revert SharesTooLarge(sum, RoyaltyMath.MAX_LINEAGE_BPS);
+            if (!_agreed(weightsRoot, parent)) revert ParentNotAgreed(parent.parentId);
+            checkRecord(parent.parentId, parent.parentRecord);
+            bytes32 termsHash = keccak256(abi.encode(parent.parentTerms));
+            if (termsHash != parent.parentRecord.royaltyHash) revert RecordMismatch(parent.parentId, termsHash);
+            count = RoyaltyMath.inherit(lineage, count, parent.parentId, parent.bps, parent.parentTerms.ancestors);
+            if (count > RoyaltyMath.MAX_ANCESTORS) revert TooManyShares(count, RoyaltyMath.MAX_ANCESTORS);
+        }
+        assembly ("memory-safe") {
+            mstore(lineage, count) // the array was made as long as it may get; this cuts it to what it holds
+        }
+    }
+
+    /// @dev The parent must exist for its record to be opened, so a missing parent fails there at the latest.
+    function _agreed(bytes32 weightsRoot, ParentProof calldata parent) private view returns (bool) {
+        if (parent.licenseId != 0) {
+            ILicenseNFT license = ILicenseNFT(licenses);
+            if (license.modelOf(parent.licenseId) != parent.parentId || !license.isActive(parent.licenseId)) return false;
+            uint96 terms = license.termsOf(parent.licenseId);
+            return terms.has(LicenseTerms.DERIVATIVES) && parent.bps >= terms.derivativeBps()
+                && ERC721(licenses).ownerOf(parent.licenseId) == msg.sender;
+        }
+        if (block.timestamp > parent.deadline) return false;
+        bytes32 digest = consentDigest(parent.parentId, weightsRoot, msg.sender, parent.bps, parent.deadline);
+        return Signatures.areValid(statusOf(parent.parentId).owner, digest, parent.signature);
+    }
+
+    function _store(uint64 modelId, ModelStatus memory status) private {
+        _setExtraData(
+            modelId,
+            uint96(status.preferences) | (uint96(uint8(status.review)) << 12) | (status.delisted ? uint96(1) << 14 : 0)
+                | (uint96(status.freezeCount) << 16) | (uint96(status.frozenUntil) << 24) | (uint96(status.saleNonce) << 64)
+        );
+    }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.30;
+
+import {IModelNFT, ModelRecord, ModelStatus, RoyaltyTerms} from "./interfaces/IModelNFT.sol";
+import {IRoyaltyLedger} from "./interfaces/IRoyaltyLedger.sol";
+import {IVault} from "./interfaces/IVault.sol";
+import {RoyaltyMath} from "./libraries/RoyaltyMath.sol";
+
+/// @notice Counts; the vault holds. No administrator.
+contract RoyaltyLedger is IRoyaltyLedger {
+    /// @dev Both in one slot, so that a payment writes one and a pull reads one. A token's supply fits 128 bits or is not listed.
+    struct Income {
+        uint128 gross;
+        uint128 inherited;
+    }
+
+    /// @dev Names of the shares in `pulled`; the limits of RoyaltyMath keep the ranges apart.
+    uint256 private constant PLATFORM = 0;
+    uint256 private constant OWNER = 1;
+    uint256 private constant COLLABORATOR = 16;
+    uint256 private constant ANCESTOR = 32;
+
+    IVault public immutable vault;
+    IModelNFT public immutable models;
+    address public immutable treasury;
+
+    mapping(uint64 modelId => mapping(address token => Income)) private _income;
+    mapping(bytes32 share => uint256 amount) private _pulled;
+
+    constructor(address vault_, address models_, address treasury_) {
+        vault = IVault(vault_);
+        models = IModelNFT(models_);
+        treasury = treasury_;
+    }
+
+    /// @inheritdoc IRoyaltyLedger
+    function pay(uint64 modelId, address token, uint256 amount) external {
+        if (msg.sender != address(vault)) revert NotTheVault(msg.sender);
+        // Cannot wrap: a payment is below 2^96, and 2^32 of them are more than a chain will hold.
+        _income[modelId][token].gross += uint128(amount);
+        emit RoyaltyPaid(modelId, token, amount);
+    }
+
+    /* PULLS */
+
+    /// @inheritdoc IRoyaltyLedger
+    function pullPlatform(uint64 modelId, address token, ModelRecord calldata record, RoyaltyTerms calldata terms)
+        external
+        returns (uint256 amount)
+    {
+        _checkTerms(modelId, record, terms);
+        uint256 earned = RoyaltyMath.shareDown(_income[modelId][token].gross, terms.platformBps);
+        amount = _take(modelId, token, PLATFORM, earned);
+        _payOut(modelId, token, treasury, amount);
+    }
+
+    /// @inheritdoc IRoyaltyLedger
+    function pullAncestor(uint64 modelId, address token, uint256 index, ModelRecord calldata record, RoyaltyTerms calldata terms)
+        external
+        returns (uint256 amount)
+    {
+        _checkTerms(modelId, record, terms);
+        if (index >= terms.ancestors.length) revert NoSuchShare(modelId, index);
+        uint256 earned = RoyaltyMath.shareDown(_income[modelId][token].gross, terms.ancestors[index].bps);
+        amount = _take(modelId, token, ANCESTOR + index, earned);
+        uint64 ancestorId = terms.ancestors[index].modelId;
+        _income[ancestorId][token].inherited += uint128(amount);
+        emit RoyaltyInherited(modelId, ancestorId, token, amount);
+    }
+
+    /// @inheritdoc IRoyaltyLedger
+    function pullCollaborator(
+        uint64 modelId, address token, uint256 index, ModelRecord calldata record, RoyaltyTerms calldata terms
+    ) external returns (uint256 amount) {
+        _checkTerms(modelId, record, terms);
+        if (index >= terms.collaborators.length) revert NoSuchShare(modelId, index);
+        uint256 earned = RoyaltyMath.shareDown(_net(modelId, token, terms), terms.collaborators[index].bps);
+        amount = _take(modelId, token, COLLABORATOR + index, earned);
+        _payOut(modelId, token, terms.collaborators[index].account, amount);
+    }
+
+    /// @inheritdoc IRoyaltyLedger
+    function pullOwner(uint64 modelId, address token, ModelRecord calldata record, RoyaltyTerms calldata terms)
+        external
+        returns (uint256 amount)
+    {
+        _checkTerms(modelId, record, terms);
+        ModelStatus memory status = models.statusOf(modelId);
+        if (block.timestamp < status.frozenUntil) revert OwnerPullFrozen(modelId, status.frozenUntil);
+        uint256 bps = RoyaltyMath.BPS - RoyaltyMath.collaboratorBps(terms.collaborators);
+        amount = _take(modelId, token, OWNER, RoyaltyMath.shareDown(_net(modelId, token, terms), bps));
+        _payOut(modelId, token, status.owner, amount);
+    }
+
+    /* VIEWS */
+
+    /// @inheritdoc IRoyaltyLedger
+    function gross(uint64 modelId, address token) external view returns (uint256) {
+        return _income[modelId][token].gross;
+    }
+
+    /// @inheritdoc IRoyaltyLedger
+    function inherited(uint64 modelId, address token) external view returns (uint256) {
+        return _income[modelId][token].inherited;
+    }
+
+    /// @inheritdoc IRoyaltyLedger
+    function pulled(uint64 modelId, address token, uint256 index) external view returns (uint256) {
+        return _pulled[_shareKey(modelId, token, index)];
+    }
+
+    /* INTERNAL */
+
+    function _checkTerms(uint64 modelId, ModelRecord calldata record, RoyaltyTerms calldata terms) private view {
+        models.checkRecord(modelId, record);
+        if (keccak256(abi.encode(terms)) != record.royaltyHash) revert TermsMismatch(modelId);
+    }
+
+    function _net(uint64 modelId, address token, RoyaltyTerms calldata terms) private view returns (uint256) {
+        Income memory income = _income[modelId][token];
+        return RoyaltyMath.netDown(income.gross, income.inherited, terms);
+    }
+
+    function _take(uint64 modelId, address token, uint256 index, uint256 earned) private returns (uint256 amount) {
+        bytes32 key = _shareKey(modelId, token, index);
+        amount = earned - _pulled[key];
+        if (amount == 0) revert NothingToPull(modelId, token);
+        _pulled[key] = earned;
+    }
+
+    function _payOut(uint64 modelId, address token, address account, uint256 amount) private {
+        emit RoyaltyPulled(modelId, account, token, amount);
+        vault.payRoyalty(token, account, amount);
+    }
+
+    function _shareKey(uint64 modelId, address token, uint256 index) private pure returns (bytes32) {
+        return keccak256(abi.encode(modelId, token, index));
+    }
+}
