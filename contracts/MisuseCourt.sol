@@ -215,10 +215,8 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         (bytes32 caseId, Case memory c) = _in(file, CaseState.OPEN);
         require(block.timestamp > file.postBy, TooEarly(file.postBy));
         require(file.kind != Kind.LEAK || c.flags & SHARE_MASK != 0, ShareNeverOpened(caseId));
-        bool held = _end(caseId, c, CaseState.LAPSED);
-        emit VerdictFinal(caseId, CaseState.LAPSED);
-        VAULT.payCaseBond(caseId, file.reporter, file.bond);
-        if (held) VAULT.unholdBond(file.licenseId);
+        _end(file, caseId, c, CaseState.LAPSED);
+        _pay(caseId, file.reporter, file.bond);
     }
 
     /// @inheritdoc IMisuseCourt
@@ -229,16 +227,14 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         require(c.flags & SHARE_MASK == 0, ShareOpenedInTime(caseId));
         LICENSES.checkRecord(file.licenseId, record);
         c.decision = Decision.INCONCLUSIVE;
-        bool held = _end(caseId, c, CaseState.CLOSED);
+        _end(file, caseId, c, CaseState.CLOSED);
         uint256 slashed;
         // Nobody can open a share when all have been opened: no fault.
         if (_dockets[file.licenseId].shares != type(uint16).max) {
             slashed = VAULT.slashStake(record.fingerprinter, MISSED_SHARE_PENALTY, VAULT.treasury());
         }
         emit ShareMissed(caseId, record.fingerprinter, slashed);
-        emit VerdictFinal(caseId, CaseState.CLOSED);
-        VAULT.payCaseBond(caseId, file.reporter, file.bond);
-        if (held) VAULT.unholdBond(file.licenseId);
+        _pay(caseId, file.reporter, file.bond);
     }
 
     /// @inheritdoc IMisuseCourt
@@ -293,7 +289,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
             _clear(file, caseId, c);
         }
         if (challenger == address(0)) return;
-        VAULT.payCaseBond(caseId, uphold ? judge : challenger, CHALLENGE_BOND);
+        _pay(caseId, uphold ? judge : challenger, CHALLENGE_BOND);
         if (!uphold) COMMITTEE.slashSigners(caseId, file.epoch, seats, CHALLENGE_BOND, judge);
     }
 
@@ -316,8 +312,8 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         _cases[caseId] = c;
         emit VerdictFinal(caseId, CaseState.CLEARED);
         _unsuspend(file, caseId, c.decision);
-        _payRest(file, caseId, file.reporter);
-        if (c.challenger != address(0)) VAULT.payCaseBond(caseId, c.challenger, CHALLENGE_BOND);
+        _pay(caseId, file.reporter, _rest(file));
+        if (c.challenger != address(0)) _pay(caseId, c.challenger, CHALLENGE_BOND);
     }
 
     /// @inheritdoc IMisuseCourt
@@ -352,16 +348,15 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
             if (!_convict(file, caseId, c)) return;
         }
         require(c.state == CaseState.FINAL_GUILTY, WrongCaseState(caseId, c.state, CaseState.FINAL_GUILTY));
-        bool held = _end(caseId, c, CaseState.EXECUTED);
-        (, uint256 rest) = CourtMoney.feeDown(file.bond, FEE_BPS);
         uint256 due = _bookSlash(file, c.flags);
+        uint256 rest = _rest(file);
         emit Executed(caseId, file.licenseId, due, rest);
-        VAULT.payCaseBond(caseId, file.reporter, rest);
+        _end(file, caseId, c, CaseState.EXECUTED);
+        _pay(caseId, file.reporter, rest);
         if (due != 0) {
             emit Slashed(file.licenseId, caseId, due);
             VAULT.slashBond(file.licenseId, due, file.reporter, REPORTER_BPS);
         }
-        if (held) VAULT.unholdBond(file.licenseId);
         if (file.licenseId != 0 && LICENSES.endOf(file.licenseId) == LicenseEnd.NONE) LICENSES.revoke(file.licenseId, caseId);
     }
 
@@ -376,7 +371,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         address account = COMMITTEE.accountAt(file.epoch, seat);
         _cases[caseId].unpaidSeats = c.unpaidSeats ^ uint32(1 << seat);
         emit FeeClaimed(caseId, account, part);
-        VAULT.payCaseBond(caseId, account, part);
+        _pay(caseId, account, part);
     }
 
     /* VIEWS */
@@ -395,13 +390,26 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     }
 
     /// @inheritdoc IMisuseCourt
-    function caseIdOf(CaseFile calldata file) public pure returns (bytes32) {
-        return keccak256(abi.encode(file));
+    /// @dev The words of a static struct in calldata are its ABI encoding; a word with dirty high bits names no case.
+    function caseIdOf(CaseFile calldata file) public pure returns (bytes32 id) {
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            calldatacopy(at, file, 384)
+            id := keccak256(at, 384)
+        }
     }
 
     /// @inheritdoc IMisuseCourt
     function verdictDigest(Verdict calldata verdict) public view returns (bytes32) {
-        return _hashTypedDataV4(keccak256(abi.encode(VERDICT_TYPEHASH, verdict)));
+        bytes32 typeHash = VERDICT_TYPEHASH;
+        bytes32 hash;
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            mstore(at, typeHash)
+            calldatacopy(add(at, 32), verdict, 384)
+            hash := keccak256(at, 416)
+        }
+        return _hashTypedDataV4(hash);
     }
 
     /// @inheritdoc IMisuseCourt
@@ -496,12 +504,23 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         VAULT.lockCaseBond(caseId, msg.sender, amount);
     }
 
-    /// @dev Writes the end; the caller gives the license bond free if `held`.
-    function _end(bytes32 caseId, Case memory c, CaseState end) private returns (bool held) {
-        held = c.flags & HELD != 0;
+    /// @dev Writes the end and gives the license bond free.
+    function _end(CaseFile calldata file, bytes32 caseId, Case memory c, CaseState end) private {
+        bool held = c.flags & HELD != 0;
         c.state = end;
         c.flags = uint8(c.flags & ~HELD);
         _cases[caseId] = c;
+        if (end != CaseState.EXECUTED) emit VerdictFinal(caseId, end); // there it was final before
+        if (held) VAULT.unholdBond(file.licenseId);
+    }
+
+    function _pay(bytes32 caseId, address to, uint256 amount) private {
+        VAULT.payCaseBond(caseId, to, amount);
+    }
+
+    /// @dev R - f
+    function _rest(CaseFile calldata file) private view returns (uint256 rest) {
+        (, rest) = CourtMoney.feeDown(file.bond, FEE_BPS);
     }
 
     /// @return guilty false where this misuse had been counted: the case is then closed
@@ -532,33 +551,21 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     }
 
     function _dismiss(CaseFile calldata file, bytes32 caseId, Case memory c) private {
-        bool held = _end(caseId, c, CaseState.DISMISSED);
-        emit VerdictFinal(caseId, CaseState.DISMISSED);
-        (, uint256 rest) = CourtMoney.feeDown(file.bond, FEE_BPS);
-        (uint256 toAccused, uint256 toTreasury) = CourtMoney.halvesDown(rest);
-        VAULT.payCaseBond(caseId, _accusedOrTreasury(file), toAccused);
-        VAULT.payCaseBond(caseId, VAULT.treasury(), toTreasury);
-        if (held) VAULT.unholdBond(file.licenseId);
+        _end(file, caseId, c, CaseState.DISMISSED);
+        (uint256 toAccused, uint256 toTreasury) = CourtMoney.halvesDown(_rest(file));
+        _pay(caseId, _accusedOrTreasury(file), toAccused);
+        _pay(caseId, VAULT.treasury(), toTreasury);
     }
 
     function _clear(CaseFile calldata file, bytes32 caseId, Case memory c) private {
-        bool held = _end(caseId, c, CaseState.CLEARED);
-        emit VerdictFinal(caseId, CaseState.CLEARED);
+        _end(file, caseId, c, CaseState.CLEARED);
         _unsuspend(file, caseId, c.decision);
-        _payRest(file, caseId, _accusedOrTreasury(file));
-        if (held) VAULT.unholdBond(file.licenseId);
+        _pay(caseId, _accusedOrTreasury(file), _rest(file));
     }
 
     function _close(CaseFile calldata file, bytes32 caseId, Case memory c) private {
-        bool held = _end(caseId, c, CaseState.CLOSED);
-        emit VerdictFinal(caseId, CaseState.CLOSED);
-        _payRest(file, caseId, c.decision == Decision.UNAVAILABLE ? VAULT.treasury() : file.reporter);
-        if (held) VAULT.unholdBond(file.licenseId);
-    }
-
-    function _payRest(CaseFile calldata file, bytes32 caseId, address to) private {
-        (, uint256 rest) = CourtMoney.feeDown(file.bond, FEE_BPS);
-        VAULT.payCaseBond(caseId, to, rest);
+        _end(file, caseId, c, CaseState.CLOSED);
+        _pay(caseId, c.decision == Decision.UNAVAILABLE ? VAULT.treasury() : file.reporter, _rest(file));
     }
 
     function _accusedOrTreasury(CaseFile calldata file) private view returns (address) {
