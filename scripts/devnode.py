@@ -37,14 +37,18 @@ def anvil_path() -> str:
     pinned = ROOT / "node_modules" / ".bin" / "anvil"
     found = str(pinned) if pinned.exists() else shutil.which("anvil")
     if not found:
-        raise NodeError("anvil was not found in node_modules/.bin nor on PATH: run `make setup`, or install Foundry")
+        raise NodeError(
+            "anvil was not found in node_modules/.bin nor on PATH: run `make setup`, or install Foundry"
+        )
     return found
 
 
 class Node:
     """`anvil` on loopback, Prague rules, one slot an epoch so that `finalized` lags two blocks."""
 
-    def __init__(self, *, port: int | None = None, state: Path | None = None, load: Path | None = None) -> None:
+    def __init__(
+        self, *, port: int | None = None, state: Path | None = None, load: Path | None = None
+    ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._state, self._load = state, load
@@ -53,8 +57,19 @@ class Node:
     def __enter__(self) -> Node:
         with socket.socket() as s:
             if s.connect_ex(("127.0.0.1", self.port)) == 0:
-                raise NodeError(f"port {self.port} is in use by another program: stop it, or choose another with --rpc-port")
-        command = [anvil_path(), "--host", "127.0.0.1", "--port", str(self.port), "--silent", "--hardfork", "prague"]
+                raise NodeError(
+                    f"port {self.port} is in use by another program: stop it, or choose another with --rpc-port"
+                )
+        command = [
+            anvil_path(),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--silent",
+            "--hardfork",
+            "prague",
+        ]
         command += ["--slots-in-an-epoch", "1", "--chain-id", str(CHAIN_ID), "--mnemonic", MNEMONIC]
         command += ["--accounts", str(ACCOUNTS), "--balance", str(ETH_EACH)]
         if self._state:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from devnode import MNEMONIC, Node
 from eth_account import Account
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from devnode import MNEMONIC, Node
 from zhiyi import LocalSigner, Zhiyi
 from zhiyi.chain import TxResult
 from zhiyi.deployment import Deployment
