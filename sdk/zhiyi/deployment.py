@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from pydantic import Field, ValidationError
 
@@ -13,11 +13,21 @@ from zhiyi.abi import NAMES, Interface, interface
 from zhiyi.errors import ConfigError, WrongChain
 from zhiyi.types import Address, Value
 
-if TYPE_CHECKING:
-    from zhiyi.chain import Chain
-
 ENVIRONMENT: Final = "ZHIYI_DEPLOYMENT"
 MAX_FILE_BYTES: Final = 1 << 16
+
+
+class Node(Protocol):
+    """What `Deployment.check` asks of a chain (`zhiyi.chain.Chain` is one)."""
+
+    @property
+    def chain_id(self) -> int:
+        """The node's chain id."""
+        ...
+
+    def code(self, address: str) -> bytes:
+        """The code at an address, empty if none."""
+        ...
 
 
 class Contract(NamedTuple):
@@ -65,11 +75,11 @@ class Deployment(Value):
     def contract(self, name: str) -> Contract:
         """By name. Raises ConfigError when this deployment has none."""
         if name not in self.contracts:
-            raise ConfigError(f"the deployment on chain {self.chain_id} has no {name}: use a complete file")
+            raise ConfigError(f"this deployment on chain {self.chain_id} has no {name}: use a full file")
         return Contract(name, self.contracts[name], interface(name))
 
-    def check(self, chain: Chain) -> None:
-        """Raises WrongChain for another chain, ConfigError when an address holds no code or one is missing."""
+    def check(self, chain: Node) -> None:
+        """Raises WrongChain for another chain, ConfigError for a missing contract or one without code."""
         if chain.chain_id != self.chain_id:
             raise WrongChain(chain.chain_id, self.chain_id, "the node")
         missing = [name for name in NAMES if name not in self.contracts]

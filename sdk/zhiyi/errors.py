@@ -40,6 +40,17 @@ class RpcUnavailable(ZhiyiError):
     """No node answered. Nothing changed that the SDK knows of; try again or name another RPC URL."""
 
 
+class RpcRefused(ZhiyiError):
+    """The node answered with an error of its own (`code`, `message`, `data`)."""
+
+    def __init__(self, method: str, code: int, message: str, data: Any = None) -> None:
+        super().__init__(f"the node refused {method}: {message} (code {code})")
+        self.method = method
+        self.code = code
+        self.message = message
+        self.data = data
+
+
 class TxReverted(ZhiyiError):
     """A contract refused. `error_name` and `values` come from its ABI, `hint` says what to do next.
 

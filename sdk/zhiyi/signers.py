@@ -1,6 +1,7 @@
-"""Who signs: a key in memory, a keystore file, a callback (KMS, hardware), or nobody (take the unsigned transaction).
+"""Who signs: a key in memory, a keystore file, a callback (KMS, hardware), or nobody.
 
-A signer signs transactions and EIP-712 data; a bare digest only under a name that says so.
+With `UnsignedSigner` the caller takes the unsigned transaction. A signer signs transactions and EIP-712 data; a bare
+digest only under a name that says so.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class KeystoreSigner(LocalSigner):
     """A key in a Web3 Secret Storage (v3) file, as geth and Ape write it."""
 
     def __init__(self, path: str | Path, password: str | bytes) -> None:
-        """Raises ConfigError when the file is missing, readable by others, malformed or the password wrong."""
+        """Raises ConfigError when the file is missing, open to others, malformed or the password wrong."""
         from eth_account import Account
 
         path = Path(path)
@@ -147,7 +148,7 @@ class KeystoreSigner(LocalSigner):
 
 
 class CallbackSigner(_DigestSigner):
-    """A key elsewhere: `sign(digest32) -> 65 bytes r | s | v` is asked for each signature. High s is normalized."""
+    """A key elsewhere: `sign(digest32)` returns 65 bytes r | s | v each time; a high s is normalized."""
 
     def __init__(self, address: str, sign: Callable[[bytes], bytes]) -> None:
         super().__init__(address)

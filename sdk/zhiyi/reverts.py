@@ -1,0 +1,431 @@
+"""What a contract's refusal means and what to do next, in English and Chinese: one table for all contracts.
+
+Hints are templates over the error's arguments, by Solidity name.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, Final
+
+from zhiyi import abi, types
+from zhiyi.errors import IntegrityError, TxReverted
+
+PANIC: Final = bytes.fromhex("4e487b71")
+ERROR: Final = bytes.fromhex("08c379a0")
+
+_WAIT: Final = ("Wait until {notBefore} (unix seconds).", "请等到 {notBefore}（unix 秒）之后再试。")
+
+HINTS: Final[dict[str, tuple[str, str]]] = {
+    # any contract
+    "NotAPeer": (
+        "Only contracts of this deployment may call this; call the contract that a user calls.",
+        "只有本系统的合约可以调用；请调用面向用户的合约。",
+    ),
+    "TooEarly": _WAIT,
+    "TooLate": (
+        "The time for this ended at {deadline}; look for the time-out exit of this state.",
+        "期限已于 {deadline} 结束；请使用该状态的超时出口。",
+    ),
+    "AccessManagedUnauthorized": (
+        "{caller} does not hold the role that may call this; an administrator can grant it.",
+        "{caller} 没有调用此功能的角色；可由管理员授予。",
+    ),
+    "AccessManagedRequiredDelay": (
+        "This power has a delay of {delay} s: schedule it in the AccessManager, then execute it.",
+        "该权限有 {delay} 秒延迟：请先在 AccessManager 中排期，再执行。",
+    ),
+    "AccessManagerUnauthorizedAccount": (
+        "{msgsender} does not hold role {roleId}; an administrator can grant it.",
+        "{msgsender} 没有角色 {roleId}；可由管理员授予。",
+    ),
+    "AccessManagerUnauthorizedCall": (
+        "{caller} may not call this function; an administrator can grant the role.",
+        "{caller} 无权调用该函数；可由管理员授予角色。",
+    ),
+    "AccessManagerNotScheduled": ("Schedule the operation first.", "请先为该操作排期。"),
+    "AccessManagerNotReady": ("Wait until the delay of the operation is over.", "请等待该操作的延迟期结束。"),
+    "AccessManagerExpired": ("The schedule expired: schedule it again.", "排期已过期：请重新排期。"),
+    "AccessManagerAlreadyScheduled": (
+        "It is scheduled already: wait and execute it.",
+        "已排期：请等待后执行。",
+    ),
+    "ReentrancyGuardReentrantCall": (
+        "Do not call back from a token or receiver.",
+        "不要在代币或接收方中回调。",
+    ),
+    "SafeERC20FailedOperation": (
+        "Token {token} refused: check balance and allowance.",
+        "代币 {token} 拒绝：请检查余额与授权额度。",
+    ),
+    "InsufficientBalance": (
+        "The contract holds {balance}, {needed} are needed.",
+        "合约余额 {balance}，需要 {needed}。",
+    ),
+    "ValueNotTaken": ("Send no coin with this call.", "请勿随此调用附带资金。"),
+    "BadSignature": (
+        "The signature is not by {signer} over this order on this chain: have {signer} sign it again.",
+        "签名不是 {signer} 在本链对该订单所签：请 {signer} 重新签名。",
+    ),
+    "ParamOutOfRange": ("{name} is {given}, at most {max} is allowed.", "{name} 为 {given}，上限为 {max}。"),
+    # models
+    "RootAlreadyRegistered": (
+        "These weights are model {modelId} already; if they are yours, show it to a registrar.",
+        "该权重已登记为模型 {modelId}；若属于您，请向登记员举证。",
+    ),
+    "RecordMismatch": (
+        "The record is not the one on chain: read it again, it may have changed.",
+        "记录与链上不一致：请重新读取，它可能已变更。",
+    ),
+    "EmptyBundle": ("The bundle is empty: scan the right folder.", "模型包为空：请选择正确的文件夹。"),
+    "ChunksDoNotFit": (
+        "{chunks} chunks of {chunkSize} bytes cannot hold {totalBytes} bytes: scan the folder again.",
+        "{chunks} 个 {chunkSize} 字节分块与 {totalBytes} 字节不符：请重新扫描文件夹。",
+    ),
+    "NotTheOwner": ("Only the owner {owner} may do this.", "只有所有者 {owner} 可以操作。"),
+    "NoSuchModel": (
+        "Model {modelId} does not exist: check the number.",
+        "模型 {modelId} 不存在：请核对编号。",
+    ),
+    "BadPreferences": ("Use 2 bits for each of 6 categories.", "偏好应为 6 类、每类 2 位。"),
+    "SharesTooLarge": (
+        "Shares are {bps} bps, at most {max}: lower them.",
+        "份额合计 {bps} bps，上限 {max}：请调低。",
+    ),
+    "TooManyShares": ("{given} shares, at most {max}: merge some.", "份额 {given} 份，上限 {max}：请合并。"),
+    "ParentNotAgreed": (
+        "Model {parentId} may be a parent only with a license for derivatives or its owner's consent.",
+        "以模型 {parentId} 为父模型，需持有允许衍生的许可或其所有者的同意签名。",
+    ),
+    "FreezeLimit": (
+        "The model was frozen {count} times, no more are allowed now.",
+        "该模型已冻结 {count} 次，不可再冻结。",
+    ),
+    "FreezeTooLong": ("Freeze until {max} at the latest.", "冻结期限最晚到 {max}。"),
+    "AlreadyReviewed": ("Model {modelId} is reviewed: {review}.", "模型 {modelId} 已审核：{review}。"),
+    "NotAnOutcome": ("Review as APPROVED or REJECTED.", "审核结果应为 APPROVED 或 REJECTED。"),
+    "NotFrozen": ("Model {modelId} is not frozen.", "模型 {modelId} 未被冻结。"),
+    # purchase
+    "WrongState": (
+        "Order of license {licenseId} is {given}, this needs {needed}: read its state, choose the step that fits.",
+        "许可 {licenseId} 的订单处于 {given}，此操作需要 {needed}：请先查询状态。",
+    ),
+    "WrongOrder": (
+        "This is not the order opened for license {licenseId}: read it from the OrderOpened event.",
+        "这不是许可 {licenseId} 已开启的订单：请从 OrderOpened 事件读取。",
+    ),
+    "NotTheBuyer": ("Only the buyer {buyer} may do this.", "只有买方 {buyer} 可以操作。"),
+    "NotTheSeller": ("Only the seller {seller} may do this.", "只有卖方 {seller} 可以操作。"),
+    "OrderExpired": (
+        "It had to be opened by {openBy}: ask for a new order.",
+        "订单须在 {openBy} 前开启：请索取新订单。",
+    ),
+    "OrderVoid": ("The seller cancelled it: ask for a new order.", "卖方已取消：请索取新订单。"),
+    "SaleNonceStale": (
+        "The model was sold since: ask its owner for a new order.",
+        "模型已易主：请向现所有者索取新订单。",
+    ),
+    "WindowOutOfRange": (
+        "A window is {given}, allowed are {min} to {max}.",
+        "期限为 {given}，允许范围 {min} 至 {max}。",
+    ),
+    "DepositTooSmall": (
+        "The fingerprinter's deposit {given} must be at least {needed}.",
+        "指纹方押金 {given} 至少须为 {needed}。",
+    ),
+    "PaymentMismatch": (
+        "Send exactly {needed}, not {given}: ask for a quote.",
+        "须恰好支付 {needed}，而非 {given}：请先询价。",
+    ),
+    "WrongKey": (
+        "This key does not open the order's commitment: use its own key.",
+        "密钥与订单承诺不符：请使用该订单的密钥。",
+    ),
+    "ChunkIsRight": (
+        "Chunk {index} decrypts to what was promised: there is nothing to complain about.",
+        "分块 {index} 解密结果与承诺一致：无可投诉。",
+    ),
+    "ModelNotOffered": (
+        "Model {modelId} is not approved, or delisted: it cannot be ordered now.",
+        "模型 {modelId} 未通过审核或已下架：目前不可下单。",
+    ),
+    "ModelFrozen": (
+        "Model {modelId} is frozen until {until}: wait.",
+        "模型 {modelId} 冻结至 {until}：请等待。",
+    ),
+    "UseNotAllowed": (
+        "The owner forbids a use in {useMask} (preferences {preferences}): leave it out of the terms.",
+        "用途 {useMask} 中有所有者禁止的类别（偏好 {preferences}）：请从条款中去除。",
+    ),
+    "IdentityTooLow": (
+        "Identity tier {needed} is needed, you have {given}.",
+        "需要身份等级 {needed}，当前为 {given}。",
+    ),
+    "FeeTooLarge": ("The prepare fee {given} may be at most {max}.", "制备费 {given} 不得超过 {max}。"),
+    "RequestUnknown": ("No prepare fee is held for this request.", "该请求没有托管的制备费。"),
+    "RequestTaken": ("A prepare fee is held for this request already.", "该请求已有托管的制备费。"),
+    "LicenseStillActive": (
+        "License {licenseId} has not ended: its bond stays until expiry, surrender or revocation.",
+        "许可 {licenseId} 尚未终止：保证金须待到期、放弃或吊销后才能取回。",
+    ),
+    "BondHeld": (
+        "The bond of {licenseId} is held: {openCases} open cases, not before {notBefore}.",
+        "许可 {licenseId} 的保证金被锁定：未结案件 {openCases} 件，最早 {notBefore}。",
+    ),
+    "ReleaseNotRequested": ("Request the bond's release first.", "请先申请释放保证金。"),
+    "BadFigures": (
+        "The bundle's figures in the order do not fit together: prepare the copy again.",
+        "订单中的模型包参数互不相符：请重新制备。",
+    ),
+    "NotALicenseId": (
+        "{licenseId} is no license of an existing model with a fingerprint number.",
+        "{licenseId} 不是有效的许可编号。",
+    ),
+    "NotNeutral": (
+        "The fingerprinter {fingerprinter} is a party to the order: take a neutral one.",
+        "指纹方 {fingerprinter} 是交易一方：请选择中立的指纹方。",
+    ),
+    "OpeningIsPaused": ("Opening orders is paused until {until}: wait.", "开单暂停至 {until}：请等待。"),
+    "NotPaused": ("Nothing is paused.", "当前未暂停。"),
+    "PauseTooLong": ("Pause until {max} at the latest.", "暂停最晚到 {max}。"),
+    "TermsExpired": (
+        "The terms' expiry {expiry} is past: choose a later one.",
+        "条款到期时间 {expiry} 已过：请设为更晚。",
+    ),
+    "TermsMalformed": ("The packed terms have bits that mean nothing.", "条款编码含有无意义的位。"),
+    "WrongEpoch": ("Use epoch {needed}, not {given}.", "应使用 epoch {needed}，而非 {given}。"),
+    # delivery proof
+    "WrongPathLength": (
+        "The Merkle path has the wrong length: build the complaint again.",
+        "Merkle 路径长度不符：请重新生成。",
+    ),
+    "IndexOutOfRange": (
+        "There is no such chunk: build the complaint again.",
+        "分块序号越界：请重新生成投诉。",
+    ),
+    "NotInDelivery": (
+        "The chunk is not under the order's delivery root: use the package of this order.",
+        "该分块不在订单的交付根之下：请使用本订单的交付包。",
+    ),
+    # vault
+    "TokenNotListed": (
+        "Token {token} is not accepted here: use a listed one.",
+        "不接受代币 {token}：请使用已列出的代币。",
+    ),
+    "TooManyTokens": ("At most {max} tokens can be listed.", "最多可列出 {max} 种代币。"),
+    "BalanceTooSmall": (
+        "{account} has {given} in the vault, {needed} are needed: deposit first.",
+        "{account} 在金库中有 {given}，需要 {needed}：请先充值。",
+    ),
+    "StakeTooSmall": (
+        "{account} has {given} of free stake, {needed} are needed: add stake.",
+        "{account} 可用质押 {given}，需要 {needed}：请追加质押。",
+    ),
+    "BondTooSmall": (
+        "The bond of {licenseId} is {given}, {needed} are needed.",
+        "许可 {licenseId} 保证金 {given}，需要 {needed}。",
+    ),
+    "CaseBondTooSmall": ("The case holds {given}, {needed} are needed.", "案件押金 {given}，需要 {needed}。"),
+    "RoyaltyPoolTooSmall": (
+        "The royalty pool holds {given}, {needed} are needed.",
+        "版税池有 {given}，需要 {needed}。",
+    ),
+    "TransferFailed": (
+        "{token} did not reach {to}: withdraw to an account that accepts it.",
+        "{token} 未能转至 {to}：请提取到可接收的账户。",
+    ),
+    "TransferTaxed": (
+        "Token {token} delivered {received} of {given}: tokens that keep a fee are not accepted.",
+        "代币 {token} 转账 {given} 仅到账 {received}：不接受扣费代币。",
+    ),
+    "NothingToDo": ("The amount is zero or nothing would change.", "金额为零或没有变化。"),
+    # licenses
+    "LicenseCarriesFingerprint": (
+        "License {licenseId} carries a fingerprint and never moves: resale is an order.",
+        "许可 {licenseId} 带有指纹，不可转移：转售须通过订单。",
+    ),
+    "RenewalIsAnOrder": ("Renew by a new order.", "续期须通过新订单。"),
+    "NotTheHolder": ("Only the holder {holder} may do this.", "只有持有人 {holder} 可以操作。"),
+    "LicenseEnded": ("License {licenseId} has ended: {end}.", "许可 {licenseId} 已终止：{end}。"),
+    "NoSuchLicense": (
+        "License {licenseId} was not issued: check the number.",
+        "许可 {licenseId} 未签发：请核对编号。",
+    ),
+    # royalties
+    "NotTheVault": ("Royalties come in by sales only.", "版税只能由销售产生。"),
+    "TermsMismatch": (
+        "These are not the royalty terms of model {modelId}.",
+        "不是模型 {modelId} 的版税条款。",
+    ),
+    "NoSuchShare": ("Model {modelId} has no share {index}.", "模型 {modelId} 没有第 {index} 份。"),
+    "NothingToPull": ("Nothing has come in since the last pull.", "自上次领取后没有新收入。"),
+    "OwnerPullFrozen": ("The owner's share is frozen until {until}.", "所有者份额冻结至 {until}。"),
+    # evidence
+    "EmptyCid": ("Name the asset's CID.", "请填写资产 CID。"),
+    "EmptyBatch": ("An empty batch cannot be anchored.", "不能锚定空批次。"),
+    "BatchTooLarge": (
+        "{leafCount} leaves, at most {max}: split the batch.",
+        "叶子 {leafCount} 个，上限 {max}：请拆分。",
+    ),
+    # committee
+    "AlreadyMember": ("{account} is a member already.", "{account} 已是成员。"),
+    "NotAMember": ("{account} is not a member: join first.", "{account} 不是成员：请先加入。"),
+    "NotAnOperator": ("{signer} is no operator's signer key.", "{signer} 不是运营者的签名密钥。"),
+    "RoleMissing": ("Join as OPERATOR or FINGERPRINTER.", "请以 OPERATOR 或 FINGERPRINTER 身份加入。"),
+    "SignerTaken": (
+        "Signer {signer} was used before: make a new key.",
+        "签名密钥 {signer} 已被使用：请生成新密钥。",
+    ),
+    "StakeBelowMinimum": ("Stake {given} is below the minimum {needed}.", "质押 {given} 低于最低 {needed}。"),
+    "CommitteeMismatch": (
+        "This is not the signer list of epoch {epoch}: read it from the chain.",
+        "不是 epoch {epoch} 的签名者名单：请从链上读取。",
+    ),
+    "ThresholdTooLow": (
+        "Threshold {threshold} of {signers} is too low.",
+        "{signers} 人中门限 {threshold} 过低。",
+    ),
+    "TooManySigners": ("{given} signers, at most {max}.", "签名者 {given} 人，上限 {max}。"),
+    "SignersNotAscending": ("Sort the signers ascending, each once.", "签名者须升序且不重复。"),
+    "NotEnoughSignatures": (
+        "{given} signatures, {needed} are needed: collect more.",
+        "签名 {given} 个，需要 {needed} 个：请继续收集。",
+    ),
+    "BadSigner": (
+        "Seat {seat} is signed by {recovered}, expected {expected}: drop that signature.",
+        "席位 {seat} 的签名来自 {recovered}，应为 {expected}：请剔除。",
+    ),
+    "SignaturesMalformed": (
+        "Give 65 bytes for each set bit, with low s.",
+        "每个置位须有 65 字节且 s 为低值的签名。",
+    ),
+    "BitmapOutOfRange": ("The bitmap names a seat that does not exist.", "位图包含不存在的席位。"),
+    "SeatVacant": (
+        "A signer asked to leave; its signature no longer counts.",
+        "有签名者已申请退出，其签名不再有效。",
+    ),
+    "NoSuchSeat": ("Epoch {epoch} has no seat {seat}.", "epoch {epoch} 没有席位 {seat}。"),
+    "EpochNotActive": ("Epoch {epoch} does not count now.", "epoch {epoch} 当前无效。"),
+    "TooManySeatsChanged": ("{changed} seats change, at most {max}.", "变更 {changed} 席，上限 {max}。"),
+    "NotEquivocation": ("The two verdicts do not contradict each other.", "两份裁决并不矛盾。"),
+    "ExitPending": ("{account} is leaving at {exitAt}.", "{account} 将于 {exitAt} 退出。"),
+    "ExitNotRequested": ("Request the exit first, then wait.", "请先申请退出并等待。"),
+    # court
+    "WrongCaseState": (
+        "The case is {given}, this needs {needed}: read its state, choose the step that fits.",
+        "案件处于 {given}，此操作需要 {needed}：请先查询状态。",
+    ),
+    "ReportBondTooSmall": (
+        "The report's bond {given} must be at least {needed}.",
+        "举报押金 {given} 至少须为 {needed}。",
+    ),
+    "LicenseNotAccusable": (
+        "License {licenseId} cannot be accused of this: it must be settled, of this model, and carry a bond.",
+        "许可 {licenseId} 不能被如此指控：须已成交、属于该模型并有保证金。",
+    ),
+    "ModelNotAccusable": ("Model {modelId} cannot be accused of this.", "模型 {modelId} 不能被如此指控。"),
+    "MarkTooYoung": (
+        "The mark of {licenseId} is too young to convict before {notBefore}.",
+        "许可 {licenseId} 的标记过新，{notBefore} 之前不能作为依据。",
+    ),
+    "CaseAlreadyOpen": ("The very same case is open.", "完全相同的案件已立案。"),
+    "NoShareLeft": (
+        "Every confirm share of {licenseId} was opened.",
+        "许可 {licenseId} 的确认份额已全部公开。",
+    ),
+    "ShareAlreadyOpened": (
+        "Share {index} was opened before: take an unused one.",
+        "份额 {index} 已公开过：请用未使用的。",
+    ),
+    "ShareNotInCommit": ("Share {index} is not in the order's commitment.", "份额 {index} 不在订单承诺中。"),
+    "ShareNotOpened": ("Share {index} was not opened in this case.", "份额 {index} 未在本案公开。"),
+    "ShareOpenedInTime": ("The fingerprinter opened a share in time.", "指纹方已按时公开份额。"),
+    "ShareNeverOpened": (
+        "No share was opened: end the case by shareMissed.",
+        "未公开份额：请以 shareMissed 结束案件。",
+    ),
+    "NotTheFingerprinter": (
+        "Only the fingerprinter {fingerprinter} may do this.",
+        "只有指纹方 {fingerprinter} 可以操作。",
+    ),
+    "NotTheAccused": ("Only the accused {accused} may do this.", "只有被指控方 {accused} 可以操作。"),
+    "VerdictMismatch": ("The verdict is not about this case as it was opened.", "裁决与本案立案内容不符。"),
+    "EvidenceTooWeak": (
+        "Bucket {bucket} does not convict, {needed} is needed.",
+        "显著性等级 {bucket} 不足，需要 {needed}。",
+    ),
+    "TooFewSamples": ("{given} samples, {needed} are needed.", "样本 {given} 个，需要 {needed} 个。"),
+    "NotAllowedToChallenge": (
+        "{caller} may not challenge now: first the accused alone; a dismissal only the reporter.",
+        "{caller} 现在不能申诉：先由被指控方独享；驳回仅举报人可申诉。",
+    ),
+    "NotTheAuthority": ("Only {authority} rules in this case.", "本案仅由 {authority} 裁定。"),
+    "AlreadyCounted": ("This has been counted in an earlier case.", "此前案件已计入。"),
+    "WrongKind": ("This step does not exist for cases of kind {given}.", "{given} 类案件没有此步骤。"),
+    "NothingToClaim": ("Seat {seat} has no unpaid fee in this case.", "席位 {seat} 在本案没有未领费用。"),
+    "NothingHeld": ("The case holds no bond.", "本案没有锁定保证金。"),
+}
+
+
+def reverted(data: bytes, function: str, *, message: str = "", tx_hash: str | None = None) -> TxReverted:
+    """The error behind revert data. Unknown data keeps its hex and the node's message."""
+    head, body = data[:4], data[4:]
+    entry = abi.all_errors().get(head)
+    try:
+        if head == ERROR:
+            from eth_abi.abi import decode
+            from eth_abi.exceptions import DecodingError
+
+            try:
+                text = decode(["string"], body)[0]
+            except (DecodingError, UnicodeDecodeError, OverflowError) as exc:
+                raise IntegrityError(str(exc)) from exc
+            return TxReverted("Error", {"message": text}, "", function=function, data=data, tx_hash=tx_hash)
+        if head == PANIC and len(body) == 32:
+            values = {"code": int.from_bytes(body, "big")}
+            hint = "This is a fault of the contract: report it with the transaction's data."
+            return TxReverted("Panic", values, hint, function=function, data=data, tx_hash=tx_hash)
+        if entry is not None:
+            return _custom(entry, body, data, function, tx_hash)
+    except IntegrityError:
+        pass  # data that does not decode is shown as it is
+    values_raw: dict[str, Any] = {"data": data} if data else {}
+    if message:
+        values_raw["message"] = message
+    hint = "The contract gave no reason that this version of the SDK knows."
+    return TxReverted("Reverted", values_raw, hint, function=function, data=data, tx_hash=tx_hash)
+
+
+def _custom(entry: abi.Entry, body: bytes, data: bytes, function: str, tx_hash: str | None) -> TxReverted:
+    values = abi.decode_arguments(entry, body)
+    for parameter in entry["inputs"]:
+        values[parameter["name"]] = _enum(parameter.get("internalType", ""), values[parameter["name"]])
+    english, chinese = HINTS.get(entry["name"], ("", ""))
+    shown = {key: value.name if isinstance(value, IntEnum) else value for key, value in values.items()}
+    return TxReverted(
+        entry["name"],
+        shown,
+        _fill(english, shown),
+        hint_zh=_fill(chinese, shown),
+        function=function,
+        data=data,
+        tx_hash=tx_hash,
+    )
+
+
+def _enum(internal: str, value: Any) -> Any:
+    """An IntEnum where the ABI says `enum X` and the SDK has X."""
+    if not internal.startswith("enum "):
+        return value
+    known = getattr(types, internal.removeprefix("enum ").split(".")[-1], None)
+    if isinstance(known, type) and issubclass(known, IntEnum) and value in set(known):
+        return known(value)
+    return value
+
+
+def _fill(template: str, values: dict[str, Any]) -> str:
+    """The template with the values it names; one that names others (an older ABI) stays as it is."""
+    text = template
+    for key, value in values.items():
+        text = text.replace("{" + key + "}", "0x" + value.hex() if isinstance(value, bytes) else str(value))
+    return text
