@@ -15,7 +15,8 @@ import {CourtMoney} from "./libraries/CourtMoney.sol";
 import {MarkShares} from "./libraries/MarkShares.sol";
 
 /// @title MisuseCourt
-/// @notice Decides what follows from a verdict. Holds no money; has no owner who could decide a case, change a window or move a bond.
+/// @notice Decides what follows from a verdict. Holds no money. Its one power: PAUSER stops the posting of verdicts, at most 7 days in 30,
+/// and the court's clock with it. Nobody can decide a case, change a window or move a bond.
 contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTransient {
     /// @dev One word. `bucket` is what may be slashed for: 0 where the statistic convicts nobody.
     struct Case {
@@ -36,20 +37,30 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         uint8 leakBucket; // highest bucket of a final guilty LEAK verdict
     }
 
-    bytes32 public constant VERDICT_TYPEHASH = keccak256(
+    /// @dev One slot: every deadline reads it.
+    struct Pause {
+        uint40 until;
+        uint40 from; // of the running or last pause
+        uint40 periodStart;
+        uint40 secondsBefore; // of all pauses before the running or last one
+    }
+
+    bytes32 private constant VERDICT_TYPEHASH = keccak256(
         "Verdict(bytes32 caseId,uint256 licenseId,uint8 kind,uint8 decision,bytes32 evidenceHash,bytes32 subject,bytes32 detectorHash,uint8 shareIndex,uint32 samples,uint8 bucket,uint64 epoch,uint40 deadline)"
     );
     /// @dev A label probe that failed can be answered within four days; then the suspended license may be revoked.
-    uint40 public constant NOTICE = 96 hours;
+    uint40 private constant NOTICE = 96 hours;
     /// @dev After a clearing by silence the matter may be brought again before the bond leaves.
-    uint40 public constant AFTERMATH = 14 days;
-    /// @dev OracleCommittee.EXIT_DELAY: nobody's stake leaves before the cases it signed have ended.
-    uint40 public constant MAX_CASE_LIFE = 60 days;
-    /// @dev OracleCommittee.OVERLAP: a committee replaced right after the opening still counts at `postBy`.
-    uint40 public constant MAX_POST_WINDOW = 14 days;
-    uint8 public constant WEAKEST_BUCKET = 12; // 2^-43 rounded down in -log10
-    uint32 public constant MIN_TERMS_SAMPLES = 3; // one imprinted picture must not convict (WATERMARKS, Forgery)
-    uint8 public constant NO_SHARE = 255;
+    uint40 private constant AFTERMATH = 14 days;
+    /// @dev With the pauses that fall into it (28 d at most) less than OracleCommittee.EXIT_DELAY: no stake leaves before its cases end.
+    uint40 private constant MAX_CASE_LIFE = 60 days;
+    uint40 private constant MAX_PAUSE = 7 days;
+    uint40 private constant PAUSE_PERIOD = 30 days;
+    /// @dev OracleCommittee.OVERLAP: a committee replaced right after the opening still counts at `postBy`, pauses apart.
+    uint40 private constant MAX_POST_WINDOW = 14 days;
+    uint8 private constant WEAKEST_BUCKET = 12; // 2^-43 rounded down in -log10
+    uint32 private constant MIN_TERMS_SAMPLES = 3; // one imprinted picture must not convict (WATERMARKS, Forgery)
+    uint8 private constant NO_SHARE = 255;
     uint256 private constant SHARE_MASK = 0x1f;
     uint256 private constant ROW_SHIFT = 5;
     uint256 private constant HELD = 0x80;
@@ -77,6 +88,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     uint16 private immutable SLASH_BPS_20;
     uint16 private immutable SLASH_BPS_40;
 
+    Pause private _pause;
     mapping(bytes32 caseId => Case) private _cases;
     mapping(uint256 licenseId => Docket) private _dockets;
     mapping(bytes32 caseId => bytes32) private _subjects; // TERMS only
@@ -147,7 +159,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
             epoch: COMMITTEE.currentEpoch(),
             authority: APPEAL_AUTHORITY,
             openedAt: uint40(block.timestamp),
-            postBy: uint40(block.timestamp) + POST_WINDOW
+            postBy: clock() + POST_WINDOW
         });
         require(file.epoch != 0, IOracleCommittee.EpochNotActive(0));
         caseId = keccak256(abi.encode(file));
@@ -166,7 +178,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     ) external {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.OPEN);
         require(file.kind == Kind.LEAK, WrongKind(file.kind));
-        require(block.timestamp <= file.postBy, TooLate(file.postBy));
+        _before(file.postBy);
         LICENSES.checkRecord(file.licenseId, record);
         require(msg.sender == record.fingerprinter, NotTheFingerprinter(msg.sender, record.fingerprinter));
         require(MarkShares.contains(record.markCommit, index, seed, proof), ShareNotInCommit(file.licenseId, index));
@@ -182,7 +194,8 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         CaseFile calldata file, Verdict calldata verdict, address[] calldata signers, uint32 bitmap, bytes calldata signatures
     ) external {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.OPEN);
-        require(block.timestamp <= file.postBy, TooLate(file.postBy));
+        require(block.timestamp >= _pause.until, PostingIsPaused(_pause.until));
+        _before(file.postBy);
         require(block.timestamp <= verdict.deadline, TooLate(verdict.deadline));
         require(
             verdict.caseId == caseId && verdict.licenseId == file.licenseId && verdict.kind == file.kind
@@ -202,7 +215,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         c.flags |= uint8(_row(verdict) << ROW_SHIFT);
         bool ruled = verdict.kind == Kind.TERMS && verdict.decision == Decision.GUILTY;
         c.state = ruled ? CaseState.CHALLENGED : CaseState.POSTED;
-        c.until = uint40(block.timestamp) + (ruled ? RULING_WINDOW : _challengeWindow(file.kind, c.decision));
+        c.until = clock() + (ruled ? RULING_WINDOW : _challengeWindow(file.kind, c.decision));
         _cases[caseId] = c;
         if (verdict.kind == Kind.TERMS) _subjects[caseId] = verdict.subject;
         emit VerdictPosted(caseId, c.decision, digest, verdict, bitmap, c.until);
@@ -213,7 +226,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     /// @inheritdoc IMisuseCourt
     function lapse(CaseFile calldata file) external {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.OPEN);
-        require(block.timestamp > file.postBy, TooEarly(file.postBy));
+        _after(file.postBy);
         require(file.kind != Kind.LEAK || c.flags & SHARE_MASK != 0, ShareNeverOpened(caseId));
         _end(file, caseId, c, CaseState.LAPSED);
         _pay(caseId, file.reporter, file.bond);
@@ -223,7 +236,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     function shareMissed(CaseFile calldata file, LicenseRecord calldata record) external {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.OPEN);
         require(file.kind == Kind.LEAK, WrongKind(file.kind));
-        require(block.timestamp > file.postBy, TooEarly(file.postBy));
+        _after(file.postBy);
         require(c.flags & SHARE_MASK == 0, ShareOpenedInTime(caseId));
         LICENSES.checkRecord(file.licenseId, record);
         c.decision = Decision.INCONCLUSIVE;
@@ -253,17 +266,17 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     /// @inheritdoc IMisuseCourt
     function challenge(CaseFile calldata file) external payable nonReentrant {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.POSTED);
-        require(block.timestamp <= c.until, TooLate(c.until));
+        _before(c.until);
         if (c.decision == Decision.GUILTY) {
             uint40 window = _challengeWindow(file.kind, c.decision);
-            bool open = block.timestamp > c.until - window + window / 3;
+            bool open = clock() > c.until - window + window / 3;
             require(open || msg.sender == file.accused, NotAllowedToChallenge(msg.sender));
         } else {
             require(c.decision == Decision.NOT_GUILTY && msg.sender == file.reporter, NotAllowedToChallenge(msg.sender));
         }
         c.state = CaseState.CHALLENGED;
         c.challenger = msg.sender;
-        c.until = uint40(block.timestamp) + RULING_WINDOW;
+        c.until = clock() + RULING_WINDOW;
         _cases[caseId] = c;
         emit Challenged(caseId, msg.sender, CHALLENGE_BOND, c.until);
         _lock(caseId, CHALLENGE_BOND);
@@ -277,7 +290,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         require(escalated || c.state == CaseState.CHALLENGED, WrongCaseState(caseId, c.state, CaseState.CHALLENGED));
         address judge = escalated ? LAST_INSTANCE : file.authority;
         require(msg.sender == judge, NotTheAuthority(msg.sender, judge));
-        require(block.timestamp <= c.until, TooLate(c.until));
+        _before(c.until);
         address challenger = c.challenger;
         uint32 seats = c.unpaidSeats;
         emit Ruled(caseId, judge, uphold);
@@ -296,9 +309,9 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     /// @inheritdoc IMisuseCourt
     function escalate(CaseFile calldata file) external {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.CHALLENGED);
-        require(block.timestamp > c.until, TooEarly(c.until));
+        _after(c.until);
         c.state = CaseState.ESCALATED;
-        c.until = uint40(block.timestamp) + LAST_WINDOW;
+        c.until = clock() + LAST_WINDOW;
         _cases[caseId] = c;
         emit Escalated(caseId, c.until);
     }
@@ -306,9 +319,9 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     /// @inheritdoc IMisuseCourt
     function clearSilent(CaseFile calldata file) external {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.ESCALATED);
-        require(block.timestamp > c.until, TooEarly(c.until));
+        _after(c.until);
         c.state = CaseState.CLEARED;
-        c.until = uint40(block.timestamp) + AFTERMATH;
+        c.until = clock() + AFTERMATH;
         _cases[caseId] = c;
         emit VerdictFinal(caseId, CaseState.CLEARED);
         _unsuspend(file, caseId, c.decision);
@@ -320,7 +333,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     function releaseHold(CaseFile calldata file) external {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.CLEARED);
         require(c.flags & HELD != 0, NothingHeld(caseId));
-        require(block.timestamp > c.until, TooEarly(c.until));
+        _after(c.until);
         _cases[caseId].flags = uint8(c.flags & ~HELD);
         emit HoldReleased(caseId, file.licenseId);
         VAULT.unholdBond(file.licenseId);
@@ -332,7 +345,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     function finalize(CaseFile calldata file) external {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.POSTED);
         if (c.decision == Decision.GUILTY || c.decision == Decision.NOT_GUILTY) {
-            require(block.timestamp > c.until, TooEarly(c.until));
+            _after(c.until);
         }
         if (c.decision == Decision.GUILTY) _convict(file, caseId, c);
         else if (c.decision == Decision.NOT_GUILTY) _dismiss(file, caseId, c);
@@ -344,7 +357,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         bytes32 caseId = caseIdOf(file);
         Case memory c = _cases[caseId];
         if (c.state == CaseState.POSTED && c.decision == Decision.GUILTY) {
-            require(block.timestamp > c.until, TooEarly(c.until));
+            _after(c.until);
             if (!_convict(file, caseId, c)) return;
         }
         require(c.state == CaseState.FINAL_GUILTY, WrongCaseState(caseId, c.state, CaseState.FINAL_GUILTY));
@@ -374,7 +387,34 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         _pay(caseId, account, part);
     }
 
+    /* PAUSER */
+
+    /// @inheritdoc IMisuseCourt
+    function pausePosting(uint40 until) external restricted {
+        Pause memory pause = _pause;
+        if (block.timestamp >= pause.periodStart + PAUSE_PERIOD) pause.periodStart = uint40(block.timestamp);
+        uint40 max = pause.periodStart + MAX_PAUSE;
+        require(until > block.timestamp && until <= max, PauseTooLong(until, max));
+        pause.secondsBefore = _pausedSeconds();
+        pause.from = uint40(block.timestamp);
+        pause.until = until;
+        _pause = pause;
+        emit PostingPaused(msg.sender, until);
+    }
+
+    /// @inheritdoc IMisuseCourt
+    function resumePosting() external restricted {
+        require(block.timestamp < _pause.until, NotPaused());
+        _pause.until = uint40(block.timestamp);
+        emit PostingResumed(msg.sender);
+    }
+
     /* VIEWS */
+
+    /// @inheritdoc IMisuseCourt
+    function clock() public view returns (uint40) {
+        return uint40(block.timestamp) - _pausedSeconds();
+    }
 
     /// @inheritdoc IMisuseCourt
     function caseState(bytes32 caseId) external view returns (CaseState state, Decision decision, uint40 until, uint8 shareIndex) {
@@ -452,6 +492,20 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     }
 
     /* ENTRY CHECKS */
+
+    function _before(uint40 deadline) private view {
+        require(clock() <= deadline, TooLate(deadline));
+    }
+
+    function _after(uint40 deadline) private view {
+        require(clock() > deadline, TooEarly(deadline));
+    }
+
+    function _pausedSeconds() private view returns (uint40) {
+        Pause memory pause = _pause;
+        uint40 end = pause.until < block.timestamp ? pause.until : uint40(block.timestamp);
+        return pause.secondsBefore + end - pause.from;
+    }
 
     function _atMost(string memory name, uint256 given, uint256 max) private pure {
         require(given <= max, ParamOutOfRange(name, given, max));

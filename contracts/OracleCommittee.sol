@@ -22,8 +22,8 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
     }
 
     uint256 public constant MAX_SEATS = 31;
-    /// @dev Longer than any case lasts (MisuseCourt checks its own windows against it), so a stake outlives what it answers for.
-    uint40 public constant EXIT_DELAY = 60 days;
+    /// @dev Longer than any case lasts, pauses included (MisuseCourt.MAX_CASE_LIFE), so a stake outlives what it answers for.
+    uint40 public constant EXIT_DELAY = 90 days;
     /// @dev A case opened under an epoch can still be judged when the epoch is replaced at that moment: post windows are <= 14 d.
     uint40 public constant OVERLAP = 14 days;
 

@@ -49,7 +49,7 @@ struct CaseFile {
     uint64 epoch; // committee that may decide
     address authority; // the one appeal authority of this case
     uint40 openedAt; // unix seconds
-    uint40 postBy; // unix seconds, last second in which a verdict may be posted
+    uint40 postBy; // court time, last second in which a verdict may be posted
 }
 
 struct Verdict {
@@ -85,7 +85,8 @@ struct CourtParams {
 /// @notice What follows from a verdict.
 ///
 /// A case moves OPEN -> POSTED -> (CHALLENGED -> ESCALATED) -> an end; callers bring the `CaseFile` of `CaseOpened`, the contract keeps one
-/// word. Every state has an exit that anyone may call once its time is over. A deadline is the last second that counts.
+/// word. Every state has an exit that anyone may call once its time is over. A deadline is the last second that counts, in court time:
+/// unix seconds less the seconds for which posting was paused, see `clock`.
 ///
 /// | end | reporter's bond R, less the signers' fee f | challenge bond C, license bond, stakes |
 /// |---|---|---|
@@ -118,6 +119,8 @@ interface IMisuseCourt {
     event FeeClaimed(bytes32 indexed caseId, address indexed account, uint256 amount);
     event DefenceFiled(bytes32 indexed caseId, address indexed accused, bytes32 digest);
     event HoldReleased(bytes32 indexed caseId, uint256 indexed licenseId);
+    event PostingPaused(address indexed by, uint40 until);
+    event PostingResumed(address indexed by);
 
     error ParamOutOfRange(string name, uint256 given, uint256 max);
     error WrongCaseState(bytes32 caseId, CaseState given, CaseState needed);
@@ -143,6 +146,9 @@ interface IMisuseCourt {
     error AlreadyCounted(uint256 licenseId);
     error NoShareLeft(uint256 licenseId);
     error WrongKind(Kind given);
+    error PostingIsPaused(uint40 until);
+    error PauseTooLong(uint40 until, uint40 max);
+    error NotPaused();
     error NothingHeld(bytes32 caseId);
     error NothingToClaim(bytes32 caseId, uint256 seat);
 
@@ -196,8 +202,16 @@ interface IMisuseCourt {
     /// @notice Anyone: the account behind a seat that signed the verdict gets its part of the fee.
     function claimFee(CaseFile calldata file, uint256 seat) external;
 
+    /* PAUSER */
+
+    /// @notice Stops posting and the court's clock until then, unix seconds; at most 7 days in 30.
+    function pausePosting(uint40 until) external;
+    function resumePosting() external;
+
     /* VIEWS */
 
+    /// @notice Court time now.
+    function clock() external view returns (uint40);
     /// @param shareIndex 255 where none was opened
     function caseState(bytes32 caseId) external view returns (CaseState state, Decision decision, uint40 until, uint8 shareIndex);
     /// @param unpaidSeats signers of the verdict that have not been paid; @param held the case holds the license bond

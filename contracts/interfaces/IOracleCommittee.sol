@@ -62,8 +62,8 @@ interface IOracleCommittee {
     /// @notice A new signer key takes a seat with the next epoch; seats of the old key count until then.
     function update(address signer, bytes32 encryptionKey, string calldata url) external;
     function addStake(uint256 amount) external;
-    /// @notice Starts the 60 days after which the stake may leave. The caller's seats stop counting at once, and every case lasts less
-    /// than 60 days, so that nothing it signed is still open when the stake leaves.
+    /// @notice Starts the 90 days after which the stake may leave. The caller's seats stop counting at once, and every case lasts less
+    /// than that, so that nothing it signed is still open when the stake leaves.
     function requestExit() external;
     /// @notice Stake back to the free balance. A fingerprinter with deposits locked in open orders waits for them.
     function leave() external;
