@@ -1,0 +1,140 @@
+"""What a fingerprinter reads from the chain and the two things it writes, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from zhiyi.types import (
+    CaseFile,
+    Epoch,
+    LicenseRecord,
+    Model,
+    Offer,
+    Order,
+    OrderStatus,
+    SignedOffer,
+    SignedRequest,
+)
+
+
+@dataclass(frozen=True)
+class OrderSeen:
+    """OrderOpened that names us as fingerprinter."""
+
+    block: int
+    opened_at: int  # unix seconds of its block
+    order: Order
+    order_hash: bytes
+
+
+@dataclass(frozen=True)
+class LeakSeen:
+    """CaseOpened, kind LEAK."""
+
+    block: int
+    case_id: bytes
+    file: CaseFile
+
+
+@dataclass(frozen=True)
+class FeePaid:
+    """CopyRequested: a prepare fee waiting in the vault."""
+
+    fingerprinter: str
+    token: str
+    fee: int
+    by: int
+
+
+Observation = OrderSeen | LeakSeen
+
+
+class Market(Protocol):
+    """The chain as one fingerprinter uses it."""
+
+    @property
+    def account(self) -> str:
+        """Our account."""
+        ...
+
+    def finalized(self) -> int:
+        """Number of the last finalized block."""
+        ...
+
+    def now(self) -> int:
+        """Unix seconds of the latest block."""
+        ...
+
+    def observations(self, first: int, last: int) -> list[Observation]:
+        """Events in blocks first .. last, in order."""
+        ...
+
+    def model(self, model_id: int) -> Model:
+        """Record and status now."""
+        ...
+
+    def offer_hash(self, offer: Offer) -> bytes:
+        """What a request names."""
+        ...
+
+    def request_hash(self, signed: SignedRequest) -> bytes:
+        """What an order names."""
+        ...
+
+    def check_offer(self, signed: SignedOffer) -> None:
+        """Raises BadSignature."""
+        ...
+
+    def check_request(self, signed: SignedRequest) -> None:
+        """Raises BadSignature."""
+        ...
+
+    def fee_paid(self, request_hash: bytes) -> FeePaid | None:
+        """The prepare fee that lies in the vault for a request, finalized."""
+        ...
+
+    def order_status(self, license_id: int) -> OrderStatus:
+        """State of the order under a license id, now."""
+        ...
+
+    def free_stake(self) -> int:
+        """Wei of our stake that no open order locks."""
+        ...
+
+    def sign_order(self, order: Order) -> bytes:
+        """Our signature over an order."""
+        ...
+
+    def reveal(self, order: Order, key: bytes) -> str:
+        """Publishes the key; returns the transaction hash."""
+        ...
+
+    def license_record(self, license_id: int) -> LicenseRecord:
+        """As issued; raises NotFound before settlement."""
+        ...
+
+    def committee_keys(self, epoch: int) -> tuple[Epoch, list[bytes]]:
+        """The committee of an epoch and its members' X25519 keys, in seat order."""
+        ...
+
+    def shares_opened(self, license_id: int) -> int:
+        """Bitmap of shares opened on chain."""
+        ...
+
+    def share_wanted(self, case_id: bytes) -> bool:
+        """Whether the case is open and has no share yet."""
+        ...
+
+    def open_share(
+        self,
+        file: CaseFile,
+        record: LicenseRecord,
+        index: int,
+        seed: bytes,
+        proof: Sequence[bytes],
+        base_cid: str,
+    ) -> str:
+        """Opens one share; returns the transaction hash."""
+        ...

@@ -1,0 +1,498 @@
+"""The fingerprinter at work: prepare copies, sign orders, reveal keys, open shares. The only place where its
+parts meet.
+
+Trusted for: drawing honest shares, keeping seeds secret, marking inside the declared range. Not trusted for:
+the delivery (a buyer proves a wrong chunk on chain) or for who is guilty (a committee decides, the accused
+can rebut).
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import structlog
+
+from zhiyi import delivery
+from zhiyi.delivery import Bundle, DeclaredRange, Tree
+from zhiyi.errors import BadInput, IntegrityError, NotFound, RpcUnavailable, Timeout, TxReverted, ZhiyiError
+from zhiyi.types import (
+    NATIVE,
+    Bytes32,
+    CaseFile,
+    Delivery,
+    Offer,
+    Order,
+    OrderState,
+    Review,
+    SignedOffer,
+    SignedRequest,
+    Value,
+)
+from zhiyi_oracle.base_tensors import KEY_BYTES, write_base
+from zhiyi_oracle.errors import Refused
+from zhiyi_oracle.fingerprinter.copies import CopyRow, CopyStep, CopyStore, ModelRow, ShareRow
+from zhiyi_oracle.fingerprinter.mark_copy import Source, make_copy
+from zhiyi_oracle.fingerprinter.market import LeakSeen, Market, OrderSeen
+from zhiyi_watermark import weights
+from zhiyi_watermark.errors import WatermarkError
+
+MAX_UNSOLD_PER_BUYER: Final = 3  # copies a buyer may have waiting: each costs minutes of work and disk
+MAX_FEE_SHARE: Final = 20  # a prepare fee is at most price / 20, as the escrow rules
+MAX_BLOCKS: Final = 2_000  # read at once
+_CURSOR: Final = "chain"
+
+log = structlog.get_logger()
+
+Row = TypeVar("Row")
+
+
+class Files(Protocol):
+    """Content-addressed storage, as `zhiyi.ipfs.Ipfs`."""
+
+    def add_file(self, path: Path) -> str:
+        """Its CIDv0."""
+        ...
+
+
+class Sealer(Protocol):
+    """Envelopes for X25519 public keys, as `zhiyi.delivery.ecies`."""
+
+    def seal_folder(self, folder: Path, keys: Sequence[bytes], out: Path) -> None: ...
+
+    def seal_file(self, path: Path, keys: Sequence[bytes], out: Path) -> None: ...
+
+
+class Prepared(Value):
+    """What a buyer and a seller get: the delivery half of the order and where the sealed package is."""
+
+    delivery: Delivery
+    request_hash: Bytes32
+    package_cid: str
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What this fingerprinter asks of requests."""
+
+    min_fee: int = 0  # smallest unit of the offer's token
+    token_deposit: int = 0  # wei locked for an order paid in a token other than the native coin
+
+
+class Fingerprinter:
+    """One fingerprinter."""
+
+    def __init__(
+        self,
+        *,
+        store: CopyStore,
+        market: Market,
+        files: Files,
+        sealer: Sealer,
+        work: Path,
+        rules: Rules,
+        start_block: int,
+    ) -> None:
+        """work: scratch folder with room for two copies of the largest model."""
+        self._store, self._market, self._files, self._sealer = store, market, files, sealer
+        self._work, self._rules, self._start = work, rules, start_block
+        work.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    # -- models
+
+    def add_model(self, model_id: int, folder: Path, kit: str, declared: DeclaredRange) -> None:
+        """Takes on a model, after checking files, kit and range against its registration.
+
+        Raises:
+            IntegrityError: the files, the kit or the range are not the registered ones.
+            BadInput: the kit is malformed.
+        """
+        record = self._market.model(model_id).record
+        try:
+            trace_kit = weights.TraceKit.from_json(kit)
+        except WatermarkError as exc:
+            raise BadInput(f"the trace kit cannot be used: {exc}") from exc
+        if trace_kit.commitment() != record.trace_key_commit:
+            raise IntegrityError(f"this is not the trace kit that model {model_id} committed to")
+        if trace_kit.spec.spec_hash() != record.detector_hash:
+            raise IntegrityError(f"the kit's detector is not the one that model {model_id} registered")
+        if declared.hash() != record.range_hash:
+            raise IntegrityError(f"this is not the declared range that model {model_id} registered")
+        bundle = Bundle.scan(folder, record.chunk_size)
+        tree = Tree(bundle.leaves(folder))
+        if tree.root != record.weights_root:
+            raise IntegrityError(
+                f"the files in {folder} have root 0x{tree.root.hex()}, model {model_id} registered "
+                f"0x{record.weights_root.hex()}"
+            )
+        leaves = self._store.folder / f"leaves-{model_id}.bin"
+        tree.save(leaves)
+        self._store.put_model(
+            model_id,
+            folder=folder.absolute(),
+            leaves=leaves,
+            declared_range=_range_text(declared),
+            kit=kit.encode(),
+        )
+        log.info("model added", model_id=model_id, chunks=bundle.chunks)
+
+    def _source(self, row: ModelRow, root: bytes) -> Source:
+        return Source(
+            Path(row.folder),
+            Tree.load(Path(row.leaves), root),
+            _range_of(row.declared_range),
+            weights.TraceKit.from_json(self._store.kit(row).decode()),
+        )
+
+    # -- prepare
+
+    def prepare(
+        self,
+        signed_offer: SignedOffer,
+        signed_request: SignedRequest,
+        progress: delivery.Progress = lambda done, total: None,
+    ) -> Prepared:
+        """Makes the copy of a request, once: asked again, the same copy is returned.
+
+        1. The seller signed the offer, the buyer the request; the request names this offer.
+        2. Both are in time; the offer lets us prepare; seller owns the model, which may be sold.
+        3. A request known already gives its copy; its nonce serves no other request.
+        4. The fee is what we ask, within the escrow's limit, and lies in the vault for us.
+        5. Our free stake covers the deposit; the buyer has not too many copies waiting.
+        6. Number and secrets are drawn and stored; then the copy is made, sealed to the buyer's key, and
+           published.
+
+        Raises:
+            BadSignature, Refused (naming the step), ZhiyiError of the parts.
+        """
+        offer, request = signed_offer.offer, signed_request.request
+        # 1
+        self._market.check_offer(signed_offer)
+        self._market.check_request(signed_request)
+        if request.offer_hash != self._market.offer_hash(offer) or request.model_id != offer.model_id:
+            raise Refused("1: the request names another offer or model; sign a request for this offer")
+        request_hash = self._market.request_hash(signed_request)
+        # 3, first half: a finished copy is given out whatever the clock says
+        known = self._store.copy_of_request(request_hash)
+        if known is not None and known.package_cid is not None:
+            return _prepared(known)
+        # 2
+        now = self._market.now()
+        if now > request.by or now > offer.valid_until:
+            raise Refused(
+                f"2: it is {now}, the request ends {request.by}, the offer {offer.valid_until}; ask anew under "
+                "an offer in force"
+            )
+        if offer.fingerprinter not in (None, self._market.account):
+            raise Refused(f"2: the offer names the fingerprinter {offer.fingerprinter}; ask there")
+        model = self._market.model(offer.model_id)
+        status = model.status
+        if status.owner != offer.seller:
+            raise Refused(f"2: {offer.seller} does not own model {offer.model_id}, {status.owner} does")
+        if status.review is not Review.APPROVED or status.delisted or status.frozen_until > now:
+            raise Refused(
+                f"2: model {offer.model_id} is {status.review.name}, frozen or delisted; it cannot be sold now"
+            )
+        row = self._store.model(offer.model_id)
+        # 4
+        self._check_fee(offer, signed_request, request_hash)
+        # 5
+        deposit = self._deposit(offer)
+        free = self._market.free_stake()
+        if free < deposit:
+            raise Refused(
+                f"5: the order needs a deposit of {deposit} wei, our free stake is {free}; try again later"
+            )
+        if known is None and self._store.unsold(request.buyer) >= MAX_UNSOLD_PER_BUYER:
+            raise Refused(
+                f"5: {request.buyer} has {MAX_UNSOLD_PER_BUYER} copies that were not bought; buy or wait"
+            )
+        # 3, second half, and 6
+        copy = self._store.draw(
+            model_id=offer.model_id,
+            request_hash=request_hash,
+            offer=signed_offer.model_dump_json(),
+            request=signed_request.model_dump_json(),
+            buyer=request.buyer,
+            request_nonce=request.nonce,
+            taken=self._is_taken,
+        )
+        license_id = int(copy.license_id)
+        log.info("preparing", license_id=license_id, buyer=request.buyer)
+        with tempfile.TemporaryDirectory(dir=self._work, prefix="copy-") as scratch:
+            made = make_copy(
+                self._source(row, model.record.weights_root),
+                self._store.secrets_of(copy),
+                license_id=license_id,
+                buyer=request.buyer,
+                work=Path(scratch),
+                progress=progress,
+            )
+            sealed = Path(scratch) / "package.sealed"
+            self._sealer.seal_folder(made.package, [request.delivery_key], sealed)
+            cid = self._files.add_file(sealed)
+        figures = made.figures
+        half = Delivery(
+            license_id=license_id,
+            buyer=request.buyer,
+            fingerprinter=self._market.account,
+            deposit=deposit,
+            copy_root=figures.copy_root,
+            delivery_root=figures.delivery_root,
+            key_commit=made.key_commit,
+            mark_commit=made.mark_commit,
+            total_bytes=figures.total_bytes,
+            chunks=figures.chunks,
+            chunk_size=figures.chunk_size,
+            suite=figures.suite,
+            reveal_window=offer.reveal_window,
+            grace=offer.grace,
+            complaint_window=offer.complaint_window,
+        )
+        self._store.advance(
+            copy.license_id,
+            CopyStep.DRAWN,
+            CopyStep.PREPARED,
+            delivery=half.model_dump_json(),
+            package_cid=cid,
+            report=made.report,
+        )
+        log.info("prepared", license_id=license_id, package_cid=cid)
+        return Prepared(delivery=half, request_hash=request_hash, package_cid=cid)
+
+    def _is_taken(self, license_id: int) -> bool:
+        return self._market.order_status(license_id).state is not OrderState.NONE
+
+    def _check_fee(self, offer: Offer, signed: SignedRequest, request_hash: bytes) -> None:
+        request = signed.request
+        if request.prepare_fee < self._rules.min_fee:
+            raise Refused(
+                f"4: the prepare fee is {request.prepare_fee}, we ask {self._rules.min_fee}; offer more"
+            )
+        if request.prepare_fee * MAX_FEE_SHARE > offer.price:
+            raise Refused(
+                f"4: the prepare fee {request.prepare_fee} is over a twentieth of the price {offer.price}"
+            )
+        if request.prepare_fee == 0:
+            return
+        paid = self._market.fee_paid(request_hash)
+        if paid is None:
+            raise Refused(
+                "4: the prepare fee does not lie in the vault in a finalized block yet; pay it, then ask again"
+            )
+        if (paid.fingerprinter, paid.token) != (
+            self._market.account,
+            offer.token,
+        ) or paid.fee < request.prepare_fee:
+            raise Refused(
+                f"4: the vault holds {paid.fee} of {paid.token} for {paid.fingerprinter}, the request says "
+                f"{request.prepare_fee} of {offer.token} for us; reclaim it and pay again"
+            )
+
+    def _deposit(self, offer: Offer) -> int:
+        return offer.price if offer.token == NATIVE else self._rules.token_deposit
+
+    # -- order
+
+    def sign_order(self, order: Order) -> bytes:
+        """Our signature over the one order of a copy; asked again for the same order, the same one.
+
+        Raises:
+            NotFound: no such copy.
+            Refused: it does not say what offer, request and copy say, or another order was signed.
+        """
+        row = self._store.copy(order.delivery.license_id)
+        if row is None or row.delivery is None:
+            raise NotFound(
+                f"license {order.delivery.license_id} is not a copy prepared here; prepare it first"
+            )
+        if row.order_hash is not None and row.order_signature is not None:
+            if row.order_hash != order.hash():
+                raise Refused(
+                    f"license {row.license_id} has an order already; prepare a new copy for a new order"
+                )
+            return row.order_signature
+        if Delivery.model_validate_json(row.delivery) != order.delivery:
+            raise Refused(
+                "the order's delivery half is not what was prepared; use the one that `prepare` returned"
+            )
+        offer = SignedOffer.model_validate_json(row.offer).offer
+        sale = order.sale
+        for name, given, needed in (
+            ("seller", sale.seller, offer.seller),
+            ("token", sale.token, offer.token),
+            ("price", sale.price, offer.price),
+            ("bond", sale.bond, offer.bond),
+            ("terms", sale.terms, offer.terms.pack()),
+            ("terms hash", sale.terms_hash, offer.terms_hash),
+            ("bond tail", sale.bond_tail, offer.bond_tail),
+            ("request hash", sale.request_hash, row.request_hash),
+        ):
+            if given != needed:
+                raise Refused(f"the order's {name} is {given!r}, offer and request say {needed!r}")
+        signature = self._market.sign_order(order)
+        if not self._store.advance(
+            row.license_id,
+            CopyStep.PREPARED,
+            CopyStep.SIGNED,
+            order_hash=order.hash(),
+            order=order.model_dump_json(),
+            order_signature=signature,
+        ):
+            raise Refused(f"license {row.license_id} is {row.step}; only a prepared copy gets an order")
+        return signature
+
+    # -- chain
+
+    def step(self) -> int:
+        """Reads newly finalized blocks, then does what they ask for; returns how many blocks were read.
+
+        Safe to repeat and to interrupt: what was read is stored before the cursor moves.
+        """
+        last = self._market.finalized()
+        first = max(self._start, (self._store.cursor(_CURSOR) or -1) + 1)
+        read = 0
+        while first <= last:
+            until = min(last, first + MAX_BLOCKS - 1)
+            for seen in self._market.observations(first, until):
+                if isinstance(seen, OrderSeen):
+                    self._note_order(seen)
+                else:
+                    self._note_leak(seen)
+            self._store.set_cursor(_CURSOR, until)
+            read += until - first + 1
+            first = until + 1
+        for row in self._store.copies(CopyStep.OPENED):
+            self._try(self._reveal, row, row.license_id)
+        for share in self._store.shares():
+            self._try(self._open_share, share, share.license_id)
+        return read
+
+    def _note_order(self, seen: OrderSeen) -> None:
+        half = seen.order.delivery
+        row = self._store.copy(half.license_id)
+        if row is None or row.order_hash != seen.order_hash:
+            log.warning(
+                "opened order is not ours",
+                license_id=half.license_id,
+                order_hash="0x" + seen.order_hash.hex(),
+            )
+            return
+        self._store.advance(row.license_id, CopyStep.SIGNED, CopyStep.OPENED)
+
+    def _note_leak(self, seen: LeakSeen) -> None:
+        row = self._store.copy(seen.file.license_id)
+        if row is None:
+            return
+        share = self._store.spend_share(
+            case_id="0x" + seen.case_id.hex(),
+            license_id=seen.file.license_id,
+            file=seen.file.model_dump_json(),
+            opened=self._market.shares_opened(seen.file.license_id),
+        )
+        if share is None:
+            log.error("no share is left", license_id=row.license_id, case_id="0x" + seen.case_id.hex())
+
+    def _try(self, action: Callable[[Row], None], row: Row, license_id: str) -> None:
+        """Runs one action; what fails now is tried again at the next step."""
+        try:
+            action(row)
+        except (RpcUnavailable, Timeout, TxReverted) as exc:
+            log.warning("will try again", license_id=license_id, reason=str(exc))
+        except ZhiyiError as exc:
+            log.error("needs attention", license_id=license_id, reason=str(exc))
+
+    def _reveal(self, row: CopyRow) -> None:
+        """Publishes the key of a paid order, inside the reveal window only.
+
+        In the grace period after it a reveal still counts on chain, but it could be overtaken by a refund: a
+        key that is out without payment cannot be taken back.
+        """
+        if row.order is None or row.order_hash is None:
+            raise IntegrityError(
+                f"the database lost the order of license {row.license_id}; restore it from the backup"
+            )
+        order = Order.model_validate_json(row.order)
+        status = self._market.order_status(order.delivery.license_id)
+        if status.hash != row.order_hash[: len(status.hash)]:
+            raise IntegrityError(
+                f"the escrow holds another order under license {row.license_id}; the key stays secret"
+            )
+        if status.state is OrderState.OPEN:
+            if self._market.now() > status.since + order.delivery.reveal_window:
+                log.error("reveal window missed, the order will be refunded", license_id=row.license_id)
+                return
+            tx = self._market.reveal(order, self._store.secrets_of(row).key)
+            self._store.advance(row.license_id, CopyStep.OPENED, CopyStep.REVEALED, reveal_tx=tx)
+            log.info("key revealed", license_id=row.license_id, tx_hash=tx)
+        elif status.state is OrderState.REFUNDED:
+            self._store.advance(row.license_id, CopyStep.OPENED, CopyStep.ENDED)
+        else:
+            self._store.advance(row.license_id, CopyStep.OPENED, CopyStep.REVEALED)
+
+    def _open_share(self, share: ShareRow) -> None:
+        """Seals the base tensors to the case's committee and opens the share that was set aside for the case."""
+        case_id = bytes.fromhex(share.case_id[2:])
+        if not self._market.share_wanted(case_id):
+            self._store.set_share(share.case_id, ended=True)
+            return
+        file = CaseFile.model_validate_json(share.file)
+        row = self._store.copy(file.license_id)
+        if row is None:
+            raise NotFound(f"license {file.license_id} is not a copy prepared here")
+        record = self._market.license_record(file.license_id)
+        seeds = self._store.secrets_of(row).seeds
+        if delivery.mark_commit(seeds) != record.mark_commit:
+            raise IntegrityError(f"our seeds of license {file.license_id} do not match its mark commitment")
+        if share.base_cid is None:
+            _, keys = self._market.committee_keys(file.epoch)
+            model = self._store.model(row.model_id)
+            folder = Path(model.folder)
+            with tempfile.TemporaryDirectory(dir=self._work, prefix="base-") as scratch:
+                package, sealed = Path(scratch) / "base", Path(scratch) / "base.sealed"
+                bundle = Bundle.scan(folder, self._market.model(row.model_id).record.chunk_size)
+                write_base(
+                    folder, bundle, _range_of(model.declared_range), secrets.token_bytes(KEY_BYTES), package
+                )
+                self._sealer.seal_file(package, keys, sealed)
+                share.base_cid = self._files.add_file(sealed)
+            self._store.set_share(share.case_id, base_cid=share.base_cid)
+        tx = self._market.open_share(
+            file,
+            record,
+            share.share_index,
+            seeds[share.share_index],
+            delivery.share_proof(seeds, share.share_index),
+            share.base_cid,
+        )
+        self._store.set_share(share.case_id, tx=tx, ended=True)
+        log.info(
+            "share opened",
+            case_id=share.case_id,
+            license_id=share.license_id,
+            index=share.share_index,
+            tx_hash=tx,
+        )
+
+
+def _prepared(row: CopyRow) -> Prepared:
+    if row.delivery is None or row.package_cid is None:
+        raise NotFound(f"license {row.license_id} is {row.step}, its copy is not made yet")
+    return Prepared(
+        delivery=Delivery.model_validate_json(row.delivery),
+        request_hash=row.request_hash,
+        package_cid=row.package_cid,
+    )
+
+
+def _range_text(declared: DeclaredRange) -> str:
+    return json.dumps(declared.to_json(), sort_keys=True)
+
+
+def _range_of(text: str) -> DeclaredRange:
+    return DeclaredRange.from_json(json.loads(text))

@@ -1,0 +1,204 @@
+"""The judge's ledger and poster over a real chain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from zhiyi.client import Zhiyi
+
+from zhiyi import abi, eip712
+from zhiyi.chain import DEFAULT_PRIORITY_FEE
+from zhiyi.cid import cid_v0_from_digest
+from zhiyi.errors import NotFound, RpcRefused
+from zhiyi.signers import sign
+from zhiyi.types import (
+    CaseFile,
+    CaseState,
+    Epoch,
+    OpenedShare,
+    PostedVerdict,
+    Role,
+    Verdict,
+    keccak,
+    to_hex,
+)
+from zhiyi_oracle.judge.ledger import (
+    CaseEnded,
+    CaseSeen,
+    CaseStatus,
+    Fee,
+    Head,
+    Mined,
+    Observation,
+    RegisteredModel,
+    ShareSeen,
+    SignedTx,
+    VerdictSeen,
+)
+
+GAS_FACTOR: Final = 1.25  # over the estimate: state may change between simulation and mining
+_KNOWN: Final = ("already known", "already imported", "known transaction")
+
+
+class ChainLedger:
+    """Reads of one judge. Implements `Ledger`."""
+
+    def __init__(self, client: Zhiyi) -> None:
+        self._client = client
+        self._chain = client.chain
+        self._court = client.deployment.contract("MisuseCourt")
+        self._committee = client.deployment.contract("OracleCommittee")
+        self._epochs: dict[int, Epoch] = {}
+
+    def finalized(self) -> Head:
+        """The last finalized block."""
+        block = self._chain.block("finalized")
+        return Head(block.number, block.timestamp)
+
+    def head(self) -> Head:
+        """The latest block."""
+        block = self._chain.block("latest")
+        return Head(block.number, block.timestamp)
+
+    def observations(self, first: int, last: int) -> list[Observation]:
+        """Events of the court in blocks first .. last, in order."""
+        found: list[Observation] = []
+        for event in self._chain.events(self._court, from_block=first, to_block=last):
+            if event.name == "CaseOpened":
+                file = CaseFile.from_abi(event["file"])
+                found.append(CaseSeen(event.block_number, event["caseId"], file))
+            elif event.name == "ShareOpened":
+                share = OpenedShare(
+                    case_id=event["caseId"],
+                    license_id=event["licenseId"],
+                    index=event["index"],
+                    seed=event["seed"],
+                    base_cid=cid_v0_from_digest(event["baseDigest"]),
+                )
+                found.append(ShareSeen(event.block_number, share))
+            elif event.name == "VerdictPosted":
+                posted = PostedVerdict(
+                    verdict=Verdict.from_abi(event["verdict"]),
+                    bitmap=event["bitmap"],
+                    challenge_until=event["challengeUntil"],
+                )
+                found.append(VerdictSeen(event.block_number, event["caseId"], posted))
+            elif event.name == "VerdictFinal":
+                found.append(CaseEnded(event.block_number, event["caseId"], CaseState(event["state"])))
+        return found
+
+    def epoch(self, number: int) -> Epoch:
+        """The committee of an epoch, checked against the hash that the contract keeps."""
+        if number not in self._epochs:
+            kept = bytes(self._chain.call(self._committee, "committeeHash", number))
+            announced = self._chain.events(self._committee, "EpochAnnounced", filters={"epoch": number})
+            for event in reversed(announced):
+                epoch = Epoch(number=number, signers=tuple(event["signers"]), threshold=event["threshold"])
+                if _committee_hash(epoch) == kept:
+                    self._epochs[number] = epoch
+                    break
+            else:
+                raise NotFound(f"no announced committee matches epoch {number} on chain; is the node behind?")
+        return self._epochs[number]
+
+    def peer_urls(self, epoch: Epoch) -> dict[str, str]:
+        """URL by signer, as the members registered them last."""
+        members = self._client.oracles.members()
+        return {
+            info.member.signer: info.url
+            for info in members
+            if info.member.role is Role.OPERATOR and info.member.signer in epoch.signers and info.url
+        }
+
+    def model(self, model_id: int) -> RegisteredModel:
+        """Checked against the chain's hash of the record."""
+        model = self._client.models.get(model_id)
+        return RegisteredModel(model_id, model.record, model.metadata_cid)
+
+    def case_status(self, case_id: bytes) -> CaseStatus:
+        """At the head of the chain."""
+        state, _, _, share_index = self._chain.call(self._court, "caseState", case_id)
+        return CaseStatus(CaseState(state), int(share_index))
+
+    def verdict_digest(self, verdict: Verdict) -> bytes:
+        """The 32 bytes that operators sign."""
+        return eip712.verdict(verdict, self._chain.chain_id, self._court.address).digest()
+
+    def sign_verdict(self, verdict: Verdict) -> bytes:
+        """This operator's signature."""
+        return sign(self._chain.signer, eip712.verdict(verdict, self._chain.chain_id, self._court.address))
+
+
+class ChainPoster:
+    """Writes of one judge. Implements `Poster`."""
+
+    def __init__(self, client: Zhiyi) -> None:
+        self._chain = client.chain
+        self._court = client.deployment.contract("MisuseCourt")
+
+    def build(
+        self,
+        file: CaseFile,
+        verdict: Verdict,
+        seats: Sequence[str],
+        bitmap: int,
+        signatures: bytes,
+        *,
+        fee: Fee,
+        nonce: int | None,
+    ) -> SignedTx:
+        """Simulates `postVerdict`, then signs it. Raises TxReverted with the decoded reason."""
+        args = (file.as_tuple(), verdict.as_tuple(), list(seats), bitmap, signatures)
+        account = self._chain.account
+        self._chain.call(self._court, "postVerdict", *args, sender=account)
+        entry = self._court.interface.function("postVerdict")
+        data = to_hex(abi.encode_call(entry, args))
+        ask = {"from": account, "to": self._court.address, "data": data}
+        gas = int(self._chain.rpc("eth_estimateGas", ask), 16)
+        if nonce is None:
+            nonce = int(self._chain.rpc("eth_getTransactionCount", account, "pending"), 16)
+        raw = self._chain.signer.sign_transaction(
+            {
+                "type": 2,
+                "chainId": self._chain.chain_id,
+                "nonce": nonce,
+                "gas": int(gas * GAS_FACTOR),
+                "to": self._court.address,
+                "value": 0,
+                "data": data,
+                "maxFeePerGas": fee.most,
+                "maxPriorityFeePerGas": fee.tip,
+            }
+        )
+        return SignedTx(to_hex(keccak(raw)), raw, nonce, fee)
+
+    def suggest_fee(self) -> Fee:
+        """Twice the base fee and the node's priority fee."""
+        try:
+            tip = int(self._chain.rpc("eth_maxPriorityFeePerGas"), 16)
+        except RpcRefused:
+            tip = DEFAULT_PRIORITY_FEE
+        return Fee(2 * self._chain.block().base_fee + tip, tip)
+
+    def send(self, tx: bytes) -> None:
+        """Hands a signed transaction to a node. A node that has it, or has mined its nonce, is no error."""
+        try:
+            self._chain.rpc("eth_sendRawTransaction", to_hex(tx))
+        except RpcRefused as exc:
+            text = exc.message.lower()
+            if not any(known in text for known in _KNOWN) and "nonce too low" not in text:
+                raise
+
+    def mined(self, tx_hash: str) -> Mined | None:
+        """None while it is not in a block."""
+        receipt = self._chain.receipt(tx_hash)
+        if receipt is None:
+            return None
+        return Mined(int(receipt["blockNumber"], 16), int(receipt["status"], 16) == 1)
+
+
+def _committee_hash(epoch: Epoch) -> bytes:
+    from eth_abi.abi import encode
+
+    return keccak(encode(["address[]", "uint8"], [list(epoch.signers), epoch.threshold]))

@@ -1,0 +1,445 @@
+"""One operator at work. The only place where the steps meet.
+
+Each case moves seen → fetched → detected → signed → submitted → mined → final, one step file a transition,
+and the database says where it is: stop the process anywhere, start it again, and it goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import httpx
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from zhiyi.errors import RpcUnavailable, ZhiyiError
+from zhiyi.types import CaseFile, Decision, Epoch, OpenedShare, Verdict
+from zhiyi_oracle.base_tensors import BaseTensors
+from zhiyi_oracle.errors import BadBase, BadEvidence, JudgeError, LyingPeer, NotYet
+from zhiyi_oracle.judge.attest import NO_RESULT, Attestation, ask_peer, check_peer, result_tag
+from zhiyi_oracle.judge.decide import BaseStatus, CaseFacts, EvidenceStatus, Ruling, decide
+from zhiyi_oracle.judge.detect import ConfirmJob, Detector
+from zhiyi_oracle.judge.ledger import Head, Ledger, RegisteredModel
+from zhiyi_oracle.judge.store import CaseRow, CaseStep, CaseStore
+from zhiyi_oracle.judge.submit import Submitter, turn_at
+from zhiyi_oracle.judge.watch import watch
+from zhiyi_watermark.result import Detection
+
+# Parts of the posting window after which something missing counts as missing: the rest is for signing and posting.
+EVIDENCE_PATIENCE: Final = (3, 4)
+BASE_PATIENCE: Final = (7, 8)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Evidence of a case, opened and checked."""
+
+    path: Path  # file or folder
+    root: bytes  # canonical root, 32 bytes
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a confirm test needs besides the suspect and the share."""
+
+    tensors: BaseTensors
+    spec: str  # WfpSpec, JSON, as registered
+
+
+class Fetcher(Protocol):
+    """How evidence and base tensors are had; see fetch.py."""
+
+    def evidence(self, file: CaseFile, folder: Path) -> Evidence:
+        """Raises NotYet, BadEvidence."""
+        ...
+
+    def base(self, model: RegisteredModel, share: OpenedShare, folder: Path) -> Base:
+        """Raises NotYet, BadBase."""
+        ...
+
+
+class Metrics:
+    """What monitors see; no statistic of any case."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.head = Gauge("zhiyi_oracle_head_block", "Latest block", registry=r)
+        self.finalized = Gauge("zhiyi_oracle_finalized_block", "Last finalized block", registry=r)
+        self.cases = Gauge("zhiyi_oracle_cases", "Cases by step", ["step"], registry=r)
+        self.detect = Histogram("zhiyi_oracle_detect_seconds", "Duration of a detection", registry=r)
+        self.errors = Counter("zhiyi_oracle_errors", "Failed tries by kind", ["kind"], registry=r)
+        self.lies = Counter("zhiyi_oracle_lying_peers", "Attestations of peers that do not hold", registry=r)
+        self.disagreements = Counter("zhiyi_oracle_disagreements", "Final verdicts unlike ours", registry=r)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything one operator is made of."""
+
+    signer: str
+    store: CaseStore
+    ledger: Ledger
+    fetcher: Fetcher
+    detector: Detector
+    submitter: Submitter
+    http: httpx.Client
+    metrics: Metrics
+    start_block: int
+    turn_delay: int  # seconds
+    dry_run: bool
+
+
+class Judge:
+    """Works all cases, one small step at a time."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._p = parts
+        self._store, self._ledger = parts.store, parts.ledger
+        self._last_step: float | None = None
+        self._failure: str | None = "no step was completed yet"
+
+    # -- loop
+
+    def run(self, stop: threading.Event, poll_s: float) -> None:
+        """Steps until `stop` is set; a node that is away is waited for."""
+        while not stop.is_set():
+            try:
+                self.step()
+            except RpcUnavailable as exc:
+                self._failure = str(exc)
+                self._p.metrics.errors.labels("RpcUnavailable").inc()
+                log.warning("no node answers", reason=str(exc))
+            stop.wait(poll_s)
+
+    def not_ready(self) -> str | None:
+        """None when the last step was completed, else why not."""
+        return self._failure
+
+    def step(self) -> None:
+        """Reads new blocks, then moves every live case as far as it goes now.
+
+        Raises:
+            RpcUnavailable: nothing was lost; call again.
+        """
+        metrics = self._p.metrics
+        head = self._ledger.head()
+        metrics.head.set(head.number)
+        metrics.finalized.set(self._ledger.finalized().number)
+        watch(self._store, self._ledger, self._p.signer, self._p.start_block)
+        for row in self._store.cases():
+            self._work(row, head)
+        for step in CaseStep:
+            metrics.cases.labels(step).set(self._store.counts().get(step, 0))
+        self._last_step, self._failure = time.time(), None
+
+    def _work(self, row: CaseRow, head: Head) -> None:
+        """Moves one case until it has to wait. What it waits for is in its note."""
+        while True:
+            before = (row.step, row.evidence)
+            try:
+                self._one(row, head)
+            except NotYet as exc:
+                self._store.note(row.case_id, str(exc))
+                return
+            except RpcUnavailable:
+                raise
+            except ZhiyiError as exc:
+                self._p.metrics.errors.labels(type(exc).__name__).inc()
+                log.error("case needs attention", case_id=row.case_id, step=row.step, reason=str(exc))
+                self._store.note(row.case_id, str(exc))
+                return
+            found = self._store.case(row.case_id)
+            if found is None or (found.step, found.evidence) == before:
+                return
+            row = found
+
+    def _one(self, row: CaseRow, head: Head) -> None:
+        file = CaseFile.model_validate_json(row.file)
+        if row.step in (CaseStep.SEEN, CaseStep.FETCHED, CaseStep.DETECTED, CaseStep.SIGNED) and (
+            head.timestamp > file.post_by
+        ):
+            self._store.finish(row.case_id, CaseStep.ENDED, note="the time to post a verdict is over")
+            return
+        if row.step == CaseStep.SEEN:
+            self._fetch(row, file, head)
+        elif row.step == CaseStep.FETCHED:
+            self._detect(row, file)
+        elif row.step == CaseStep.DETECTED:
+            self._sign(row, file, head)
+        elif row.step == CaseStep.SIGNED:
+            self._gather(row, file)
+            verdict, epoch = self._ours(row), self._ledger.epoch(file.epoch)
+            self._p.submitter.post(row, file, verdict, epoch, head)
+        elif row.step == CaseStep.SUBMITTED:
+            self._p.submitter.follow(row, file, self._ours(row), self._ledger.epoch(file.epoch))
+        elif row.step == CaseStep.MINED:
+            self._p.submitter.confirm(row)
+
+    # -- steps
+
+    def _fetch(self, row: CaseRow, file: CaseFile, head: Head) -> None:
+        """SEEN → FETCHED: evidence first; base tensors once the share is open."""
+        folder = self._folder(row.case_id)
+        if row.evidence is None:
+            try:
+                evidence = self._p.fetcher.evidence(file, _fresh(folder / "evidence"))
+                self._store.record(
+                    row.case_id, CaseStep.SEEN, evidence=EvidenceStatus.READY, subject=evidence.root
+                )
+            except BadEvidence as exc:
+                log.warning("evidence is broken", case_id=row.case_id, reason=str(exc))
+                self._without_evidence(row, EvidenceStatus.BROKEN, str(exc))
+            except NotYet as exc:
+                if not _over(file, head, EVIDENCE_PATIENCE):
+                    raise
+                self._without_evidence(row, EvidenceStatus.MISSING, str(exc))
+            return
+        if row.share is None:
+            raise NotYet("the fingerprinter has not opened a share in a finalized block yet")
+        share = OpenedShare.model_validate_json(row.share)
+        try:
+            base = self._p.fetcher.base(self._ledger.model(file.model_id), share, _fresh(folder / "base"))
+            (folder / "spec.json").write_text(base.spec, encoding="utf-8")
+            status, key, note = BaseStatus.READY, base.tensors.committee_key, None
+        except BadBase as exc:
+            log.warning("base tensors are broken", case_id=row.case_id, reason=str(exc))
+            status, key, note = BaseStatus.BROKEN, None, str(exc)
+        except NotYet as exc:
+            if not _over(file, head, BASE_PATIENCE):
+                raise
+            status, key, note = BaseStatus.MISSING, None, str(exc)
+        self._store.advance(
+            row.case_id, CaseStep.SEEN, CaseStep.FETCHED, base=status, committee_key=key, note=note
+        )
+
+    def _without_evidence(self, row: CaseRow, status: EvidenceStatus, note: str) -> None:
+        self._store.advance(
+            row.case_id,
+            CaseStep.SEEN,
+            CaseStep.FETCHED,
+            evidence=status,
+            base=BaseStatus.MISSING,
+            subject=bytes(32),
+            note=note,
+        )
+
+    def _detect(self, row: CaseRow, file: CaseFile) -> None:
+        """FETCHED → DETECTED: measures, rules, and writes both down before anything is signed."""
+        record = self._ledger.model(file.model_id).record
+        share = OpenedShare.model_validate_json(row.share) if row.share else None
+        evidence, base = EvidenceStatus(row.evidence or ""), BaseStatus(row.base or "")
+        detection: Detection | None = None
+        digest, note = NO_RESULT, row.note
+        folder = self._folder(row.case_id)
+        started = time.monotonic()
+        if evidence is EvidenceStatus.READY and base is BaseStatus.READY and share is not None:
+            if row.subject is None or row.committee_key is None:
+                raise JudgeError("the database lost what the fetch step left; restore it from the backup")
+            job = ConfirmJob(
+                suspect=folder / "evidence" / "object",
+                base=folder / "base" / "tensors",
+                spec=(folder / "spec.json").read_text(encoding="utf-8"),
+                share_index=share.index,
+                share_seed=share.seed,
+                subject=row.subject,
+                committee_key=row.committee_key,
+            )
+            try:
+                with self._p.metrics.detect.time():
+                    detection, digest = self._p.detector.confirm(job)
+            except BadEvidence as exc:
+                evidence, note = EvidenceStatus.BROKEN, str(exc)
+        facts = CaseFacts(
+            kind=file.kind,
+            evidence=evidence,
+            base=base,
+            share_index=share.index if share else None,
+            detector_hash=record.detector_hash,
+            license_id=file.license_id,
+        )
+        ruling = decide(facts, detection)
+        self._write_result(folder, row.case_id, file, ruling, detection, digest, time.monotonic() - started)
+        self._store.advance(
+            row.case_id,
+            CaseStep.FETCHED,
+            CaseStep.DETECTED,
+            evidence=evidence,
+            detection=detection.to_json() if detection else None,
+            digest=digest,
+            ruling=_ruling_json(ruling),
+            note=note,
+        )
+        log.info("ruled", case_id=row.case_id, decision=ruling.decision.name, bucket=ruling.bucket)
+
+    def _sign(self, row: CaseRow, file: CaseFile, head: Head) -> None:
+        """DETECTED → SIGNED: one signature a case, recorded before anybody can ask for it."""
+        if self._p.dry_run:
+            raise NotYet(
+                "dry run: the ruling is recorded, nothing is signed; set dry_run = false to take part"
+            )
+        record = self._ledger.model(file.model_id).record
+        ruling = _ruling_of(row.ruling)
+        case_id = bytes.fromhex(row.case_id[2:])
+        verdict = Verdict(
+            case_id=case_id,
+            license_id=file.license_id,
+            kind=file.kind,
+            decision=ruling.decision,
+            evidence_hash=file.evidence_hash,
+            subject=row.subject or bytes(32),
+            detector_hash=record.detector_hash,
+            share_index=ruling.share_index,
+            samples=ruling.samples,
+            bucket=ruling.bucket,
+            epoch=file.epoch,
+            deadline=file.post_by,
+        )
+        signature = self._ledger.sign_verdict(verdict)
+        epoch = self._ledger.epoch(file.epoch)
+        self._store.sign(
+            row.case_id,
+            self._p.signer,
+            verdict.model_dump_json(),
+            signature,
+            result_tag(row.digest or NO_RESULT, case_id, self._p.signer),
+            turn_at(case_id, epoch, self._p.signer, head.timestamp, self._p.turn_delay),
+        )
+        log.info("signed", case_id=row.case_id, decision=verdict.decision.name)
+
+    def _gather(self, row: CaseRow, file: CaseFile) -> None:
+        """Asks the peers whose attestation is not known yet; what does not hold is kept as a lie and not
+        counted.
+        """
+        epoch = self._ledger.epoch(file.epoch)
+        known = {a.signer for a in self._store.attestations(row.case_id)}
+        missing = [signer for signer in epoch.signers if signer not in known]
+        if len(known) >= epoch.threshold or not missing:
+            return
+        ours = self._ours(row)
+        urls = self._ledger.peer_urls(epoch)
+        for signer in missing:
+            if signer in urls:
+                self._ask(row, epoch, ours, signer, urls[signer])
+
+    def _ask(self, row: CaseRow, epoch: Epoch, ours: Verdict, signer: str, url: str) -> None:
+        body = b""
+        try:
+            body = ask_peer(self._p.http, url, ours.case_id)
+            given = Attestation.from_wire(body)
+            check_peer(
+                given,
+                expected_signer=signer,
+                ours=ours,
+                seats=epoch.signers,
+                result_digest=row.digest or NO_RESULT,
+                digest_of=self._ledger.verdict_digest,
+            )
+        except NotYet as exc:
+            log.debug("peer has nothing yet", case_id=row.case_id, peer=signer, reason=str(exc))
+            return
+        except LyingPeer as exc:
+            if self._store.add_lie(row.case_id, signer, str(exc), body.decode("utf-8", "replace")):
+                self._p.metrics.lies.inc()
+                log.error("peer is not counted", case_id=row.case_id, peer=signer, reason=str(exc))
+            return
+        self._store.add_peer(row.case_id, signer, given.verdict.model_dump_json(), given.signature, given.tag)
+        log.info("peer agrees", case_id=row.case_id, peer=signer)
+
+    # -- files
+
+    def _ours(self, row: CaseRow) -> Verdict:
+        ours = self._store.ours(row.case_id)
+        if ours is None:
+            raise JudgeError(
+                f"case {row.case_id} is {row.step} but carries no signature of ours; restore the database"
+            )
+        return Verdict.model_validate_json(ours.verdict)
+
+    def _folder(self, case_id: str) -> Path:
+        folder = self._store.folder / "cases" / case_id
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+
+    def _write_result(
+        self,
+        folder: Path,
+        case_id: str,
+        file: CaseFile,
+        ruling: Ruling,
+        detection: Detection | None,
+        digest: bytes,
+        seconds: float,
+    ) -> None:
+        """The operator's own record. T and p stay here: 2,000 published T would give a key's signs away."""
+        result = {
+            "case_id": case_id,
+            "license_id": str(file.license_id),
+            "signer": self._p.signer,
+            "pid": os.getpid(),
+            "decision": ruling.decision.name,
+            "bucket": ruling.bucket,
+            "samples": ruling.samples,
+            "share_index": ruling.share_index,
+            "why": ruling.why,
+            "digest": "0x" + digest.hex(),
+            "detection": json.loads(detection.to_json()) if detection else None,
+            "seconds": round(seconds, 3),
+        }
+        path = folder / "result.json"
+        fresh = path.with_suffix(".new")
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as out:
+            json.dump(result, out, indent=2, sort_keys=True)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(fresh, path)
+
+
+def _fresh(folder: Path) -> Path:
+    """An absent folder: what an interrupted try left is removed."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def _over(file: CaseFile, head: Head, patience: tuple[int, int]) -> bool:
+    window = file.post_by - file.opened_at
+    return head.timestamp >= file.opened_at + window * patience[0] // patience[1]
+
+
+def _ruling_json(ruling: Ruling) -> str:
+    return json.dumps(
+        {
+            "decision": int(ruling.decision),
+            "bucket": ruling.bucket,
+            "share_index": ruling.share_index,
+            "samples": ruling.samples,
+            "why": ruling.why,
+        }
+    )
+
+
+def _ruling_of(text: str | None) -> Ruling:
+    if text is None:
+        raise JudgeError("the database lost the ruling of a detected case; restore it from the backup")
+    fields = json.loads(text)
+    return Ruling(
+        Decision(fields["decision"]),
+        fields["bucket"],
+        fields["share_index"],
+        fields["samples"],
+        fields["why"],
+    )
+
+
+ReadyCheck = Callable[[], str | None]
