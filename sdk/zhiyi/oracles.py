@@ -1,0 +1,104 @@
+"""The committee: members, stakes, epochs, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zhiyi.chain import TxResult
+from zhiyi.errors import NotFound
+from zhiyi.group import Group
+from zhiyi.types import Epoch, Member, MemberInfo, Role, to_address, to_bytes
+
+
+class Oracles(Group):
+    """Operators and fingerprinters (contract OracleCommittee). Stakes come from free balances in the vault."""
+
+    def join(
+        self,
+        role: Role,
+        *,
+        signer: str,
+        encryption_key: bytes,
+        stake: int,
+        url: str = "",
+        dry_run: bool = False,
+    ) -> TxResult:
+        """The caller joins with `stake` wei; `signer` signs verdicts, `encryption_key` (X25519) receives evidence."""
+        arguments = (int(role), to_address(signer), to_bytes(encryption_key, 32), stake, url)
+        return self._send("OracleCommittee", "join", *arguments, dry_run=dry_run)
+
+    def update(self, *, signer: str, encryption_key: bytes, url: str, dry_run: bool = False) -> TxResult:
+        """New signer, encryption key and URL; a new signer takes its seat with the next epoch."""
+        arguments = (to_address(signer), to_bytes(encryption_key, 32), url)
+        return self._send("OracleCommittee", "update", *arguments, dry_run=dry_run)
+
+    def add_stake(self, amount: int, *, dry_run: bool = False) -> TxResult:
+        """More stake, wei."""
+        return self._send("OracleCommittee", "addStake", amount, dry_run=dry_run)
+
+    def request_exit(self, *, dry_run: bool = False) -> TxResult:
+        """Starts the time after which the stake may leave; the caller's seats stop counting."""
+        return self._send("OracleCommittee", "requestExit", dry_run=dry_run)
+
+    def leave(self, *, dry_run: bool = False) -> TxResult:
+        """The stake returns to the free balance."""
+        return self._send("OracleCommittee", "leave", dry_run=dry_run)
+
+    def announce_epoch(self, signers: Sequence[str], threshold: int, *, dry_run: bool = False) -> TxResult:
+        """Oracle admin: names the next committee; the signers are sorted here. Event EpochAnnounced has its number."""
+        ordered = sorted((to_address(signer) for signer in signers), key=lambda a: int(a, 16))
+        return self._send("OracleCommittee", "announceEpoch", ordered, threshold, dry_run=dry_run)
+
+    def activate_epoch(self, number: int, *, dry_run: bool = False) -> TxResult:
+        """Anyone, once the announcement delay is over (the first epoch: at once)."""
+        return self._send("OracleCommittee", "activateEpoch", number, dry_run=dry_run)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def member(self, account: str) -> Member:
+        """A member by account; role NONE for others."""
+        return Member.from_abi(self._call("OracleCommittee", "memberOf", to_address(account)))
+
+    def members(self) -> tuple[MemberInfo, ...]:
+        """Present members in the order of joining, with their URLs."""
+        urls: dict[str, str] = {}
+        joined = self._events("OracleCommittee", "MemberJoined")
+        updated = self._events("OracleCommittee", "MemberUpdated")
+        for event in sorted(joined + updated, key=lambda e: (e.block_number, e.log_index)):
+            urls[event["account"]] = event["url"]
+        found = [MemberInfo(account=a, member=self.member(a), url=url) for a, url in urls.items()]
+        return tuple(info for info in found if info.member.role != Role.NONE)
+
+    def current_epoch(self) -> Epoch:
+        """The committee that decides cases opened now. Raises NotFound before the first."""
+        number = int(self._call("OracleCommittee", "currentEpoch"))
+        if not number:
+            raise NotFound("no epoch is active yet: the oracle admin announces and anyone activates one")
+        return self.epoch(number)
+
+    def epoch(self, number: int) -> Epoch:
+        """The committee of an epoch. Raises NotFound."""
+        signers = self._call("OracleCommittee", "signersOf", number)
+        if not signers:
+            raise NotFound(f"epoch {number} was not activated")
+        threshold = self._call("OracleCommittee", "threshold", number)
+        return Epoch(number=number, signers=tuple(signers), threshold=threshold)
+
+    def seats(self, number: int) -> tuple[MemberInfo, ...]:
+        """Who answers for each seat of an epoch, in seat order: account, keys, URL. Raises NotFound."""
+        by_account = {info.account: info for info in self.members()}
+        found = []
+        for seat in range(len(self.epoch(number).signers)):
+            account = to_address(self._call("OracleCommittee", "accountAt", number, seat))
+            found.append(
+                by_account.get(account) or MemberInfo(account=account, member=self.member(account), url="")
+            )
+        return tuple(found)
+
+    def encryption_keys(self, number: int) -> tuple[bytes, ...]:
+        """X25519 keys of an epoch's operators, in seat order: evidence is sealed to all of them."""
+        return tuple(info.member.encryption_key for info in self.seats(number))
+
+    def min_stake(self, role: Role) -> int:
+        """wei."""
+        return int(self._call("OracleCommittee", "minStake", int(role)))

@@ -1,0 +1,30 @@
+"""Powers with limits: freeze, lift, delist, pause."""
+
+from __future__ import annotations
+
+from zhiyi.chain import TxResult
+from zhiyi.group import Group, reason_hash
+
+
+class Regulator(Group):
+    """What regulator and pauser may do. The chain keeps keccak256 of each reason's text; money is never moved."""
+
+    def freeze(self, model_id: int, until: int, reason: str, *, dry_run: bool = False) -> TxResult:
+        """No new order and no pull by the owner until `until` (unix seconds, at most 30 d ahead)."""
+        return self._send("ModelNFT", "freeze", model_id, until, reason_hash(reason), dry_run=dry_run)
+
+    def lift(self, model_id: int, reason: str, *, dry_run: bool = False) -> TxResult:
+        """Ends a freeze early."""
+        return self._send("ModelNFT", "lift", model_id, reason_hash(reason), dry_run=dry_run)
+
+    def delist(self, model_id: int, delisted: bool, reason: str, *, dry_run: bool = False) -> TxResult:
+        """No new order while delisted; licenses and opened orders are untouched."""
+        return self._send("ModelNFT", "delist", model_id, delisted, reason_hash(reason), dry_run=dry_run)
+
+    def pause_opening(self, until: int, *, dry_run: bool = False) -> TxResult:
+        """Pauser: no order can be opened until `until` (unix seconds, at most 7 d ahead)."""
+        return self._send("LicenseEscrow", "pauseOpening", until, dry_run=dry_run)
+
+    def resume_opening(self, *, dry_run: bool = False) -> TxResult:
+        """Pauser: ends the pause."""
+        return self._send("LicenseEscrow", "resumeOpening", dry_run=dry_run)

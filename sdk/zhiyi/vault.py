@@ -1,0 +1,91 @@
+"""The vault: free balances, stakes and bonds, all held by the escrow contract."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from zhiyi.abi import Interface
+from zhiyi.chain import TxResult
+from zhiyi.deployment import Contract
+from zhiyi.errors import BadInput
+from zhiyi.group import Group
+from zhiyi.types import NATIVE, Bond, Stake, to_address, to_bytes
+
+
+def _function(name: str, inputs: tuple[str, ...], output: str, mutability: str) -> dict[str, Any]:
+    named = [{"name": f"arg{i}", "type": kind} for i, kind in enumerate(inputs)]
+    outputs = [{"name": "", "type": output}]
+    return {
+        "type": "function",
+        "name": name,
+        "inputs": named,
+        "outputs": outputs,
+        "stateMutability": mutability,
+    }
+
+
+ERC20: Final = Interface(
+    "ERC20",
+    [
+        _function("approve", ("address", "uint256"), "bool", "nonpayable"),
+        _function("allowance", ("address", "address"), "uint256", "view"),
+        _function("balanceOf", ("address",), "uint256", "view"),
+    ],
+)
+
+
+class Vault(Group):
+    """Money in the vault (contract LicenseEscrow). Payments are pulled: credited here, taken out by `withdraw`."""
+
+    def deposit(
+        self, amount: int, *, token: str = NATIVE, to: str | None = None, dry_run: bool = False
+    ) -> TxResult:
+        """Adds to the free balance of `to` (default: the caller). A token needs `approve` first."""
+        if amount <= 0:
+            raise BadInput(f"deposit a positive amount, not {amount}")
+        receiver = to_address(to) if to else self._chain.account
+        if to_address(token) == NATIVE:
+            return self._send("LicenseEscrow", "depositNative", receiver, value=amount, dry_run=dry_run)
+        return self._send(
+            "LicenseEscrow", "depositToken", to_address(token), amount, receiver, dry_run=dry_run
+        )
+
+    def withdraw(
+        self, amount: int, *, token: str = NATIVE, to: str | None = None, dry_run: bool = False
+    ) -> TxResult:
+        """Takes from the caller's free balance to `to` (default: the caller)."""
+        if amount <= 0:
+            raise BadInput(f"withdraw a positive amount, not {amount}")
+        receiver = to_address(to) if to else self._chain.account
+        return self._send("LicenseEscrow", "withdraw", to_address(token), amount, receiver, dry_run=dry_run)
+
+    def approve(self, amount: int, *, token: str, dry_run: bool = False) -> TxResult:
+        """Allows the vault to pull `amount` of an ERC-20 token from the caller."""
+        contract = Contract("ERC20", to_address(token), ERC20)
+        spender = self._deployment.contracts["LicenseEscrow"]
+        return self._chain.send(contract, "approve", spender, amount, dry_run=dry_run)
+
+    def balance(self, account: str | None = None, *, token: str = NATIVE) -> int:
+        """Free balance of an account (default: the caller)."""
+        who = to_address(account) if account else self._chain.account
+        return int(self._call("LicenseEscrow", "balanceOf", who, to_address(token)))
+
+    def stake_of(self, account: str) -> Stake:
+        """Stake of an operator or fingerprinter, wei."""
+        return Stake.from_abi(self._call("LicenseEscrow", "stakeOf", to_address(account)))
+
+    def bond_of(self, license_id: int) -> Bond:
+        """Misuse bond of a license."""
+        return Bond.from_abi(self._call("LicenseEscrow", "bondOf", license_id))
+
+    def case_bond_of(self, case_id: bytes) -> int:
+        """What is locked under a case, wei."""
+        return int(self._call("LicenseEscrow", "caseBondOf", to_bytes(case_id, 32)))
+
+    def royalty_pool(self, *, token: str = NATIVE) -> int:
+        """Royalties that nobody has pulled yet."""
+        return int(self._call("LicenseEscrow", "royaltyPool", to_address(token)))
+
+    def treasury(self) -> str:
+        """The account that gets what belongs to nobody else."""
+        return str(self._call("LicenseEscrow", "treasury"))
