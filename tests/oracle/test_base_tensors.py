@@ -1,0 +1,135 @@
+"""The base package: whoever wrote it, only registered bytes come out."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+import struct
+from pathlib import Path
+
+import pytest
+from tiny_model import Registered, make_registered
+
+from zhiyi.delivery import DeclaredRange, Interval
+from zhiyi_oracle.base_tensors import MAGIC, BaseTensors, read_base, write_base
+from zhiyi_oracle.errors import BadBase
+from zhiyi_watermark import weights
+from zhiyi_watermark.tensorfile import Checkpoint
+
+
+@pytest.fixture
+def package(registered: Registered, tmp_path: Path) -> Path:
+    path = tmp_path / "base"
+    write_base(registered.folder, registered.bundle, registered.declared, bytes(range(32)), path)
+    return path
+
+
+def read(registered: Registered, package: Path, out: Path, **changes: object) -> BaseTensors:
+    arguments = {
+        "record": registered.record,
+        "leaves": registered.tree.leaves,
+        "declared": registered.declared,
+        "tensors": [t.name for t in registered.spec.tensors],
+        **changes,
+    }
+    return read_base(package, out=out, **arguments)  # type: ignore[arg-type]
+
+
+def test_the_declared_tensors_come_out_bit_for_bit(
+    registered: Registered, package: Path, tmp_path: Path
+) -> None:
+    base = read(registered, package, tmp_path / "out")
+    assert base.committee_key == bytes(range(32))
+    with Checkpoint(registered.folder) as before, Checkpoint(base.folder) as after:
+        for tensor in registered.spec.tensors:
+            assert after.raw(tensor.name) == before.raw(tensor.name)
+        assert after.raw("model.embed_tokens.weight") != before.raw("model.embed_tokens.weight")
+
+
+def test_a_share_is_confirmed_with_the_rebuilt_tensors(
+    registered: Registered, package: Path, tmp_path: Path
+) -> None:
+    seeds = [secrets.token_bytes(32) for _ in range(16)]
+    weights.mark(registered.folder, tmp_path / "marked", registered.spec, registered.kit.trace_key, 5, seeds)
+    base = read(registered, package, tmp_path / "out")
+    found = weights.confirm(tmp_path / "marked", base.folder, registered.spec, 3, seeds[3])
+    assert found.decision == "detected"
+    assert found.bucket == 40
+    assert (
+        weights.confirm(tmp_path / "marked", base.folder, registered.spec, 3, seeds[4]).decision
+        == "not_detected"
+    )
+    assert (
+        weights.confirm(registered.folder, base.folder, registered.spec, 3, seeds[3]).decision != "detected"
+    )
+
+
+@pytest.mark.parametrize("where", ["first byte", "manifest", "interval", "chunk", "last byte"])
+def test_one_flipped_bit_is_refused(
+    registered: Registered, package: Path, tmp_path: Path, where: str
+) -> None:
+    data = bytearray(package.read_bytes())
+    length = struct.unpack(">I", data[len(MAGIC) + 32 : len(MAGIC) + 36])[0]
+    place = {
+        "first byte": 0,
+        "manifest": len(MAGIC) + 36 + length // 2,
+        "interval": len(MAGIC) + 36 + length + 4 + 7,
+        "chunk": len(data) // 2,
+        "last byte": len(data) - 1,
+    }[where]
+    data[place] ^= 1
+    package.write_bytes(data)
+    with pytest.raises(BadBase):
+        read(registered, package, tmp_path / "out")
+
+
+def test_a_cut_or_a_longer_package_is_refused(registered: Registered, package: Path, tmp_path: Path) -> None:
+    data = package.read_bytes()
+    package.write_bytes(data[:-1])
+    with pytest.raises(BadBase, match="ends 1 bytes early"):
+        read(registered, package, tmp_path / "cut")
+    package.write_bytes(data + b"x")
+    with pytest.raises(BadBase, match="bytes follow"):
+        read(registered, package, tmp_path / "long")
+
+
+def test_base_tensors_of_another_model_are_refused(registered: Registered, tmp_path: Path) -> None:
+    other = make_registered(tmp_path / "other", seed=8)
+    package = tmp_path / "base"
+    write_base(other.folder, other.bundle, other.declared, bytes(32), package)
+    with pytest.raises(BadBase, match="not the registered one"):
+        read(registered, package, tmp_path / "out")
+
+
+def test_leaves_of_another_model_are_refused(registered: Registered, package: Path, tmp_path: Path) -> None:
+    leaves = bytearray(registered.tree.leaves)
+    leaves[0] ^= 1
+    with pytest.raises(BadBase, match="registered root"):
+        read(registered, package, tmp_path / "out", leaves=bytes(leaves))
+    with pytest.raises(BadBase, match="registered root"):
+        read(registered, package, tmp_path / "out2", leaves=registered.tree.leaves[:-32])
+
+
+def test_a_range_that_was_not_registered_is_refused(
+    registered: Registered, package: Path, tmp_path: Path
+) -> None:
+    start, end = registered.declared.intervals[0]
+    other = DeclaredRange((Interval(start, end - 1), *registered.declared.intervals[1:]), 50_000)
+    with pytest.raises(BadBase, match="not the declared range"):
+        read(registered, package, tmp_path / "out", declared=other)
+
+
+def test_a_package_that_leaves_out_a_tensor_is_refused(registered: Registered, tmp_path: Path) -> None:
+    start, _ = registered.declared.intervals[0]
+    less = dataclasses.replace(registered.declared, intervals=(Interval(start, start + 1),))
+    package = tmp_path / "base"
+    write_base(registered.folder, registered.bundle, less, bytes(32), package)
+    with pytest.raises(BadBase, match="missing"):
+        read(registered, package, tmp_path / "out")
+
+
+def test_a_detector_reading_outside_the_range_is_refused(
+    registered: Registered, package: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BadBase, match="outside the declared range"):
+        read(registered, package, tmp_path / "out", tensors=["model.layers.0.mlp.up_proj.weight"])
