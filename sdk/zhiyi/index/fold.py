@@ -1,0 +1,270 @@
+"""Events → rows. Pure: a row is the fold of the events about its subject, in order, and nothing else.
+
+So a reorganisation is undone by folding again the events that are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from zhiyi.cid import cid_v0_from_digest
+from zhiyi.errors import IntegrityError
+from zhiyi.index.tables import Base, CaseRow, EventRow, LicenseRow, ModelRow, OrderRow, split_license
+from zhiyi.types import NATIVE, CaseState, Decision, LicenseEnd, OrderState
+
+Subject = tuple[str, str]  # kind and key
+_Row = TypeVar("_Row")
+
+_ZERO_HASH: Final = "0x" + "00" * 32
+
+_MODEL_EVENTS: Final = frozenset(
+    {
+        "ModelRegistered",
+        "ModelReviewed",
+        "PreferencesChanged",
+        "TraceKeyRotated",
+        "ModelFrozen",
+        "FreezeLifted",
+        "ModelDelisted",
+        "RoyaltyPaid",
+    }
+)
+_ORDER_EVENTS: Final = frozenset(
+    {
+        "OrderOpened",
+        "KeyRevealed",
+        "OrderSettled",
+        "OrderRefunded",
+        "ChunkProvenWrong",
+        "RangeClaimed",
+        "RangeClaimRejected",
+    }
+)
+_LICENSE_EVENTS: Final = frozenset(
+    {
+        "LicenseIssued",
+        "LicenseRevoked",
+        "LicenseSurrendered",
+        "LicenseSuspended",
+        "BondReleaseRequested",
+        "BondReleased",
+        "BondSlashed",
+    }
+)
+_CASE_EVENTS: Final = frozenset(
+    {
+        "CaseOpened",
+        "ShareOpened",
+        "ShareMissed",
+        "VerdictPosted",
+        "Challenged",
+        "Escalated",
+        "Ruled",
+        "VerdictFinal",
+        "Executed",
+        "Slashed",
+        "FeeClaimed",
+        "DefenceFiled",
+        "HoldReleased",
+        "CaseBondPaid",
+    }
+)
+
+
+def subjects_of(event: EventRow) -> list[Subject]:
+    """What the event is about. Each subject's row is folded from its events."""
+    found: list[Subject] = []
+    if event.name in _MODEL_EVENTS:
+        found.append(("model", str(event.args["modelId"])))
+    if event.contract == "ModelNFT" and event.name == "Transfer" and event.args["from"] != NATIVE:
+        found.append(("model", str(event.args["tokenId"])))
+    if event.name in _ORDER_EVENTS:
+        found.append(("order", str(event.args["licenseId"])))
+    if event.name in _LICENSE_EVENTS:
+        found.append(("license", str(event.args["licenseId"])))
+    if event.contract == "LicenseNFT" and event.name == "Transfer" and event.args["from"] != NATIVE:
+        found.append(("license", str(event.args["tokenId"])))
+    if event.name in _CASE_EVENTS:
+        found.append(("case", str(event.args["caseId"])))
+    return found
+
+
+def fold_model(row: ModelRow | None, event: EventRow) -> ModelRow:
+    """A model after one more event."""
+    args = event.args
+    if event.name == "ModelRegistered":
+        return ModelRow(
+            key=str(args["modelId"]),
+            model_id=args["modelId"],
+            owner=args["owner"],
+            weights_root=args["weightsRoot"],
+            record=args["record"],
+            royalties=args["royalties"],
+            preferences=args["preferences"],
+            metadata_cid=_cid(args["metadataDigest"]),
+            review=0,
+            delisted=False,
+            frozen_until=0,
+            gross={},
+            registered_block=event.block_number,
+            registered_time=event.time,
+            registered_tx=event.tx_hash,
+        )
+    row = _known(row, event)
+    if event.name == "Transfer":
+        row.owner = args["to"]
+    elif event.name == "ModelReviewed":
+        row.review, row.registrar, row.reason_hash = args["review"], args["registrar"], args["reasonHash"]
+        row.reviewed_time = event.time
+    elif event.name == "PreferencesChanged":
+        row.preferences, row.metadata_cid = args["preferences"], _cid(args["metadataDigest"])
+    elif event.name == "TraceKeyRotated":
+        row.record = {**row.record, "traceKeyCommit": args["traceKeyCommit"]}
+    elif event.name == "ModelFrozen":
+        row.frozen_until = args["until"]
+    elif event.name == "FreezeLifted":
+        row.frozen_until = 0
+    elif event.name == "ModelDelisted":
+        row.delisted = args["delisted"]
+    elif event.name == "RoyaltyPaid":
+        before = int(row.gross.get(args["token"], "0"))
+        row.gross = {**row.gross, args["token"]: str(before + args["amount"])}
+    return row
+
+
+def fold_order(row: OrderRow | None, event: EventRow) -> OrderRow:
+    """An order after one more event."""
+    args = event.args
+    if event.name == "OrderOpened":
+        sale, delivery = args["order"]["sale"], args["order"]["delivery"]
+        return OrderRow(
+            key=str(args["licenseId"]),
+            model_id=split_license(args["licenseId"])[0],
+            buyer=args["buyer"],
+            seller=sale["seller"],
+            fingerprinter=delivery["fingerprinter"],
+            token=sale["token"],
+            price=sale["price"],
+            bond=sale["bond"],
+            order=args["order"],
+            order_hash=args["orderHash"],
+            state=int(OrderState.OPEN),
+            since=event.time,
+            opened_block=event.block_number,
+            opened_time=event.time,
+            opened_tx=event.tx_hash,
+        )
+    row = _known(row, event)
+    if event.name == "KeyRevealed":
+        row.state, row.since, row.revealed_key = int(OrderState.REVEALED), event.time, args["key"]
+    elif event.name == "OrderSettled":
+        row.state, row.since = int(OrderState.SETTLED), event.time
+    elif event.name == "OrderRefunded":
+        row.state, row.since = int(OrderState.REFUNDED), event.time
+        row.refund_reason, row.refund, row.penalty = args["reason"], args["refund"], args["penalty"]
+    elif event.name == "ChunkProvenWrong":
+        row.wrong_chunk = args["index"]
+    elif event.name == "RangeClaimed":
+        row.state, row.since = int(OrderState.RANGE_CHECK), event.time
+    return row
+
+
+def fold_license(row: LicenseRow | None, event: EventRow) -> LicenseRow:
+    """A license after one more event."""
+    args = event.args
+    if event.name == "LicenseIssued":
+        model_id, fingerprint = split_license(args["licenseId"])
+        return LicenseRow(
+            key=str(args["licenseId"]),
+            model_id=model_id,
+            fingerprint=fingerprint,
+            holder=args["holder"],
+            terms=args["terms"],
+            expires_at=args["terms"] >> 24 & (1 << 40) - 1,
+            record=args["record"],
+            end=int(LicenseEnd.NONE),
+            suspended=False,
+            bond_slashed=0,
+            issued_block=event.block_number,
+            issued_time=event.time,
+            issued_tx=event.tx_hash,
+        )
+    row = _known(row, event)
+    if event.name == "Transfer" and args["to"] != NATIVE:
+        row.holder = args["to"]
+    elif event.name == "LicenseRevoked":
+        row.end, row.ended_time, row.end_cause = int(LicenseEnd.REVOKED), event.time, args["cause"]
+    elif event.name == "LicenseSurrendered":
+        row.end, row.ended_time = int(LicenseEnd.SURRENDERED), event.time
+    elif event.name == "LicenseSuspended":
+        row.suspended = args["suspended"]
+    elif event.name == "BondSlashed":
+        row.bond_slashed += args["amount"]
+    elif event.name == "BondReleased":
+        row.bond_released = args["amount"]
+    return row
+
+
+def fold_case(row: CaseRow | None, event: EventRow) -> CaseRow:
+    """A case after one more event."""
+    args = event.args
+    if event.name == "CaseOpened":
+        file = args["file"]
+        return CaseRow(
+            key=args["caseId"],
+            kind=file["kind"],
+            model_id=file["modelId"],
+            license_key=str(file["licenseId"]) if file["licenseId"] else None,
+            reporter=file["reporter"],
+            accused=file["accused"],
+            bond=file["bond"],
+            evidence_cid=_cid(file["evidenceDigest"]),
+            file=file,
+            state=int(CaseState.OPEN),
+            decision=int(Decision.NONE),
+            until=file["postBy"],
+            opened_block=event.block_number,
+            opened_time=event.time,
+            opened_tx=event.tx_hash,
+        )
+    row = _known(row, event)
+    if event.name == "ShareOpened":
+        row.share_index, row.base_cid = args["index"], _cid(args["baseDigest"])
+    elif event.name == "VerdictPosted":
+        row.state, row.decision, row.until = int(CaseState.POSTED), args["decision"], args["challengeUntil"]
+        row.verdict, row.signers = args["verdict"], args["bitmap"]
+    elif event.name == "Challenged":
+        row.state, row.until = int(CaseState.CHALLENGED), args["ruleBy"]
+        row.challenger = args["challenger"] if args["challenger"] != NATIVE else None
+    elif event.name == "Escalated":
+        row.state, row.until = int(CaseState.ESCALATED), args["ruleBy"]
+    elif event.name == "Ruled":
+        row.upheld = args["upheld"]
+    elif event.name == "VerdictFinal":
+        row.state = args["state"]
+    elif event.name == "Executed":
+        row.state, row.slashed = int(CaseState.EXECUTED), args["slashed"]
+    return row
+
+
+FOLDS: Final[dict[str, tuple[type[Base], Callable[[Any, EventRow], Base]]]] = {
+    "model": (ModelRow, fold_model),
+    "order": (OrderRow, fold_order),
+    "license": (LicenseRow, fold_license),
+    "case": (CaseRow, fold_case),
+}
+
+
+def _known(row: _Row | None, event: EventRow) -> _Row:
+    if row is None:
+        raise IntegrityError(
+            f"{event.name} in block {event.block_number} is about something the index never saw begin;"
+            " the deployment file names a block that is too late"
+        )
+    return row
+
+
+def _cid(digest: str) -> str:
+    """CIDv0 of a 0x-hex digest, empty for zero."""
+    return "" if digest == _ZERO_HASH else cid_v0_from_digest(bytes.fromhex(digest[2:]))
