@@ -265,7 +265,7 @@ class BinPlusProcessor:
         self._prompt = self._length = -1
         self._rows: list[_Row] = []
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """New scores; the caller's are left as they are. input_ids: (batch, length), scores: (batch,
         vocabulary)"""
         batch, length = input_ids.shape
@@ -275,7 +275,7 @@ class BinPlusProcessor:
         k = min(self.mark.config.top_k, scores.shape[-1])
         out = scores.clone()
         if length - self._prompt < h:
-            return out  # type: ignore[return-value]  # clone keeps the dtype
+            return out
         values, tokens = scores.topk(k, dim=-1)
         for row, state in enumerate(self._rows):
             recent = generated[row]
@@ -283,7 +283,7 @@ class BinPlusProcessor:
                 state.won(tuple(recent[-h - 1 :]), self.mark)
             bias = state.bias(recent[-h:], tokens[row].tolist(), self.mark, length - self._prompt)
             out[row, tokens[row]] = values[row] + values.new_tensor(bias)
-        return out  # type: ignore[return-value]  # clone keeps the dtype
+        return out
 
     def _start_or_continue(self, batch: int, length: int) -> None:
         if self._length < 0:

@@ -326,7 +326,8 @@ def _p_index(trace_key: bytes, bits: int) -> npt.NDArray[np.int64]:
 def codeword(trace_key: bytes, license_id: int, bits: int) -> prf.Int8:
     """The license's Tardos codeword, ±1, bit b is +1 with probability p_b.  # (bits,)"""
     parts = np.array(_P_PARTS, dtype=np.int64)[_p_index(trace_key, bits)]
-    return _codewords(trace_key, [license_id], parts)[0]
+    word: prf.Int8 = _codewords(trace_key, [license_id], parts)[0]
+    return word
 
 
 def _codewords(trace_key: bytes, licenses: Sequence[int], parts: npt.NDArray[np.int64]) -> prf.Int8:
@@ -382,7 +383,7 @@ def _spread(values: Float32) -> np.float32:
     """1.4826 * median |W| over finite non-zero weights, truncated to bf16: an order statistic, the same
     everywhere.
 
-    0 if there are none.
+    0 if there are none, or if the spread is no float32.
     """
     keys = ((values.view(np.uint32) >> 16) & 0x7FFF).astype(np.uint16)
     counts = np.bincount(keys, minlength=1 << 15)
@@ -393,7 +394,8 @@ def _spread(values: Float32) -> np.float32:
         return np.float32(0)
     middle = int(np.searchsorted(np.cumsum(counts), (total + 1) // 2))
     median = np.array([middle << 16], dtype=np.uint32).view(np.float32)[0]
-    return np.float32(median * np.float32(_SPREAD))
+    spread = float(median) * _SPREAD
+    return np.float32(spread if spread < float(np.finfo(np.float32).max) else 0.0)
 
 
 def _quantise(values: Float32, unit: np.float32) -> prf.Int8:

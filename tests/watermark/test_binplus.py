@@ -1,0 +1,282 @@
+"""BIN+ on a tiny random Llama: who is named, who never is, what survives, and what the processor promises."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from zhiyi_watermark.errors import CarrierError, SpecError
+from zhiyi_watermark.payload import Long, Short
+from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig, canonical_text, user_of, weights, windows
+
+KEY = hashlib.sha256(b"text key").digest()
+USERS = 1000
+VOCABULARY = 600
+PROMPT = torch.tensor([[5, 6, 7, 8]])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=1024, bos_token_id=None, eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    made: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]  # transformers
+    made.eval()
+    with torch.no_grad():
+        made.lm_head.weight.mul_(15)  # a random head is nearly flat
+    return made
+
+
+def write(
+    model: Any,
+    mark: BinPlus | None,
+    payload: object,
+    tokens: int = 400,
+    rows: int = 1,
+    seed: int = 1,
+) -> list[list[int]]:
+    torch.manual_seed(seed)
+    processors = [mark.processor(payload)] if mark else []  # type: ignore[arg-type]  # tests pass wrong ones too
+    out = model.generate(
+        PROMPT.expand(rows, -1), attention_mask=torch.ones(rows, 4, dtype=torch.long), do_sample=True, top_k=50,
+        max_new_tokens=tokens, logits_processor=processors,
+    )  # fmt: skip
+    written: list[list[int]] = out[:, 4:].tolist()
+    return written
+
+
+@pytest.fixture(scope="module")
+def mark() -> BinPlus:
+    return BinPlus(KEY, BinPlusConfig(horizon=400))
+
+
+@pytest.fixture(scope="module")
+def texts(model: Any, mark: BinPlus) -> list[list[int]]:
+    """Three texts, of users 11, 22 and 999."""
+    return write(model, mark, [Short(11), Short(22), Short(999)], rows=3)
+
+
+@pytest.fixture(scope="module")
+def plain(model: Any) -> list[list[int]]:
+    return write(model, None, None, rows=6, seed=5)
+
+
+def test_each_row_of_a_batch_names_its_user(mark: BinPlus, texts: list[list[int]]) -> None:
+    for text, user in zip(texts, (11, 22, 999), strict=True):
+        found = mark.detect(text, USERS)
+        assert found.decision == "detected"
+        assert found.payload is not None
+        assert user_of(found.payload) == user
+        assert found.log2_p_global < math.log2(1e-6)
+        assert found.n == found.sum_q2 == 63 * len({tuple(text[i : i + 3]) for i in range(len(text) - 2)})
+
+
+def test_unmarked_text_names_nobody(mark: BinPlus, plain: list[list[int]]) -> None:
+    for text in plain:
+        found = mark.detect(text, 1 << 16)
+        assert (found.decision, found.payload, found.bucket) == ("not_detected", None, 0)
+
+
+def test_another_models_key_names_nobody(texts: list[list[int]]) -> None:
+    for i in range(30):
+        other = BinPlus(hashlib.sha256(bytes([i])).digest())
+        assert all(other.detect(t, 1 << 16).decision == "not_detected" for t in texts)
+
+
+def test_a_user_who_is_not_registered_is_not_named(mark: BinPlus, texts: list[list[int]]) -> None:
+    assert mark.detect(texts[2], 999).decision == "not_detected"
+    assert mark.detect(texts[0], {10, 12}).payload is None
+    assert mark.detect(texts[0], {11}).payload is not None
+
+
+def test_texts_of_one_user_are_never_read_as_anothers(model: Any, mark: BinPlus) -> None:
+    """Short, hard texts: a wrong message must fail its MAC."""
+    short = write(model, mark, Short(7), tokens=60, rows=40, seed=9)
+    named = [mark.detect(t, 1 << 16).payload for t in short]
+    assert {user_of(p) for p in named if p} <= {7}
+
+
+@pytest.mark.parametrize("attack", ["delete 10 %", "synonyms 10 %", "insert 10 %", "truncate to 60 %"])
+def test_what_survives_editing(attack: str, mark: BinPlus, texts: list[list[int]]) -> None:
+    rng = random.Random(4)
+    found = 0
+    for text, user in zip(texts, (11, 22, 999), strict=True):
+        if attack.startswith("delete"):
+            edited = [t for t in text if rng.random() > 0.1]
+        elif attack.startswith("synonyms"):
+            edited = [rng.randrange(VOCABULARY) if rng.random() < 0.1 else t for t in text]
+        elif attack.startswith("insert"):
+            edited = [
+                x for t in text for x in ([t, rng.randrange(VOCABULARY)] if rng.random() < 0.1 else [t])
+            ]
+        else:
+            edited = text[: len(text) * 6 // 10]
+        payload = mark.detect(edited, USERS).payload
+        found += payload is not None and user_of(payload) == user
+    assert found >= 2
+
+
+def test_marked_text_pasted_into_other_text_is_found_in_a_window(
+    mark: BinPlus, texts: list[list[int]], plain: list[list[int]]
+) -> None:
+    pasted = plain[0] + plain[1] + texts[1] + plain[2] + plain[3]
+    found = mark.detect(pasted, USERS)
+    assert found.decision == "detected"
+    assert found.payload is not None
+    assert user_of(found.payload) == 22
+    low, high = found.spans[0]
+    assert 300 < (low + high) / 2 < 1300
+    assert found.hypotheses == USERS * len(windows(high_of(mark, pasted)))
+
+
+def high_of(mark: BinPlus, text: list[int]) -> int:
+    return len({tuple(text[i : i + 3]) for i in range(len(text) - 2)})
+
+
+def test_repeating_a_text_adds_no_evidence(mark: BinPlus, texts: list[list[int]]) -> None:
+    once, case = mark.detect(texts[0], USERS), mark.detect_case([texts[0]] * 5, USERS)
+    assert (once.n, once.T, once.log2_p) == (case.n, case.T, case.log2_p)
+    looped = [1, 2, 3, 4, 5] * 2000  # 5 distinct pairs, whatever the key says of them
+    assert mark.detect(looped, USERS).n == 63 * 5
+
+
+def test_texts_of_one_case_add_up(model: Any, mark: BinPlus) -> None:
+    parts = write(model, BinPlus(KEY, BinPlusConfig(horizon=150)), Short(7), tokens=150, rows=3, seed=3)
+    alone = [mark.detect(p, USERS).log2_p_global for p in parts]
+    assert mark.detect_case(parts, USERS).log2_p_global < min(alone)
+
+
+def test_the_null_is_calibrated(mark: BinPlus, plain: list[list[int]]) -> None:
+    """Chips of unmarked text against many keys: mean and variance of T are those of fair coins."""
+    z = []
+    for i in range(150):
+        other = BinPlus(hashlib.sha256(b"null" + bytes([i])).digest())
+        votes = other._distinct_votes(plain[:2])
+        code = 2 * other.code.encode(Short(i)).astype(np.int64) - 1
+        z.append(float((votes @ code).sum()) / math.sqrt(votes.size))
+    assert abs(float(np.mean(z))) < 4 / math.sqrt(150)
+    assert 0.75 < float(np.std(z)) < 1.3
+
+
+def test_long_payloads_come_back(model: Any) -> None:
+    mark = BinPlus(KEY, BinPlusConfig(long=True, horizon=400, delta=1.6))
+    text = write(model, mark, Long(123456, 77), tokens=400, seed=2)[0]
+    found = mark.detect(text, 100)
+    assert found.payload is not None
+    assert user_of(found.payload) == 77
+    assert int.from_bytes(found.payload[:6], "big") >> 16 & (2**28 - 1) == 123456
+
+
+def test_the_processor_leaves_the_callers_scores_and_other_tokens_alone(mark: BinPlus) -> None:
+    processor = mark.processor(Short(3))
+    prompt = torch.tensor([[1, 2, 3]])
+    scores = torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(1))
+    kept = scores.clone()
+    assert torch.equal(processor(prompt, scores), scores)  # the context is still in the prompt
+    processor(torch.tensor([[1, 2, 3, 4]]), scores)
+    changed = processor(torch.tensor([[1, 2, 3, 4, 5]]), scores)
+    assert torch.equal(scores, kept)
+    moved = (changed != scores).nonzero()[:, 1]
+    assert len(moved) == 50
+    assert set(moved.tolist()) <= set(scores.topk(50).indices[0].tolist())
+
+
+def test_the_bias_scales_with_the_samplers_temperature() -> None:
+    rows = []
+    for temperature in (1.0, 0.5):
+        processor = BinPlus(KEY, BinPlusConfig(temperature=temperature)).processor(Short(3))
+        scores = torch.zeros(1, VOCABULARY)
+        for length in (3, 4, 5):
+            out = processor(torch.arange(length)[None], scores)
+        rows.append(out)
+    assert torch.allclose(rows[0], rows[1] * 2)
+
+
+def test_a_processor_serves_one_call(mark: BinPlus) -> None:
+    processor = mark.processor([Short(1), Short(2)])
+    with pytest.raises(SpecError, match="2 payloads"):
+        processor(torch.zeros(3, 4, dtype=torch.long), torch.zeros(3, 9))
+    processor = mark.processor(Short(1))
+    processor(torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, VOCABULARY))
+    with pytest.raises(SpecError, match="one generate"):
+        processor(torch.zeros(1, 9, dtype=torch.long), torch.zeros(1, VOCABULARY))
+
+
+def test_lagging_bits_get_more_weight_and_the_rms_is_one() -> None:
+    margin = np.array([-10, 0, 10, 30])
+    rho = weights(margin, 200, 400)
+    assert (np.diff(rho) < 0).all()
+    assert float((rho**2).mean()) == pytest.approx(1)
+    assert np.isfinite(weights(margin * 1000, 5000, 400)).all()
+
+
+@pytest.mark.parametrize("n", [0, 1, 255, 256, 257, 500, 2000, 5000])
+def test_windows_cover_the_text(n: int) -> None:
+    spans = windows(n)
+    assert spans[0] == (0, n)
+    assert len(set(spans)) == len(spans)
+    assert all(0 <= a <= b <= n for a, b in spans)
+    for size in {b - a for a, b in spans[1:]}:
+        assert set().union(*(range(a, b) for a, b in spans if b - a == size)) == set(range(n))
+
+
+def test_unicode_tricks_are_undone() -> None:
+    assert canonical_text("ｅ\u200bvi\u00addence\r\n\ufb01x") == "evidence\nfix"
+    with pytest.raises(CarrierError, match="characters"):
+        canonical_text("a" * ((1 << 22) + 1))
+
+
+def test_detect_text_uses_the_canonical_form(mark: BinPlus, texts: list[list[int]]) -> None:
+    class Letters:
+        """A tokenizer whose tokens are code points from U+4E00."""
+
+        def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+            assert not add_special_tokens
+            return [ord(c) - 0x4E00 for c in text]
+
+    text = "\u200b".join(chr(0x4E00 + t) for t in texts[0])
+    found = mark.detect_text(text, Letters(), USERS)
+    assert found.T == mark.detect(texts[0], USERS).T
+
+
+@pytest.mark.parametrize("tokens", [[-1, 2, 3], [1 << 32, 1, 1], [[1], [2]], ["a", "b"], [1 << 70, 2, 3]])
+def test_token_ids_out_of_range_are_refused(mark: BinPlus, tokens: object) -> None:
+    with pytest.raises(SpecError):
+        mark.detect(tokens, USERS)  # type: ignore[arg-type]  # what an attacker sends
+
+
+def test_wrong_settings_are_refused(mark: BinPlus) -> None:
+    for users in (0, -1, (1 << 16) + 1, {-1}, {1 << 16}, set()):
+        with pytest.raises(SpecError):
+            mark.detect([1, 2, 3], users)
+    for wrong in ({"delta": -1.0}, {"context": 0}, {"temperature": 0.0}, {"top_k": 1}, {"delta": math.nan}):
+        with pytest.raises(SpecError):
+            BinPlusConfig(**wrong)
+    with pytest.raises(SpecError, match="tokens"):
+        mark.detect(range(1 << 21), USERS)
+
+
+def test_empty_and_short_texts_are_no_evidence(mark: BinPlus) -> None:
+    for tokens in ([], [1], [1, 2], [1, 2, 3]):
+        assert mark.detect(tokens, USERS).decision == "not_detected"
+
+
+def test_only_what_the_verdict_depends_on_is_in_the_spec_hash() -> None:
+    base = BinPlusConfig()
+    assert base.spec_hash() == BinPlusConfig(delta=0.5, horizon=99, temperature=0.7, top_k=20).spec_hash()
+    assert base.spec_hash() != BinPlusConfig(context=3).spec_hash()
+    assert base.spec_hash() != BinPlusConfig(long=True).spec_hash()
