@@ -44,7 +44,7 @@ HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*\s*$")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)(?:\s+\"[^\"]*\")?\)")
 SPAN = re.compile(r"(`+)(.+?)\1")
 MAKE = re.compile(r"(?<![\w/.-])make ((?:[a-z][a-z0-9-]*)(?: [a-z][a-z0-9-]*)*)")
-COMMAND = re.compile(r"(?:^|(?<=[\s$(]))(?:\.venv/bin/)?zhiyi((?: +[^\s|;&#)]+)+)")
+COMMAND = re.compile(r"(?:^|(?<=[\s$(]))(?<!from )(?<!import )(?:\.venv/bin/)?zhiyi((?: +[^\s|;&#)]+)+)")
 MODULE = re.compile(r"python -m ((?:zhiyi)[\w.]*)")
 SOURCE_PATH = re.compile(rf"^(?:{'|'.join(SOURCE_FOLDERS)})/[\w./*-]+$")
 
