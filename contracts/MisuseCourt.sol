@@ -18,14 +18,15 @@ import {MarkShares} from "./libraries/MarkShares.sol";
 /// @notice Decides what follows from a verdict. Holds no money. Its one power: PAUSER stops the posting of verdicts, at most 7 days in 30,
 /// and the court's clock with it. Nobody can decide a case, change a window or move a bond.
 contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTransient {
-    /// @dev One word. `bucket` is what may be slashed for: 0 where the statistic convicts nobody.
+    /// @dev Packed into one word, this order, first field in the low bits. An empty word is a case that is OPEN, and holds the license
+    /// bond, if the vault holds a bond for it: opening writes no word (22k gas), the first step after it does.
     struct Case {
         address challenger; // 0: nobody challenged
         uint40 until; // deadline of the present state; while CLEARED and held: when the hold ends
         uint32 unpaidSeats; // signers of the verdict, less those that took their fee
         CaseState state;
         Decision decision;
-        uint8 flags; // share + 1: bits 0-4, row of the slash table + 1: bits 5-6, holds the license bond: bit 7
+        uint8 flags; // share + 1: bits 0-4, row of the slash table: bits 5-6, does not hold the license bond: bit 7
     }
 
     /// @dev One word a license.
@@ -63,7 +64,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     uint8 private constant NO_SHARE = 255;
     uint256 private constant SHARE_MASK = 0x1f;
     uint256 private constant ROW_SHIFT = 5;
-    uint256 private constant HELD = 0x80;
+    uint256 private constant FREE = 0x80;
 
     IVault public immutable VAULT;
     ILicenseNFT public immutable LICENSES;
@@ -89,7 +90,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     uint16 private immutable SLASH_BPS_40;
 
     Pause private _pause;
-    mapping(bytes32 caseId => Case) private _cases;
+    mapping(bytes32 caseId => uint256 word) private _cases;
     mapping(uint256 licenseId => Docket) private _dockets;
     mapping(bytes32 caseId => bytes32) private _subjects; // TERMS only
     /// @inheritdoc IMisuseCourt
@@ -145,7 +146,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         nonReentrant
         returns (bytes32 caseId)
     {
-        require(bond >= MIN_REPORT_BOND, ReportBondTooSmall(bond, MIN_REPORT_BOND));
+        require(bond != 0 && bond >= MIN_REPORT_BOND, ReportBondTooSmall(bond, MIN_REPORT_BOND));
         (address accused, bool hold) = _accuse(licenseId, modelId, kind);
         CaseFile memory file = CaseFile({
             kind: kind,
@@ -163,10 +164,13 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         });
         require(file.epoch != 0, IOracleCommittee.EpochNotActive(0));
         caseId = keccak256(abi.encode(file));
-        Case storage c = _cases[caseId];
+        Case memory c = _load(caseId);
         require(c.state == CaseState.NONE, CaseAlreadyOpen(caseId));
-        c.state = CaseState.OPEN;
-        if (hold) c.flags = uint8(HELD);
+        if (!hold) {
+            c.state = CaseState.OPEN;
+            c.flags = uint8(FREE);
+            _save(caseId, c);
+        }
         emit CaseOpened(caseId, licenseId, msg.sender, file);
         _lock(caseId, bond);
         if (hold) VAULT.holdBond(licenseId);
@@ -185,7 +189,8 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         Docket storage docket = _dockets[file.licenseId];
         require(c.flags & SHARE_MASK == 0 && docket.shares >> index & 1 == 0, ShareAlreadyOpened(file.licenseId, index));
         docket.shares |= uint16(1 << index);
-        _cases[caseId].flags = c.flags | (index + 1);
+        c.flags |= index + 1;
+        _save(caseId, c);
         emit ShareOpened(caseId, file.licenseId, index, seed, baseDigest);
     }
 
@@ -216,7 +221,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         bool ruled = verdict.kind == Kind.TERMS && verdict.decision == Decision.GUILTY;
         c.state = ruled ? CaseState.CHALLENGED : CaseState.POSTED;
         c.until = clock() + (ruled ? RULING_WINDOW : _challengeWindow(file.kind, c.decision));
-        _cases[caseId] = c;
+        _save(caseId, c);
         if (verdict.kind == Kind.TERMS) _subjects[caseId] = verdict.subject;
         emit VerdictPosted(caseId, c.decision, digest, verdict, bitmap, c.until);
         if (ruled) emit Challenged(caseId, address(0), 0, c.until);
@@ -253,7 +258,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     /// @inheritdoc IMisuseCourt
     function fileDefence(CaseFile calldata file, bytes32 digest) external {
         bytes32 caseId = caseIdOf(file);
-        CaseState state = _cases[caseId].state;
+        CaseState state = _load(caseId).state;
         require(
             state != CaseState.NONE && state <= CaseState.ESCALATED, WrongCaseState(caseId, state, CaseState.POSTED)
         );
@@ -277,7 +282,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         c.state = CaseState.CHALLENGED;
         c.challenger = msg.sender;
         c.until = clock() + RULING_WINDOW;
-        _cases[caseId] = c;
+        _save(caseId, c);
         emit Challenged(caseId, msg.sender, CHALLENGE_BOND, c.until);
         _lock(caseId, CHALLENGE_BOND);
     }
@@ -285,7 +290,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     /// @inheritdoc IMisuseCourt
     function rule(CaseFile calldata file, bool uphold) external {
         bytes32 caseId = caseIdOf(file);
-        Case memory c = _cases[caseId];
+        Case memory c = _load(caseId);
         bool escalated = c.state == CaseState.ESCALATED;
         require(escalated || c.state == CaseState.CHALLENGED, WrongCaseState(caseId, c.state, CaseState.CHALLENGED));
         address judge = escalated ? LAST_INSTANCE : file.authority;
@@ -312,7 +317,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         _after(c.until);
         c.state = CaseState.ESCALATED;
         c.until = clock() + LAST_WINDOW;
-        _cases[caseId] = c;
+        _save(caseId, c);
         emit Escalated(caseId, c.until);
     }
 
@@ -322,7 +327,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         _after(c.until);
         c.state = CaseState.CLEARED;
         c.until = clock() + AFTERMATH;
-        _cases[caseId] = c;
+        _save(caseId, c);
         emit VerdictFinal(caseId, CaseState.CLEARED);
         _unsuspend(file, caseId, c.decision);
         _pay(caseId, file.reporter, _rest(file));
@@ -332,9 +337,10 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     /// @inheritdoc IMisuseCourt
     function releaseHold(CaseFile calldata file) external {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.CLEARED);
-        require(c.flags & HELD != 0, NothingHeld(caseId));
+        require(c.flags & FREE == 0, NothingHeld(caseId));
         _after(c.until);
-        _cases[caseId].flags = uint8(c.flags & ~HELD);
+        c.flags |= uint8(FREE);
+        _save(caseId, c);
         emit HoldReleased(caseId, file.licenseId);
         VAULT.unholdBond(file.licenseId);
     }
@@ -355,7 +361,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     /// @inheritdoc IMisuseCourt
     function execute(CaseFile calldata file) external {
         bytes32 caseId = caseIdOf(file);
-        Case memory c = _cases[caseId];
+        Case memory c = _load(caseId);
         if (c.state == CaseState.POSTED && c.decision == Decision.GUILTY) {
             _after(c.until);
             if (!_convict(file, caseId, c)) return;
@@ -376,13 +382,14 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     /// @inheritdoc IMisuseCourt
     function claimFee(CaseFile calldata file, uint256 seat) external {
         bytes32 caseId = caseIdOf(file);
-        Case memory c = _cases[caseId];
+        Case memory c = _load(caseId);
         require(c.state >= CaseState.CLOSED && seat < 32 && c.unpaidSeats >> seat & 1 == 1, NothingToClaim(caseId, seat));
         uint256 unpaid;
         for (uint32 left = c.unpaidSeats; left != 0; left &= left - 1) ++unpaid;
         uint256 part = VAULT.caseBondOf(caseId) / unpaid;
         address account = COMMITTEE.accountAt(file.epoch, seat);
-        _cases[caseId].unpaidSeats = c.unpaidSeats ^ uint32(1 << seat);
+        c.unpaidSeats ^= uint32(1 << seat);
+        _save(caseId, c);
         emit FeeClaimed(caseId, account, part);
         _pay(caseId, account, part);
     }
@@ -418,15 +425,15 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
 
     /// @inheritdoc IMisuseCourt
     function caseState(bytes32 caseId) external view returns (CaseState state, Decision decision, uint40 until, uint8 shareIndex) {
-        Case memory c = _cases[caseId];
+        Case memory c = _load(caseId);
         uint256 share = c.flags & SHARE_MASK;
         return (c.state, c.decision, c.until, share == 0 ? NO_SHARE : uint8(share - 1));
     }
 
     /// @inheritdoc IMisuseCourt
     function caseDetail(bytes32 caseId) external view returns (address challenger, uint32 unpaidSeats, uint8 bucket, bool held) {
-        Case memory c = _cases[caseId];
-        return (c.challenger, c.unpaidSeats, _bucketOf(c.flags), c.flags & HELD != 0);
+        Case memory c = _load(caseId);
+        return (c.challenger, c.unpaidSeats, _bucketOf(c.flags), c.state != CaseState.NONE && c.flags & FREE == 0);
     }
 
     /// @inheritdoc IMisuseCourt
@@ -513,7 +520,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
 
     function _in(CaseFile calldata file, CaseState needed) private view returns (bytes32 caseId, Case memory c) {
         caseId = caseIdOf(file);
-        c = _cases[caseId];
+        c = _load(caseId);
         require(c.state == needed, WrongCaseState(caseId, c.state, needed));
     }
 
@@ -560,10 +567,10 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
 
     /// @dev Writes the end and gives the license bond free.
     function _end(CaseFile calldata file, bytes32 caseId, Case memory c, CaseState end) private {
-        bool held = c.flags & HELD != 0;
+        bool held = c.flags & FREE == 0;
         c.state = end;
-        c.flags = uint8(c.flags & ~HELD);
-        _cases[caseId] = c;
+        c.flags |= uint8(FREE);
+        _save(caseId, c);
         if (end != CaseState.EXECUTED) emit VerdictFinal(caseId, end); // there it was final before
         if (held) VAULT.unholdBond(file.licenseId);
     }
@@ -581,7 +588,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     function _convict(CaseFile calldata file, bytes32 caseId, Case memory c) private returns (bool guilty) {
         if (_count(file, caseId, c.flags)) {
             c.state = CaseState.FINAL_GUILTY;
-            _cases[caseId] = c;
+            _save(caseId, c);
             emit VerdictFinal(caseId, CaseState.FINAL_GUILTY);
             return true;
         }
@@ -651,7 +658,26 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         if (left == 0 && LICENSES.endOf(file.licenseId) == LicenseEnd.NONE) LICENSES.suspend(file.licenseId, false, caseId);
     }
 
-    /* PACKED FLAGS */
+    /* PACKED WORD */
+
+    function _load(bytes32 caseId) private view returns (Case memory c) {
+        uint256 word = _cases[caseId];
+        if (word == 0) {
+            if (VAULT.caseBondOf(caseId) != 0) c.state = CaseState.OPEN;
+            return c;
+        }
+        c.challenger = address(uint160(word));
+        c.until = uint40(word >> 160);
+        c.unpaidSeats = uint32(word >> 200);
+        c.state = CaseState(uint8(word >> 232));
+        c.decision = Decision(uint8(word >> 240));
+        c.flags = uint8(word >> 248);
+    }
+
+    function _save(bytes32 caseId, Case memory c) private {
+        _cases[caseId] = uint160(c.challenger) | uint256(c.until) << 160 | uint256(c.unpaidSeats) << 200
+            | uint256(c.state) << 232 | uint256(c.decision) << 240 | uint256(c.flags) << 248;
+    }
 
     /// @dev 0 none, 1, 2, 3 for buckets 12, 20, 40. Without the share's p-value a LEAK verdict slashes nothing.
     function _row(Verdict calldata verdict) private pure returns (uint256) {
