@@ -16,6 +16,7 @@ from zhiyi.types import keccak, to_address
 
 NAMES = (
     "AccessManager",
+    "DeliveryCheck",
     "EvidenceLog",
     "LicenseEscrow",
     "LicenseNFT",
