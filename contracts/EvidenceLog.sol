@@ -2,7 +2,7 @@
 pragma solidity 0.8.30;
 
 import {IEvidenceLog} from "./interfaces/IEvidenceLog.sol";
-import {MerkleBatch} from "./libraries/MerkleBatch.sol";
+import {FairDelivery} from "./libraries/FairDelivery.sol";
 
 /// @notice Append-only; holds no money, has no administrator, calls nobody.
 contract EvidenceLog is IEvidenceLog {
@@ -65,9 +65,10 @@ contract EvidenceLog is IEvidenceLog {
     /// @inheritdoc IEvidenceLog
     function verifyLeaf(bytes32 root, bytes32 leaf, uint32 index, uint32 leafCount, bytes32[] calldata path)
         external
-        pure
+        view
         returns (bool)
     {
-        return MerkleBatch.contains(root, leaf, index, leafCount, path);
+        if (index >= leafCount || path.length != FairDelivery.depthOf(leafCount)) return false;
+        return FairDelivery.verify(root, leaf, index, leafCount, path);
     }
 }

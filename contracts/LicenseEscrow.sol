@@ -5,6 +5,7 @@ import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManage
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
+import {IDeliveryCheck} from "./interfaces/IDeliveryCheck.sol";
 import {IIdentityRegistry} from "./interfaces/IIdentityRegistry.sol";
 import {Delivery, ILicenseEscrow, Order, OrderState, PrepareFee, Sale} from "./interfaces/ILicenseEscrow.sol";
 import {ILicenseNFT, LicenseRecord} from "./interfaces/ILicenseNFT.sol";
@@ -46,6 +47,9 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
     bytes32 private constant RANGE_VERDICT_TYPEHASH =
         keccak256("RangeVerdict(uint256 licenseId,bytes32 orderHash,bool upheld,uint64 epoch,uint40 deadline)");
 
+    uint256 private constant SALE_WORDS = 12;
+    uint256 private constant DELIVERY_WORDS = 15;
+
     uint256 private constant FINGERPRINT_BITS = 28;
     /// @dev Long enough for a fingerprinter to see a finalized open, short enough that the buyer's money is not a loan.
     uint256 private constant MIN_REVEAL_WINDOW = 1 hours;
@@ -84,6 +88,8 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
     ILicenseNFT public immutable licenses;
     /// @notice address(0): no registry, so orders that ask for a tier cannot be opened.
     IIdentityRegistry public immutable identity;
+    /// @notice Arithmetic of complaints; stateless, apart because it does not fit in here.
+    IDeliveryCheck public immutable deliveryCheck;
 
     mapping(uint256 licenseId => OrderSlot) private _orders;
     mapping(uint256 licenseId => uint64 epoch) private _rangeEpochs;
@@ -100,6 +106,7 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         address committee_,
         address court_,
         address identity_,
+        address deliveryCheck_,
         address treasury_,
         uint128 stakeReserve_
     )
@@ -110,6 +117,7 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         models = IModelNFT(models_);
         licenses = ILicenseNFT(licenses_);
         identity = IIdentityRegistry(identity_);
+        deliveryCheck = IDeliveryCheck(deliveryCheck_);
     }
 
     /* PURCHASE */
@@ -160,7 +168,7 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         }
         _setOrder(delivery.licenseId, OrderState.OPEN, orderHash);
         _lockDeposit(delivery.fingerprinter, delivery.deposit);
-        emit OrderOpened(delivery.licenseId, msg.sender, orderHash, order);
+        _emitOpened(order, delivery.licenseId, orderHash);
         _takePayment(sale.token, due);
     }
 
@@ -189,7 +197,9 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         _checkBuyer(delivery);
         _checkNotAfter(revealedAt + delivery.complaintWindow);
         _checkKey(delivery, key);
-        if (!_chunkIsWrong(delivery, key, index, cipher, plainLeaf, path)) revert ChunkIsRight(delivery.licenseId, index);
+        if (!deliveryCheck.chunkIsWrong(delivery, key, index, cipher, plainLeaf, path)) {
+            revert ChunkIsRight(delivery.licenseId, index);
+        }
         emit ChunkProvenWrong(delivery.licenseId, index);
         _refund(order, orderHash, WRONG_CHUNK, delivery.deposit);
     }
@@ -341,7 +351,6 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         PrepareFee memory request = _requestOf(order);
         _checkAfter(sale.openBy);
         _checkNotAfter(request.by);
-        _checkTerms(order);
         _checkNotVoid(sale, orderHash);
         address owner = models.statusOf(_modelOf(delivery.licenseId)).owner;
         if (owner != sale.seller) revert NotTheOwner(sale.seller, owner);
@@ -434,7 +443,11 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
 
     /// @inheritdoc ILicenseEscrow
     function saleHash(Sale calldata sale) public pure returns (bytes32) {
-        return keccak256(abi.encode(SALE_TYPEHASH, sale)); // every member is one word: abi.encode is encodeData
+        uint256 start;
+        assembly {
+            start := sale
+        }
+        return _hashWords(SALE_TYPEHASH, start, SALE_WORDS);
     }
 
     /// @inheritdoc ILicenseEscrow
@@ -520,9 +533,17 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         _checkWindow(delivery.complaintWindow, MIN_COMPLAINT_WINDOW, MAX_COMPLAINT_WINDOW);
         _checkWindow(sale.bondTail, MIN_BOND_TAIL, MAX_BOND_TAIL);
         if (sale.token == NATIVE && delivery.deposit < sale.price) revert DepositTooSmall(delivery.deposit, sale.price);
-        if (!_figuresFit(delivery)) {
-            revert BadFigures(delivery.totalBytes, delivery.chunks, delivery.chunkSize, delivery.suite);
-        }
+        _checkFigures(delivery);
+    }
+
+    /// @dev What makes every complaint decidable. Each file of a bundle starts a new chunk, so there may be more chunks than
+    /// totalBytes / chunkSize, never fewer.
+    function _checkFigures(Delivery calldata delivery) private pure {
+        if (
+            delivery.suite != FairDelivery.SUITE_CHACHA20 || delivery.chunkSize > FairDelivery.MAX_CHUNK_SIZE
+                || delivery.chunkSize % 64 != 0 || delivery.chunks > delivery.totalBytes || delivery.totalBytes == 0
+                || uint256(delivery.chunks) * delivery.chunkSize < delivery.totalBytes
+        ) revert BadFigures(delivery.totalBytes, delivery.chunks, delivery.chunkSize, delivery.suite);
     }
 
     function _checkModel(Sale calldata sale, uint64 modelId) private view {
@@ -605,29 +626,37 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
     }
 
     function _hashDelivery(Delivery calldata delivery) private pure returns (bytes32) {
-        return keccak256(abi.encode(DELIVERY_TYPEHASH, delivery));
+        uint256 start;
+        assembly {
+            start := delivery
+        }
+        return _hashWords(DELIVERY_TYPEHASH, start, DELIVERY_WORDS);
+    }
+
+    /// @dev emit OrderOpened(licenseId, msg.sender, orderHash, order): the order's calldata is its ABI coding, checked member by member
+    /// before. Saves 1,500 gas and 1 kB of code against coding it anew.
+    function _emitOpened(Order calldata order, uint256 licenseId, bytes32 orderHash) private {
+        bytes32 topic = OrderOpened.selector;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            calldatacopy(free, order, shl(5, add(SALE_WORDS, DELIVERY_WORDS)))
+            log4(free, shl(5, add(SALE_WORDS, DELIVERY_WORDS)), topic, licenseId, caller(), orderHash)
+        }
+    }
+
+    /// @dev EIP-712 struct hash of a calldata struct whose members are one word each: its calldata is encodeData. Saves 2,000 gas an
+    /// order against abi.encode. Words are hashed as they came: `open` reads every member that is smaller than a word, which refuses
+    /// one too large for its type, and every later call must bring the hash that was stored then.
+    function _hashWords(bytes32 typehash, uint256 start, uint256 words) private pure returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, typehash)
+            calldatacopy(add(free, 0x20), start, shl(5, words))
+            hash := keccak256(free, shl(5, add(words, 1)))
+        }
     }
 
     function _hashOrder(bytes32 saleHash_, bytes32 deliveryHash) private pure returns (bytes32) {
         return keccak256(abi.encode(ORDER_TYPEHASH, saleHash_, deliveryHash));
-    }
-
-    /// @dev What the complaint needs to be decidable: each file starts a new chunk, so chunks may exceed totalBytes / chunkSize.
-    function _figuresFit(Delivery calldata delivery) private pure returns (bool) {
-        return delivery.chunks != 0 && uint256(delivery.chunks) * delivery.chunkSize >= delivery.totalBytes
-            && delivery.chunks <= delivery.totalBytes;
-    }
-
-    function _chunkIsWrong(
-        Delivery calldata delivery,
-        bytes32 key,
-        uint32 index,
-        bytes calldata cipher,
-        bytes32 plainLeaf,
-        bytes32[] calldata path
-    ) private view returns (bool) {
-        return FairDelivery.chunkIsWrong(
-            delivery.deliveryRoot, delivery.totalBytes, delivery.chunkSize, delivery.suite, key, index, cipher, plainLeaf, path
-        );
     }
 }

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.30;
+
+import {IDeliveryCheck} from "./interfaces/IDeliveryCheck.sol";
+import {Delivery} from "./interfaces/ILicenseEscrow.sol";
+import {FairDelivery} from "./libraries/FairDelivery.sol";
+
+/// @notice Stateless; no administrator. Apart from the escrow only because of the limit on a contract's size.
+contract DeliveryCheck is IDeliveryCheck {
+    /// @inheritdoc IDeliveryCheck
+    function chunkIsWrong(
+        Delivery calldata delivery,
+        bytes32 key,
+        uint32 index,
+        bytes calldata cipher,
+        bytes32 plainLeaf,
+        bytes32[] calldata path
+    ) external view returns (bool) {
+        return FairDelivery.chunkIsWrong(
+            delivery.deliveryRoot, delivery.chunks, delivery.chunkSize, delivery.suite, key, index, cipher, plainLeaf, path
+        );
+    }
+}
