@@ -111,9 +111,7 @@ def text_of(name: str, abi: Abi) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail on a difference")
-    parser.add_argument(
-        "--interfaces", action="store_true", help="from contracts/interfaces, not from the build"
-    )
+    parser.add_argument("--solc", action="store_true", help="from the sources, not from the build")
     options = parser.parse_args()
     abis = from_solc() if options.solc else from_manifest()
     stale = []
