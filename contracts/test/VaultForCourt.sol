@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.30;
+
+import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
+import {OrderState} from "../interfaces/ILicenseEscrow.sol";
+import {ILicenseNFT, LicenseRecord} from "../interfaces/ILicenseNFT.sol";
+import {Bond} from "../interfaces/IVault.sol";
+import {Vault} from "../Vault.sol";
+
+/// @notice The real vault with a short cut to a settled license, so that the court's tests need no purchase.
+contract VaultForCourt is Vault {
+    ILicenseNFT public immutable licenses;
+    mapping(uint256 licenseId => uint40) private _settledAt;
+
+    constructor(
+        address authority,
+        address committee_,
+        address court_,
+        address royalties_,
+        address treasury_,
+        address licenses_,
+        uint128 stakeReserve_
+    ) AccessManaged(authority) Vault(committee_, court_, royalties_, treasury_, stakeReserve_) {
+        licenses = ILicenseNFT(licenses_);
+    }
+
+    /// @notice Value sent is the license bond.
+    function place(uint256 licenseId, address holder, uint96 price, LicenseRecord calldata record) external payable {
+        _settledAt[licenseId] = uint40(block.timestamp);
+        _bonds[licenseId] = Bond(uint96(msg.value), price, 0, 0, 0);
+        licenses.issue(holder, licenseId, 0, record);
+    }
+
+    function orderState(uint256 licenseId) external view returns (OrderState, uint40, bytes26) {
+        uint40 since = _settledAt[licenseId];
+        return (since == 0 ? OrderState.NONE : OrderState.SETTLED, since, 0);
+    }
+}

@@ -1,0 +1,115 @@
+"""The courtroom of a session: five operators, three of whom must sign; one model with one settled license."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ape.contracts import ContractContainer
+from courtroom import DAY, ETHER, Courtroom, Params
+from eth_utils import keccak, to_checksum_address
+from ethpm_types import ContractType
+from rlp import encode as rlp_encode
+
+ORACLE_ADMIN, PAUSER = 5, 7
+
+
+def created_address(deployer: str, nonce: int) -> str:
+    return to_checksum_address(keccak(rlp_encode([bytes.fromhex(deployer[2:]), nonce]))[12:])
+
+
+def access_manager(root: Path) -> ContractContainer:
+    """OpenZeppelin's own build of the unmodified contract: Ape lists no contract that lies outside the project."""
+    artifact = json.loads((root / "node_modules/@openzeppelin/contracts/build/contracts/AccessManager.json").read_text())
+    return ContractContainer(
+        ContractType.model_validate(
+            {
+                "contractName": "AccessManager",
+                "abi": artifact["abi"],
+                "deploymentBytecode": {"bytecode": artifact["bytecode"]},
+                "runtimeBytecode": {"bytecode": artifact["deployedBytecode"]},
+            }
+        )
+    )
+
+
+def build(project: Any, accounts: Any, params: Params, *, seats: int = 5, threshold: int = 3) -> Courtroom:
+    admin, owner, holder, reporter, fingerprinter, stranger, arbiter, last_instance, treasury, poster = accounts
+    authority = admin.deploy(access_manager(project.path), admin)
+    names = ["vault", "licenses", "models", "ledger", "committee", "court"]
+    at = {name: created_address(admin.address, admin.nonce + i) for i, name in enumerate(names)}
+    vault = admin.deploy(
+        project.VaultForCourt,
+        authority,
+        at["committee"],
+        at["court"],
+        at["ledger"],
+        treasury,
+        at["licenses"],
+        0,
+    )
+    licenses = admin.deploy(project.LicenseNFT, at["vault"], at["court"])
+    models = admin.deploy(project.ModelNFT, authority, at["licenses"], treasury, 200, "ipfs://")
+    ledger = admin.deploy(project.RoyaltyLedger, at["vault"], at["models"], treasury)
+    committee = admin.deploy(
+        project.OracleCommittee, authority, at["vault"], at["court"], 3, 5 * ETHER, 4 * ETHER, 14 * DAY
+    )
+    court = admin.deploy(
+        project.MisuseCourt,
+        authority,
+        at["vault"],
+        at["licenses"],
+        at["models"],
+        at["committee"],
+        at["vault"],
+        arbiter,
+        last_instance,
+        params.as_tuple(),
+    )
+    deployed = [vault, licenses, models, ledger, committee, court]
+    assert [contract.address for contract in deployed] == list(at.values())
+    for role, target, functions in (
+        (ORACLE_ADMIN, committee, ("announceEpoch", "commitCanaries")),
+        (PAUSER, court, ("pausePosting", "resumePosting")),
+    ):
+        selectors = [getattr(target, name).abis[0].selector for name in functions]
+        ids = [keccak(text=selector)[:4] for selector in selectors]
+        authority.setTargetFunctionRole(target, ids, role, sender=admin)
+        authority.grantRole(role, admin, 0, sender=admin)
+    room = Courtroom(
+        params, authority, vault, licenses, models, ledger, committee, court, admin, owner, holder, reporter,
+        fingerprinter, stranger, arbiter, last_instance, treasury, poster,
+    )  # fmt: skip
+
+    record = (b"\x11" * 32, 4096, 4, 1024, b"\xde" * 32, b"\x22" * 32, b"\x33" * 32, b"\x00" * 32)
+    models.register(record, b"\x44" * 32, 0, [], [], sender=owner)
+    vault.depositNative(fingerprinter, sender=fingerprinter, value=room.fingerprinter_stake)
+    committee.join(
+        2, fingerprinter, b"\x02" * 32, room.fingerprinter_stake, "https://f.example", sender=fingerprinter
+    )
+    joined = [room.join(f"operator{i}") for i in range(seats)]
+    room.operators = sorted(joined, key=lambda operator: int(operator.signer, 16))
+    committee.announceEpoch(room.signers, threshold, sender=admin)
+    committee.activateEpoch(1, sender=poster)
+    return room
+
+
+@pytest.fixture(scope="session")
+def room(project: Any, accounts: Any) -> Courtroom:
+    return build(project, [accounts[i] for i in range(10)], Params())
+
+
+@pytest.fixture(scope="session")
+def license_id(room: Courtroom) -> int:
+    return room.place_license()
+
+
+@pytest.fixture
+def books(room: Courtroom, license_id: int) -> Iterator[None]:
+    """The vault holds what its accounts add up to, to the wei, after the test as before."""
+    yield
+    held, owed = room.books()
+    assert held == owed
