@@ -8,8 +8,7 @@ from typing import Protocol
 
 from zhiyi.types import (
     CaseFile,
-    Epoch,
-    LicenseRecord,
+    CopyRequest,
     Model,
     Offer,
     Order,
@@ -24,7 +23,6 @@ class OrderSeen:
     """OrderOpened that names us as fingerprinter."""
 
     block: int
-    opened_at: int  # unix seconds of its block
     order: Order
     order_hash: bytes
 
@@ -79,16 +77,16 @@ class Market(Protocol):
         """What a request names."""
         ...
 
-    def request_hash(self, signed: SignedRequest) -> bytes:
+    def request_hash(self, request: CopyRequest) -> bytes:
         """What an order names."""
         ...
 
     def check_offer(self, signed: SignedOffer) -> None:
-        """Raises BadSignature."""
+        """Raises BadSignature; BadInput when it is over, or seller, model and terms do not fit now."""
         ...
 
     def check_request(self, signed: SignedRequest) -> None:
-        """Raises BadSignature."""
+        """Raises BadSignature; BadInput when it is over."""
         ...
 
     def fee_paid(self, request_hash: bytes) -> FeePaid | None:
@@ -111,12 +109,12 @@ class Market(Protocol):
         """Publishes the key; returns the transaction hash."""
         ...
 
-    def license_record(self, license_id: int) -> LicenseRecord:
-        """As issued; raises NotFound before settlement."""
+    def mark_commit(self, license_id: int) -> bytes:
+        """Of the license as issued; raises NotFound before settlement."""
         ...
 
-    def committee_keys(self, epoch: int) -> tuple[Epoch, list[bytes]]:
-        """The committee of an epoch and its members' X25519 keys, in seat order."""
+    def committee_keys(self, epoch: int) -> Sequence[bytes]:
+        """X25519 keys of an epoch's operators, in seat order."""
         ...
 
     def shares_opened(self, license_id: int) -> int:
@@ -128,13 +126,7 @@ class Market(Protocol):
         ...
 
     def open_share(
-        self,
-        file: CaseFile,
-        record: LicenseRecord,
-        index: int,
-        seed: bytes,
-        proof: Sequence[bytes],
-        base_cid: str,
+        self, case_id: bytes, index: int, seed: bytes, proof: Sequence[bytes], base_cid: str
     ) -> str:
         """Opens one share; returns the transaction hash."""
         ...

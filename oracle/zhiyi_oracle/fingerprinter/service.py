@@ -29,7 +29,6 @@ from zhiyi.types import (
     Offer,
     Order,
     OrderState,
-    Review,
     SignedOffer,
     SignedRequest,
     Value,
@@ -160,7 +159,7 @@ class Fingerprinter:
         """Makes the copy of a request, once: asked again, the same copy is returned.
 
         1. The seller signed the offer, the buyer the request; the request names this offer.
-        2. Both are in time; the offer lets us prepare; seller owns the model, which may be sold.
+        2. Both are in time; the offer lets us prepare; the seller owns the model, which may be sold on these terms.
         3. A request known already gives its copy; its nonce serves no other request.
         4. The fee is what we ask, within the escrow's limit, and lies in the vault for us.
         5. Our free stake covers the deposit; the buyer has not too many copies waiting.
@@ -171,33 +170,19 @@ class Fingerprinter:
             BadSignature, Refused (naming the step), ZhiyiError of the parts.
         """
         offer, request = signed_offer.offer, signed_request.request
-        # 1
+        request_hash = self._market.request_hash(request)
+        # 3, first half: a finished copy is given out again whatever the clock says, to whoever holds the signed request
+        known = self._store.copy_of_request(request_hash)
+        if known is not None and known.package_cid is not None:
+            return _prepared(known)
+        # 1, 2
         self._market.check_offer(signed_offer)
         self._market.check_request(signed_request)
         if request.offer_hash != self._market.offer_hash(offer) or request.model_id != offer.model_id:
             raise Refused("1: the request names another offer or model; sign a request for this offer")
-        request_hash = self._market.request_hash(signed_request)
-        # 3, first half: a finished copy is given out whatever the clock says
-        known = self._store.copy_of_request(request_hash)
-        if known is not None and known.package_cid is not None:
-            return _prepared(known)
-        # 2
-        now = self._market.now()
-        if now > request.by or now > offer.valid_until:
-            raise Refused(
-                f"2: it is {now}, the request ends {request.by}, the offer {offer.valid_until}; ask anew under "
-                "an offer in force"
-            )
         if offer.fingerprinter not in (None, self._market.account):
             raise Refused(f"2: the offer names the fingerprinter {offer.fingerprinter}; ask there")
         model = self._market.model(offer.model_id)
-        status = model.status
-        if status.owner != offer.seller:
-            raise Refused(f"2: {offer.seller} does not own model {offer.model_id}, {status.owner} does")
-        if status.review is not Review.APPROVED or status.delisted or status.frozen_until > now:
-            raise Refused(
-                f"2: model {offer.model_id} is {status.review.name}, frozen or delisted; it cannot be sold now"
-            )
         row = self._store.model(offer.model_id)
         # 4
         self._check_fee(offer, signed_request, request_hash)
@@ -445,12 +430,11 @@ class Fingerprinter:
         row = self._store.copy(file.license_id)
         if row is None:
             raise NotFound(f"license {file.license_id} is not a copy prepared here")
-        record = self._market.license_record(file.license_id)
         seeds = self._store.secrets_of(row).seeds
-        if delivery.mark_commit(seeds) != record.mark_commit:
+        if delivery.mark_commit(seeds) != self._market.mark_commit(file.license_id):
             raise IntegrityError(f"our seeds of license {file.license_id} do not match its mark commitment")
         if share.base_cid is None:
-            _, keys = self._market.committee_keys(file.epoch)
+            keys = self._market.committee_keys(file.epoch)
             model = self._store.model(row.model_id)
             folder = Path(model.folder)
             with tempfile.TemporaryDirectory(dir=self._work, prefix="base-") as scratch:
@@ -463,8 +447,7 @@ class Fingerprinter:
                 share.base_cid = self._files.add_file(sealed)
             self._store.set_share(share.case_id, base_cid=share.base_cid)
         tx = self._market.open_share(
-            file,
-            record,
+            case_id,
             share.share_index,
             seeds[share.share_index],
             delivery.share_proof(seeds, share.share_index),

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from zhiyi.client import Zhiyi
-
-from zhiyi import abi, eip712
+from zhiyi import abi
 from zhiyi.chain import DEFAULT_PRIORITY_FEE
 from zhiyi.cid import cid_v0_from_digest
-from zhiyi.errors import NotFound, RpcRefused
-from zhiyi.signers import sign
+from zhiyi.client import Zhiyi
+from zhiyi.errors import RpcRefused
 from zhiyi.types import (
     CaseFile,
     CaseState,
     Epoch,
     OpenedShare,
     PostedVerdict,
-    Role,
     Verdict,
     keccak,
     to_hex,
@@ -48,7 +45,6 @@ class ChainLedger:
         self._client = client
         self._chain = client.chain
         self._court = client.deployment.contract("MisuseCourt")
-        self._committee = client.deployment.contract("OracleCommittee")
         self._epochs: dict[int, Epoch] = {}
 
     def finalized(self) -> Head:
@@ -89,27 +85,15 @@ class ChainLedger:
         return found
 
     def epoch(self, number: int) -> Epoch:
-        """The committee of an epoch, checked against the hash that the contract keeps."""
+        """The committee of an epoch, as the contract keeps it; it never changes."""
         if number not in self._epochs:
-            kept = bytes(self._chain.call(self._committee, "committeeHash", number))
-            announced = self._chain.events(self._committee, "EpochAnnounced", filters={"epoch": number})
-            for event in reversed(announced):
-                epoch = Epoch(number=number, signers=tuple(event["signers"]), threshold=event["threshold"])
-                if _committee_hash(epoch) == kept:
-                    self._epochs[number] = epoch
-                    break
-            else:
-                raise NotFound(f"no announced committee matches epoch {number} on chain; is the node behind?")
+            self._epochs[number] = self._client.oracles.epoch(number)
         return self._epochs[number]
 
     def peer_urls(self, epoch: Epoch) -> dict[str, str]:
-        """URL by signer, as the members registered them last."""
-        members = self._client.oracles.members()
-        return {
-            info.member.signer: info.url
-            for info in members
-            if info.member.role is Role.OPERATOR and info.member.signer in epoch.signers and info.url
-        }
+        """URL by signer, as the members behind the seats registered them last."""
+        seats = self._client.oracles.seats(epoch.number)
+        return {signer: info.url for signer, info in zip(epoch.signers, seats, strict=True) if info.url}
 
     def model(self, model_id: int) -> RegisteredModel:
         """Checked against the chain's hash of the record."""
@@ -123,11 +107,11 @@ class ChainLedger:
 
     def verdict_digest(self, verdict: Verdict) -> bytes:
         """The 32 bytes that operators sign."""
-        return eip712.verdict(verdict, self._chain.chain_id, self._court.address).digest()
+        return self._client.cases.verdict_data(verdict).digest()
 
     def sign_verdict(self, verdict: Verdict) -> bytes:
         """This operator's signature."""
-        return sign(self._chain.signer, eip712.verdict(verdict, self._chain.chain_id, self._court.address))
+        return self._client.cases.sign_verdict(verdict)
 
 
 class ChainPoster:
@@ -196,9 +180,3 @@ class ChainPoster:
         if receipt is None:
             return None
         return Mined(int(receipt["blockNumber"], 16), int(receipt["status"], 16) == 1)
-
-
-def _committee_hash(epoch: Epoch) -> bytes:
-    from eth_abi.abi import encode
-
-    return keccak(encode(["address[]", "uint8"], [list(epoch.signers), epoch.threshold]))

@@ -106,6 +106,8 @@ class Judge:
     def __init__(self, parts: Parts) -> None:
         self._p = parts
         self._store, self._ledger = parts.store, parts.ledger
+        self.http = parts.http
+        self.metrics = parts.metrics
         self._last_step: float | None = None
         self._failure: str | None = "no step was completed yet"
 
@@ -118,7 +120,7 @@ class Judge:
                 self.step()
             except RpcUnavailable as exc:
                 self._failure = str(exc)
-                self._p.metrics.errors.labels("RpcUnavailable").inc()
+                self.metrics.errors.labels("RpcUnavailable").inc()
                 log.warning("no node answers", reason=str(exc))
             stop.wait(poll_s)
 
@@ -132,15 +134,14 @@ class Judge:
         Raises:
             RpcUnavailable: nothing was lost; call again.
         """
-        metrics = self._p.metrics
         head = self._ledger.head()
-        metrics.head.set(head.number)
-        metrics.finalized.set(self._ledger.finalized().number)
+        self.metrics.head.set(head.number)
+        self.metrics.finalized.set(self._ledger.finalized().number)
         watch(self._store, self._ledger, self._p.signer, self._p.start_block)
         for row in self._store.cases():
             self._work(row, head)
         for step in CaseStep:
-            metrics.cases.labels(step).set(self._store.counts().get(step, 0))
+            self.metrics.cases.labels(step).set(self._store.counts().get(step, 0))
         self._last_step, self._failure = time.time(), None
 
     def _work(self, row: CaseRow, head: Head) -> None:
@@ -155,7 +156,7 @@ class Judge:
             except RpcUnavailable:
                 raise
             except ZhiyiError as exc:
-                self._p.metrics.errors.labels(type(exc).__name__).inc()
+                self.metrics.errors.labels(type(exc).__name__).inc()
                 log.error("case needs attention", case_id=row.case_id, step=row.step, reason=str(exc))
                 self._store.note(row.case_id, str(exc))
                 return
@@ -166,6 +167,8 @@ class Judge:
 
     def _one(self, row: CaseRow, head: Head) -> None:
         file = CaseFile.model_validate_json(row.file)
+        if row.posted_hash is not None and self._after_verdict(row, file, head):
+            return
         if row.step in (CaseStep.SEEN, CaseStep.FETCHED, CaseStep.DETECTED, CaseStep.SIGNED) and (
             head.timestamp > file.post_by
         ):
@@ -185,6 +188,34 @@ class Judge:
             self._p.submitter.follow(row, file, self._ours(row), self._ledger.epoch(file.epoch))
         elif row.step == CaseStep.MINED:
             self._p.submitter.confirm(row)
+
+    def _after_verdict(self, row: CaseRow, file: CaseFile, head: Head) -> bool:
+        """Ends a case whose verdict is final on chain; True when nothing more is to be done.
+
+        An operator that has not ruled yet still does, for its own record, but signs nothing any more.
+        """
+        unruled = row.step in (CaseStep.SEEN, CaseStep.FETCHED)
+        if unruled and head.timestamp <= file.post_by:
+            return False
+        ours = self._store.ours(row.case_id)
+        agrees = True
+        if ours is not None:
+            digest = self._ledger.verdict_digest(Verdict.model_validate_json(ours.verdict))
+            agrees = row.posted_hash == "0x" + digest.hex()
+        elif row.ruling is not None:
+            agrees = row.posted_decision == _ruling_of(row.ruling).decision.name
+        if self._store.finish(row.case_id, CaseStep.FINAL):
+            log.info(
+                "verdict final",
+                case_id=row.case_id,
+                decision=row.posted_decision,
+                ruled=not unruled,
+                agrees=agrees,
+            )
+            if not agrees:
+                self.metrics.disagreements.inc()
+                self._store.note(row.case_id, f"the verdict posted says {row.posted_decision}, ours differs")
+        return True
 
     # -- steps
 
@@ -256,7 +287,7 @@ class Judge:
                 committee_key=row.committee_key,
             )
             try:
-                with self._p.metrics.detect.time():
+                with self.metrics.detect.time():
                     detection, digest = self._p.detector.confirm(job)
             except BadEvidence as exc:
                 evidence, note = EvidenceStatus.BROKEN, str(exc)
@@ -335,7 +366,7 @@ class Judge:
     def _ask(self, row: CaseRow, epoch: Epoch, ours: Verdict, signer: str, url: str) -> None:
         body = b""
         try:
-            body = ask_peer(self._p.http, url, ours.case_id)
+            body = ask_peer(self.http, url, ours.case_id)
             given = Attestation.from_wire(body)
             check_peer(
                 given,
@@ -350,7 +381,7 @@ class Judge:
             return
         except LyingPeer as exc:
             if self._store.add_lie(row.case_id, signer, str(exc), body.decode("utf-8", "replace")):
-                self._p.metrics.lies.inc()
+                self.metrics.lies.inc()
                 log.error("peer is not counted", case_id=row.case_id, peer=signer, reason=str(exc))
             return
         self._store.add_peer(row.case_id, signer, given.verdict.model_dump_json(), given.signature, given.tag)

@@ -89,8 +89,11 @@ class CaseRow(Base):
     turn_at: Mapped[int | None] = mapped_column(
         BigInteger
     )  # unix seconds of the chain from which we may post
-    posted_hash: Mapped[str | None] = mapped_column(String(66))  # verdict hash found on chain
-    posted_block: Mapped[int | None] = mapped_column(BigInteger)
+    posted_hash: Mapped[str | None] = mapped_column(
+        String(66)
+    )  # digest of the verdict found on chain, finalized
+    posted_decision: Mapped[str | None] = mapped_column(String(16))
+    posted_block: Mapped[int | None] = mapped_column(BigInteger)  # of a finalized block
     note: Mapped[str | None] = mapped_column(Text)
     tries: Mapped[int] = mapped_column(default=0)
     changed_at: Mapped[float] = mapped_column(default=time.time)
@@ -214,7 +217,7 @@ class CaseStore:
         """Number of cases by step."""
         with self._session() as session:
             rows = session.execute(select(CaseRow.step, func.count()).group_by(CaseRow.step))
-            return dict(rows.tuples().all())
+            return {str(step): int(count) for step, count in rows}
 
     def note(self, case_id: str, text: str) -> None:
         """Records a failed try without a change of step."""
@@ -238,6 +241,15 @@ class CaseStore:
                 .values(step=after, changed_at=time.time(), **values)
             )
             return bool(result.rowcount)  # type: ignore[attr-defined]  # CursorResult of a DML statement
+
+    def set_posted(self, case_id: str, verdict_hash: str, decision: str, block: int) -> None:
+        """The verdict found in a finalized block; the first one stays."""
+        with self._session() as session:
+            session.execute(
+                update(CaseRow)
+                .where(CaseRow.case_id == case_id, CaseRow.posted_hash.is_(None))
+                .values(posted_hash=verdict_hash, posted_decision=decision, posted_block=block)
+            )
 
     def set_share(self, case_id: str, share: str) -> None:
         """The share opened in this case; the first one finalized stays."""

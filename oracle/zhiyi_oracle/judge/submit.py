@@ -151,7 +151,7 @@ class Submitter:
         """
         status = self._ledger.case_status(bytes.fromhex(row.case_id[2:]))
         if status.state is CaseState.OPEN:
-            self._store.advance(row.case_id, CaseStep.MINED, CaseStep.SIGNED, posted_block=None)
+            self._store.advance(row.case_id, CaseStep.MINED, CaseStep.SIGNED)
             log.warning("posting was reorganised away", case_id=row.case_id)
             return
         raise NotYet("the verdict is not in a finalized block yet")

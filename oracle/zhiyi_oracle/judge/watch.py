@@ -10,8 +10,8 @@ from typing import Final
 
 import structlog
 
-from zhiyi.types import Kind, Verdict
-from zhiyi_oracle.judge.ledger import CaseEnded, CaseSeen, Ledger, Observation, ShareSeen, VerdictSeen
+from zhiyi.types import Kind
+from zhiyi_oracle.judge.ledger import CaseEnded, CaseSeen, Ledger, Observation, ShareSeen
 from zhiyi_oracle.judge.store import CaseStep, CaseStore
 
 CURSOR: Final = "court"
@@ -49,19 +49,11 @@ def _note(store: CaseStore, ledger: Ledger, signer: str, seen: Observation) -> N
         store.set_share("0x" + seen.share.case_id.hex(), seen.share.model_dump_json())
     elif isinstance(seen, CaseEnded):
         case_id = "0x" + seen.case_id.hex()
+        row = store.case(case_id)
+        if row is None or row.posted_hash is not None:
+            return
         if store.finish(case_id, CaseStep.ENDED, note=f"the case ended {seen.state.name} without a verdict"):
             log.info("case ended", case_id=case_id, state=seen.state.name)
     else:
-        _note_verdict(
-            store, ledger, "0x" + seen.case_id.hex(), ledger.verdict_digest(seen.posted.verdict), seen
-        )
-
-
-def _note_verdict(store: CaseStore, ledger: Ledger, case_id: str, digest: bytes, seen: VerdictSeen) -> None:
-    ours = store.ours(case_id)
-    verdict = seen.posted.verdict
-    if store.finish(case_id, CaseStep.FINAL, posted_hash="0x" + digest.hex(), posted_block=seen.block):
-        agrees = ours is None or ledger.verdict_digest(Verdict.model_validate_json(ours.verdict)) == digest
-        log.info("verdict final", case_id=case_id, decision=verdict.decision.name, agrees_with_ours=agrees)
-        if not agrees:
-            store.note(case_id, f"the verdict posted says {verdict.decision.name}, ours differs")
+        digest = "0x" + ledger.verdict_digest(seen.posted.verdict).hex()
+        store.set_posted("0x" + seen.case_id.hex(), digest, seen.posted.verdict.decision.name, seen.block)

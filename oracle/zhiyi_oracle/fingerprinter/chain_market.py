@@ -1,0 +1,133 @@
+"""The fingerprinter's market over a real chain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from zhiyi.client import Zhiyi
+from zhiyi.types import (
+    CaseFile,
+    CaseState,
+    CopyRequest,
+    Kind,
+    Model,
+    Offer,
+    Order,
+    OrderStatus,
+    SignedOffer,
+    SignedRequest,
+)
+from zhiyi_oracle.fingerprinter.market import FeePaid, LeakSeen, Observation, OrderSeen
+
+NO_SHARE = 255  # the court's word for "none opened"
+
+
+class ChainMarket:
+    """Reads and writes of one fingerprinter, whose account is the client's signer. Implements `Market`."""
+
+    def __init__(self, client: Zhiyi) -> None:
+        self._client = client
+        self._chain = client.chain
+        self._escrow = client.deployment.contract("LicenseEscrow")
+        self._court = client.deployment.contract("MisuseCourt")
+
+    @property
+    def account(self) -> str:
+        """Our account."""
+        return self._client.account
+
+    def finalized(self) -> int:
+        """Number of the last finalized block."""
+        return self._chain.block("finalized").number
+
+    def now(self) -> int:
+        """Unix seconds of the latest block."""
+        return self._chain.now()
+
+    def observations(self, first: int, last: int) -> list[Observation]:
+        """Orders that name us, and LEAK cases, in blocks first .. last, in order."""
+        found: list[Observation] = []
+        for event in self._chain.events([self._escrow, self._court], from_block=first, to_block=last):
+            if event.name == "OrderOpened":
+                order = Order.from_abi(event["order"])
+                if order.delivery.fingerprinter == self.account:
+                    found.append(OrderSeen(event.block_number, order, event["orderHash"]))
+            elif event.name == "CaseOpened":
+                file = CaseFile.from_abi(event["file"])
+                if file.kind is Kind.LEAK:
+                    found.append(LeakSeen(event.block_number, event["caseId"], file))
+        return found
+
+    def model(self, model_id: int) -> Model:
+        """Record and status now."""
+        return self._client.models.get(model_id)
+
+    def offer_hash(self, offer: Offer) -> bytes:
+        """What a request names."""
+        return self._client.offers.hash(offer)
+
+    def request_hash(self, request: CopyRequest) -> bytes:
+        """What an order names."""
+        return self._client.orders.request_hash(request)
+
+    def check_offer(self, signed: SignedOffer) -> None:
+        """Raises BadSignature; BadInput when it is over, or seller, model and terms do not fit now."""
+        self._client.offers.verify(signed)
+
+    def check_request(self, signed: SignedRequest) -> None:
+        """Raises BadSignature; BadInput when it is over."""
+        self._client.orders.verify_request(signed)
+
+    def fee_paid(self, request_hash: bytes) -> FeePaid | None:
+        """The prepare fee that was paid for a request in a finalized block."""
+        found = self._chain.events(
+            self._escrow,
+            "CopyRequested",
+            filters={"requestHash": request_hash},
+            from_block=self._client.deployment.block,
+            to_block="finalized",
+        )
+        if not found:
+            return None
+        last = found[-1]
+        return FeePaid(last["fingerprinter"], last["token"], last["fee"], last["by"])
+
+    def order_status(self, license_id: int) -> OrderStatus:
+        """State of the order under a license id, now."""
+        return self._client.orders.state(license_id)
+
+    def free_stake(self) -> int:
+        """Wei of our stake that no open order locks."""
+        stake = self._client.vault.stake_of(self.account)
+        return stake.staked - stake.locked
+
+    def sign_order(self, order: Order) -> bytes:
+        """Our signature over an order."""
+        return self._client.orders.sign(order)
+
+    def reveal(self, order: Order, key: bytes) -> str:
+        """Publishes the key; returns the transaction hash."""
+        return self._client.orders.reveal(order, key).tx_hash
+
+    def mark_commit(self, license_id: int) -> bytes:
+        """Of the license as issued; raises NotFound before settlement."""
+        return self._client.licenses.record(license_id).mark_commit
+
+    def committee_keys(self, epoch: int) -> Sequence[bytes]:
+        """X25519 keys of an epoch's operators, in seat order."""
+        return self._client.oracles.encryption_keys(epoch)
+
+    def shares_opened(self, license_id: int) -> int:
+        """Bitmap of shares opened on chain."""
+        return self._client.cases.shares_opened(license_id)
+
+    def share_wanted(self, case_id: bytes) -> bool:
+        """Whether the case is open and has no share yet."""
+        state, _, _, index = self._chain.call(self._court, "caseState", case_id)
+        return bool(state == CaseState.OPEN and index == NO_SHARE)
+
+    def open_share(
+        self, case_id: bytes, index: int, seed: bytes, proof: Sequence[bytes], base_cid: str
+    ) -> str:
+        """Opens one share; returns the transaction hash."""
+        return self._client.cases.open_share(case_id, index, seed, proof, base_cid).tx_hash
