@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from contracts_plan import CONTRACTS, ROLES, Deploy, Params, Step, plan
-
 from zhiyi.chain import Chain, TxResult
 from zhiyi.deployment import Contract, Deployment
 from zhiyi.errors import ConfigError, ZhiyiError
@@ -55,7 +54,7 @@ def check_chain(chain: Chain) -> None:
 def deploy(
     chain: Chain, params: Params, say: Callable[[str, TxResult], None] = lambda text, result: None
 ) -> Deployment:
-    """Runs the plan from the chain's signer. Raises ZhiyiError; what was deployed until then has no power over money."""
+    """Runs the plan from the chain's signer. Raises ZhiyiError; a half-run plan holds no money."""
     check_chain(chain)
     types = artifacts()
     missing = [name for name in CONTRACTS if name not in types]
@@ -85,7 +84,7 @@ def _run(chain: Chain, step: Step, types: dict[str, Any], at: dict[str, str]) ->
         found = result.receipt["contractAddress"]
         if found.lower() != step.address.lower():
             raise ConfigError(
-                f"{step.name} landed at {found}, the plan expects {step.address}: another program used this account; repeat"
+                f"{step.name} landed at {found}, the plan expects {step.address}: is the account in use?"
             )
         return f"{step.name} at {step.address}", result
     contract = chain.w3.eth.contract(address=cast(Any, at[step.name]), abi=abi)
