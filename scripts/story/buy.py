@@ -8,6 +8,7 @@ from story import language_model
 from story.world import ETHER, World
 from zhiyi import delivery
 from zhiyi.delivery import ecies
+from zhiyi.errors import TxReverted
 from zhiyi.keys import KeyKind, new_key, save_key
 from zhiyi.metadata import parse
 from zhiyi.types import (
@@ -26,6 +27,7 @@ from zhiyi_oracle.fingerprinter import chain_market, copies, service
 
 PRICE, BOND, FEE = 10 * ETHER, 8 * ETHER, ETHER // 5
 MAX_PACKAGE = 2 << 30
+HONEST_CHUNK = 4_242
 DAY = 86_400
 
 
@@ -130,9 +132,23 @@ def play_purchases(world: World) -> None:
             delivery.decrypt(package, order.delivery, world.as_(buyer).orders.key(license_id), copy, progress)
         text = language_model.write(copy, "What is a harbour?", tokens=32, seed=license_id & 0xFFFF)
         world.say(f"the copy runs in transformers: “{' '.join(text.split())[:90]}…”")
+        if buyer == "buyer1":
+            complain_about_nothing(world, buyer, order, package)
         world.sent(f"{buyer} accepts: the license is minted", world.as_(buyer).orders.accept(order))
         world.facts.setdefault("orders", {})[buyer] = signed
         world.facts.setdefault("licenses", {})[buyer] = license_id
+
+
+def complain_about_nothing(world: World, buyer: str, order: Order, package: Path) -> None:
+    """A complaint about an honest chunk, simulated: the contract decrypts it and refuses."""
+    me = world.as_(buyer)
+    proof = delivery.complaint(package, order.delivery, HONEST_CHUNK)
+    try:
+        me.orders.complain(order, me.orders.key(order.delivery.license_id), proof, dry_run=True)
+    except TxReverted as refused:
+        world.say(f"a complaint after an honest delivery is rejected: {refused.error_name}")
+        return
+    raise AssertionError("a complaint against an honest chunk was accepted")
 
 
 def pay(world: World, buyer: str, signed: SignedOrder) -> None:

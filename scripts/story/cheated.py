@@ -18,9 +18,8 @@ DAY = 86_400
 
 
 def play(world: World) -> None:
-    """The cheated purchase, and three attempts that fail."""
+    """The cheated purchase, a wrong path, and an order whose key never comes."""
     _cheated_purchase(world)
-    _complaint_after_honest_delivery(world)
     _no_reveal(world)
 
 
@@ -111,41 +110,6 @@ def _wrong_path_refused(
         world.say(f"a wrong path is rejected: {refused.error_name}")
         return
     raise AssertionError("a complaint with a wrong path was accepted")
-
-
-def _complaint_after_honest_delivery(world: World) -> None:
-    """Buyer 4's story in a dry run: an honest chunk does not refund anybody."""
-    offer = buy.make_offer(world, nonce=77)
-    request = buy.ask(world, "buyer3", offer)
-    maker = buy.fingerprinter(world)
-    with world.bar("an honest copy for buyer3") as progress:
-        prepared = maker.prepare(offer, request, progress=progress)
-    creator, buyer = world.as_("creator"), world.as_("buyer3")
-    order = creator.orders.draft(
-        offer.offer, request.request, prepared.delivery, open_by=world.node.now() + DAY
-    )
-    signed = SignedOrder(
-        order=order,
-        seller_signature=creator.orders.sign(order),
-        fingerprinter_signature=maker.sign_order(order),
-    )
-    package = buy.fetch_package(world, "buyer3", prepared.package_cid)
-    buy.pay(world, "buyer3", signed)
-    maker.step()
-    world.node.mine()
-    key = buyer.orders.key(order.delivery.license_id)
-    proof = delivery.complaint(package, order.delivery, WRONG_CHUNK)
-    try:
-        buyer.orders.complain(order, key, proof, dry_run=True)
-    except TxReverted as refused:
-        world.say(f"a complaint after an honest delivery is rejected: {refused.error_name}")
-    else:
-        raise AssertionError("a complaint against an honest chunk was accepted")
-    world.node.travel(order.delivery.complaint_window + 1)
-    world.sent(
-        "the window passes; anyone settles buyer3's honest order", world.as_("anyone").orders.settle(order)
-    )
-    world.facts["licenses"]["buyer3"] = order.delivery.license_id
 
 
 def _no_reveal(world: World) -> None:
