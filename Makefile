@@ -35,11 +35,11 @@ types: setup ## mypy strict and pyright
 	pyright
 
 contracts: setup ## compile with Ape and compare the exported ABIs
-	ape compile -q
+	ape compile
 	$(PY) scripts/export_abi.py --check
 
 abi: setup ## compile and write the ABIs into the SDK
-	ape compile -q
+	ape compile
 	$(PY) scripts/export_abi.py
 
 vectors: setup ## regenerate tests/vectors
