@@ -12,6 +12,7 @@ from zhiyi.group import Group
 from zhiyi.signers import sign
 from zhiyi.types import (
     NATIVE,
+    ZERO32,
     CopyRequest,
     Delivery,
     Epoch,
@@ -79,6 +80,7 @@ class Orders(Group):
         """The order that follows from an offer, a request and the prepared copy.
 
         Raises BadInput when the three do not fit together. Reads the model's sale nonce and the seller's order floor.
+        The order names the request only where it promises a prepare fee, which must be paid before opening.
         """
         fits = {
             "offer": request.offer_hash
@@ -102,7 +104,7 @@ class Orders(Group):
             bond=offer.bond,
             terms=offer.terms.pack(),
             terms_hash=offer.terms_hash,
-            request_hash=self.request_hash(request),
+            request_hash=self.request_hash(request) if request.prepare_fee else ZERO32,
             sale_nonce=self._call("ModelNFT", "statusOf", offer.model_id)["saleNonce"],
             order_nonce=self._call("LicenseEscrow", "orderFloor", offer.seller),
             open_by=open_by,
@@ -133,6 +135,11 @@ class Orders(Group):
         arguments = (to_bytes(request_hash, 32), to_address(fingerprinter), to_address(token), fee, by)
         value = fee if to_address(token) == NATIVE else 0
         return self._send("LicenseEscrow", "payPrepareFee", *arguments, value=value, dry_run=dry_run)
+
+    def prepare_fee(self, buyer: str, request_hash: bytes) -> int:
+        """The fee that waits in the vault for a buyer's request, 0 if none."""
+        found = self._call("LicenseEscrow", "prepareFeeOf", to_address(buyer), to_bytes(request_hash, 32))
+        return int(found["fee"])
 
     def reclaim_prepare_fee(self, request_hash: bytes, *, dry_run: bool = False) -> TxResult:
         """Buyer, after `by`: the fee becomes free balance."""

@@ -25,6 +25,14 @@ class Regulator(Group):
         """Pauser: no order can be opened until `until` (unix seconds, at most 7 d ahead)."""
         return self._send("LicenseEscrow", "pauseOpening", until, dry_run=dry_run)
 
+    def pause_posting(self, until: int, *, dry_run: bool = False) -> TxResult:
+        """Pauser: no verdict can be posted until `until`; the deadlines of cases move by as much."""
+        return self._send("MisuseCourt", "pausePosting", until, dry_run=dry_run)
+
+    def resume_posting(self, *, dry_run: bool = False) -> TxResult:
+        """Pauser: ends that pause."""
+        return self._send("MisuseCourt", "resumePosting", dry_run=dry_run)
+
     def resume_opening(self, *, dry_run: bool = False) -> TxResult:
         """Pauser: ends the pause."""
         return self._send("LicenseEscrow", "resumeOpening", dry_run=dry_run)

@@ -50,6 +50,25 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "It is scheduled already: wait and execute it.",
         "已排期：请等待后执行。",
     ),
+    "AccessManagerBadConfirmation": (
+        "Name your own account to renounce a role.",
+        "放弃角色时请填写自己的账户。",
+    ),
+    "AccessManagerInvalidInitialAdmin": ("Name an administrator.", "请指定管理员。"),
+    "AccessManagerLockedFunction": ("This function's role is fixed.", "该函数的角色不可更改。"),
+    "AccessManagerLockedRole": ("Role {roleId} is fixed.", "角色 {roleId} 不可更改。"),
+    "AccessManagerUnauthorizedCancel": (
+        "Only the scheduler, a guardian or an administrator may cancel this operation.",
+        "仅排期人、守护者或管理员可取消该操作。",
+    ),
+    "AccessManagerUnauthorizedConsume": (
+        "Only the managed contract may consume a schedule.",
+        "仅受管合约可消耗排期。",
+    ),
+    "AccessManagedInvalidAuthority": ("{authority} is no AccessManager.", "{authority} 不是 AccessManager。"),
+    "AddressEmptyCode": ("There is no contract at {target}.", "{target} 处没有合约。"),
+    "FailedCall": ("A call inside failed without a reason.", "内部调用失败且未给出原因。"),
+    "SafeCastOverflowedUintDowncast": ("{value} does not fit {bits} bits.", "{value} 超出 {bits} 位。"),
     "ReentrancyGuardReentrantCall": (
         "Do not call back from a token or receiver.",
         "不要在代币或接收方中回调。",
@@ -207,6 +226,16 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "The chunk is not under the order's delivery root: use the package of this order.",
         "该分块不在订单的交付根之下：请使用本订单的交付包。",
     ),
+    "HashFailed": ("The node's precompile failed: use another node.", "节点预编译失败：请更换节点。"),
+    "UnknownSuite": (
+        "Suite {suite} is unknown to this deployment: prepare the copy with suite 1.",
+        "本部署不支持套件 {suite}：请使用套件 1 制备。",
+    ),
+    "WrongChunkLength": (
+        "The chunk has {given} bytes, {needed} are needed: build the complaint again.",
+        "分块为 {given} 字节，应为 {needed}：请重新生成投诉。",
+    ),
+    "WrongChunkSize": ("Chunk size {given} is not {needed}.", "分块大小 {given} 应为 {needed}。"),
     # vault
     "TokenNotListed": (
         "Token {token} is not accepted here: use a listed one.",
@@ -244,6 +273,19 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "License {licenseId} carries a fingerprint and never moves: resale is an order.",
         "许可 {licenseId} 带有指纹，不可转移：转售须通过订单。",
     ),
+    "TokenDoesNotExist": ("There is no such token: check the number.", "该代币不存在：请核对编号。"),
+    "TokenAlreadyExists": ("This token exists already.", "该代币已存在。"),
+    "NotOwnerNorApproved": (
+        "Only the owner or an approved account may move it.",
+        "仅所有者或获授权者可转移。",
+    ),
+    "TransferFromIncorrectOwner": ("It belongs to another account.", "它属于另一账户。"),
+    "TransferToZeroAddress": ("Name a receiver.", "请指定接收方。"),
+    "TransferToNonERC721ReceiverImplementer": (
+        "The receiver is a contract that does not take tokens.",
+        "接收合约不接受代币。",
+    ),
+    "BalanceQueryForZeroAddress": ("Name an account.", "请指定账户。"),
     "RenewalIsAnOrder": ("Renew by a new order.", "续期须通过新订单。"),
     "NotTheHolder": ("Only the holder {holder} may do this.", "只有持有人 {holder} 可以操作。"),
     "LicenseEnded": ("License {licenseId} has ended: {end}.", "许可 {licenseId} 已终止：{end}。"),
@@ -314,6 +356,10 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
     "WrongCaseState": (
         "The case is {given}, this needs {needed}: read its state, choose the step that fits.",
         "案件处于 {given}，此操作需要 {needed}：请先查询状态。",
+    ),
+    "PostingIsPaused": (
+        "Posting verdicts is paused until {until}: wait.",
+        "裁决提交暂停至 {until}：请等待。",
     ),
     "ReportBondTooSmall": (
         "The report's bond {given} must be at least {needed}.",

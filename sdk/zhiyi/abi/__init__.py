@@ -62,6 +62,15 @@ class Interface:
         """Custom errors by selector."""
         return {selector(entry): entry for entry in self._of("error")}
 
+    def encode_constructor(self, args: Sequence[Any]) -> bytes:
+        """Arguments to append to the creation code. Raises BadInput."""
+        found = self._of("constructor")
+        if not found:
+            if args:
+                raise BadInput(f"{self.name} takes no constructor arguments")
+            return b""
+        return _encode_arguments({**found[0], "name": "constructor"}, args)
+
     def function(self, name: str) -> Entry:
         """By name or full signature. Raises BadInput when there is none."""
         if name not in self.functions:
@@ -121,6 +130,10 @@ def topic(entry: Entry) -> bytes:
 
 def encode_call(entry: Entry, args: Sequence[Any]) -> bytes:
     """Call data. Raises BadInput when an argument does not fit its type."""
+    return selector(entry) + _encode_arguments(entry, args)
+
+
+def _encode_arguments(entry: Entry, args: Sequence[Any]) -> bytes:
     from eth_abi.abi import encode as abi_encode
     from eth_abi.exceptions import EncodingError
 
@@ -129,7 +142,7 @@ def encode_call(entry: Entry, args: Sequence[Any]) -> bytes:
     for parameter, value in zip(entry["inputs"], args, strict=True):
         _check_bytes(parameter, value, parameter["name"])
     try:
-        return selector(entry) + bytes(abi_encode([type_of(i) for i in entry["inputs"]], list(args)))
+        return bytes(abi_encode([type_of(i) for i in entry["inputs"]], list(args)))
     except (EncodingError, TypeError) as exc:
         raise BadInput(f"{signature(entry)}: {exc}") from exc
 
