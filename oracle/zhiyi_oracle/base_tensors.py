@@ -2,12 +2,13 @@
 
 File layout (before it is sealed), integers big-endian:
 
-    "zhiyi.base.v1\\n" | committee key (32) | u32 manifest length | manifest
+    "zhiyi.base.v1\\n" | committee key (32) | u32 spec length | spec | u32 manifest length | manifest
     u32 n | n * (u32 start, u32 end) | bytes of those chunks, in order
 
-The chunks are the headers of all safetensors files and the declared range. Whoever reads it checks every
-chunk against the registered leaves, so it cannot matter who wrote it. The committee key is fresh for a case:
-operators compare HMACs under it without telling anyone their statistics.
+The spec is the detector's, in JSON; the chunks are the headers of all safetensors files and the declared range. Whoever
+reads it checks the spec against the registered detector hash and every chunk against the registered leaves, so it cannot
+matter who wrote it. The committee key is fresh for a case: operators compare HMACs under it without telling anyone
+their statistics.
 """
 
 from __future__ import annotations
@@ -34,9 +35,12 @@ from zhiyi.delivery.ranges import MAX_INTERVALS, DeclaredRange, Interval, header
 from zhiyi.errors import BadInput, IntegrityError, NotFound
 from zhiyi.types import ModelRecord
 from zhiyi_oracle.errors import BadBase
+from zhiyi_watermark.errors import WatermarkError
+from zhiyi_watermark.weights import WfpSpec
 
 MAGIC: Final = b"zhiyi.base.v1\n"
 KEY_BYTES: Final = 32
+MAX_SPEC_BYTES: Final = 1 << 20
 MAX_PACKAGE_INTERVALS: Final = MAX_INTERVALS + MAX_FILES
 _U32: Final = struct.Struct(">I")
 _PAIR: Final = struct.Struct(">II")
@@ -50,6 +54,7 @@ class BaseTensors:
 
     folder: Path
     committee_key: bytes  # 32 bytes
+    spec: WfpSpec  # the registered detector
 
 
 def base_intervals(folder: Path, bundle: Bundle, declared: DeclaredRange) -> tuple[Interval, ...]:
@@ -69,7 +74,7 @@ def base_intervals(folder: Path, bundle: Bundle, declared: DeclaredRange) -> tup
 
 
 def write_base(
-    folder: Path, bundle: Bundle, declared: DeclaredRange, committee_key: bytes, out: Path
+    folder: Path, bundle: Bundle, declared: DeclaredRange, spec: WfpSpec, committee_key: bytes, out: Path
 ) -> None:
     """Writes the package of a registered bundle.
 
@@ -82,7 +87,9 @@ def write_base(
     reader = Reader(bundle, folder)
     try:
         with out.open("xb") as file:
-            file.write(MAGIC + committee_key + _U32.pack(len(bundle.manifest)) + bundle.manifest)
+            text = spec.to_json().encode()
+            file.write(MAGIC + committee_key + _U32.pack(len(text)) + text)
+            file.write(_U32.pack(len(bundle.manifest)) + bundle.manifest)
             file.write(_U32.pack(len(intervals)) + b"".join(_PAIR.pack(*pair) for pair in intervals))
             for window in _windows(bundle, intervals):
                 file.write(reader.read(window))
@@ -98,7 +105,6 @@ def read_base(
     record: ModelRecord,
     leaves: bytes,
     declared: DeclaredRange,
-    tensors: Iterable[str],
     out: Path,
     progress: Progress = lambda done, total: None,
 ) -> BaseTensors:
@@ -106,7 +112,8 @@ def read_base(
 
     1. The leaves are the registered ones: their number and root.
     2. The range is the registered one.
-    3. The manifest is canonical, equals its leaves, and is that of the registered bundle.
+    3. The detector's spec has the registered hash; the manifest is canonical, equals its leaves, and is that of the
+       registered bundle.
     4. Every chunk equals its registered leaf; nothing is missing, nothing follows.
     5. Header chunks are complete, and every tensor that the detector reads lies in the declared range.
 
@@ -125,6 +132,10 @@ def read_base(
         if _take(file, len(MAGIC)) != MAGIC:
             raise BadBase("3: the file is no base package of version 1")
         key = _take(file, KEY_BYTES)
+        length = _U32.unpack(_take(file, _U32.size))[0]
+        if length > MAX_SPEC_BYTES:
+            raise BadBase(f"3: a spec of {length} bytes is over the limit of {MAX_SPEC_BYTES}")
+        spec = _spec_of(_take(file, length), record.detector_hash)
         length = _U32.unpack(_take(file, _U32.size))[0]
         if length > MAX_MANIFEST_BYTES:
             raise BadBase(f"3: a manifest of {length} bytes is over the limit of {MAX_MANIFEST_BYTES}")
@@ -171,7 +182,9 @@ def read_base(
     # 5
     try:
         needed = base_intervals(out, bundle, declared)
-        used = range_for_tensors(out, bundle, tensors, max_change_ppm=declared.max_change_ppm)
+        used = range_for_tensors(
+            out, bundle, [t.name for t in spec.tensors], max_change_ppm=declared.max_change_ppm
+        )
     except (BadInput, IntegrityError, NotFound) as exc:
         raise BadBase(f"5: {exc}") from exc
     if needed != intervals:
@@ -180,7 +193,19 @@ def read_base(
         any(low <= start and end <= high for low, high in declared.intervals) for start, end in used.intervals
     ):
         raise BadBase("5: the detector reads tensors outside the declared range")
-    return BaseTensors(out, key)
+    return BaseTensors(out, key, spec)
+
+
+def _spec_of(data: bytes, detector_hash: bytes) -> WfpSpec:
+    try:
+        spec = WfpSpec.from_json(data.decode())
+    except (WatermarkError, UnicodeDecodeError) as exc:
+        raise BadBase(f"3: {exc}") from exc
+    if spec.spec_hash() != detector_hash:
+        raise BadBase(
+            f"3: this is the spec of detector 0x{spec.spec_hash().hex()}, not of the registered one"
+        )
+    return spec
 
 
 def _windows(bundle: Bundle, intervals: Iterable[Interval]) -> list[Window]:

@@ -38,10 +38,11 @@ from zhiyi_oracle.judge.ledger import (
     SignedTx,
     VerdictSeen,
 )
-from zhiyi_oracle.judge.service import Base, Evidence, Judge, Metrics, Parts
+from zhiyi_oracle.judge.service import Evidence, Judge, Metrics, Parts
 from zhiyi_oracle.judge.store import CaseStore
 from zhiyi_oracle.judge.submit import Submitter
 from zhiyi_watermark.result import Detection
+from zhiyi_watermark.weights import TensorShape, WfpSpec
 
 COURT = "0x" + "c0" * 20
 CHAIN = 31337
@@ -246,11 +247,13 @@ class GivenFetcher:
             raise self.evidence_error
         return Evidence(folder, self.root)
 
-    def base(self, model: RegisteredModel, share: OpenedShare, folder: Path) -> Base:
+    def base(self, model: RegisteredModel, share: OpenedShare, folder: Path) -> BaseTensors:
         self.calls.append("base")
         if self.base_error:
             raise self.base_error
-        return Base(BaseTensors(folder, b"\x09" * 32), "{}")
+        folder.mkdir()
+        spec = WfpSpec((TensorShape("w", (1 << 12, 1 << 12)),))
+        return BaseTensors(folder, b"\x09" * 32, spec)
 
 
 @dataclass

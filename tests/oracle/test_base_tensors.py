@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_model import Registered, make_registered
 
-from zhiyi.delivery import DeclaredRange, Interval
+from zhiyi.delivery import DeclaredRange, Interval, range_for_tensors
 from zhiyi_oracle.base_tensors import MAGIC, BaseTensors, read_base, write_base
 from zhiyi_oracle.errors import BadBase
 from zhiyi_watermark import weights
@@ -20,7 +20,9 @@ from zhiyi_watermark.tensorfile import Checkpoint
 @pytest.fixture
 def package(registered: Registered, tmp_path: Path) -> Path:
     path = tmp_path / "base"
-    write_base(registered.folder, registered.bundle, registered.declared, bytes(range(32)), path)
+    write_base(
+        registered.folder, registered.bundle, registered.declared, registered.spec, bytes(range(32)), path
+    )
     return path
 
 
@@ -29,7 +31,6 @@ def read(registered: Registered, package: Path, out: Path, **changes: object) ->
         "record": registered.record,
         "leaves": registered.tree.leaves,
         "declared": registered.declared,
-        "tensors": [t.name for t in registered.spec.tensors],
         **changes,
     }
     return read_base(package, out=out, **arguments)  # type: ignore[arg-type]
@@ -64,16 +65,18 @@ def test_a_share_is_confirmed_with_the_rebuilt_tensors(
     )
 
 
-@pytest.mark.parametrize("where", ["first byte", "manifest", "interval", "chunk", "last byte"])
+@pytest.mark.parametrize("where", ["first byte", "spec", "manifest", "interval", "chunk", "last byte"])
 def test_one_flipped_bit_is_refused(
     registered: Registered, package: Path, tmp_path: Path, where: str
 ) -> None:
     data = bytearray(package.read_bytes())
-    length = struct.unpack(">I", data[len(MAGIC) + 32 : len(MAGIC) + 36])[0]
+    start = len(MAGIC) + 36 + struct.unpack(">I", data[len(MAGIC) + 32 : len(MAGIC) + 36])[0]
+    length = struct.unpack(">I", data[start : start + 4])[0]
     place = {
         "first byte": 0,
-        "manifest": len(MAGIC) + 36 + length // 2,
-        "interval": len(MAGIC) + 36 + length + 4 + 7,
+        "spec": len(MAGIC) + 60,
+        "manifest": start + 4 + length // 2,
+        "interval": start + 4 + length + 4 + 7,
         "chunk": len(data) // 2,
         "last byte": len(data) - 1,
     }[where]
@@ -96,7 +99,7 @@ def test_a_cut_or_a_longer_package_is_refused(registered: Registered, package: P
 def test_base_tensors_of_another_model_are_refused(registered: Registered, tmp_path: Path) -> None:
     other = make_registered(tmp_path / "other", seed=8)
     package = tmp_path / "base"
-    write_base(other.folder, other.bundle, other.declared, bytes(32), package)
+    write_base(other.folder, other.bundle, other.declared, other.spec, bytes(32), package)
     with pytest.raises(BadBase, match="not the registered one"):
         read(registered, package, tmp_path / "out")
 
@@ -123,13 +126,25 @@ def test_a_package_that_leaves_out_a_tensor_is_refused(registered: Registered, t
     start, _ = registered.declared.intervals[0]
     less = dataclasses.replace(registered.declared, intervals=(Interval(start, start + 1),))
     package = tmp_path / "base"
-    write_base(registered.folder, registered.bundle, less, bytes(32), package)
+    write_base(registered.folder, registered.bundle, less, registered.spec, bytes(32), package)
     with pytest.raises(BadBase, match="missing"):
         read(registered, package, tmp_path / "out")
 
 
-def test_a_detector_reading_outside_the_range_is_refused(
-    registered: Registered, package: Path, tmp_path: Path
-) -> None:
+def test_a_detector_reading_outside_the_range_is_refused(registered: Registered, tmp_path: Path) -> None:
+    """A creator may register a spec and a range that do not fit; such a model cannot convict anybody."""
+    names = [t.name for t in registered.spec.tensors]
+    declared = range_for_tensors(registered.folder, registered.bundle, names[:1], max_change_ppm=50_000)
+    package = tmp_path / "base"
+    write_base(registered.folder, registered.bundle, declared, registered.spec, bytes(32), package)
+    record = registered.record.model_copy(update={"range_hash": declared.hash()})
     with pytest.raises(BadBase, match="outside the declared range"):
-        read(registered, package, tmp_path / "out", tensors=["model.layers.0.mlp.up_proj.weight"])
+        read(registered, package, tmp_path / "out", record=record, declared=declared)
+
+
+def test_another_detector_is_refused(registered: Registered, tmp_path: Path) -> None:
+    other = dataclasses.replace(registered.spec, epsilon=0.03)
+    package = tmp_path / "base"
+    write_base(registered.folder, registered.bundle, registered.declared, other, bytes(32), package)
+    with pytest.raises(BadBase, match="not of the registered one"):
+        read(registered, package, tmp_path / "out")

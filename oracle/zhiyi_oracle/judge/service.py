@@ -48,14 +48,6 @@ class Evidence:
     root: bytes  # canonical root, 32 bytes
 
 
-@dataclass(frozen=True)
-class Base:
-    """What a confirm test needs besides the suspect and the share."""
-
-    tensors: BaseTensors
-    spec: str  # WfpSpec, JSON, as registered
-
-
 class Fetcher(Protocol):
     """How evidence and base tensors are had; see fetch.py."""
 
@@ -63,7 +55,7 @@ class Fetcher(Protocol):
         """Raises NotYet, BadEvidence."""
         ...
 
-    def base(self, model: RegisteredModel, share: OpenedShare, folder: Path) -> Base:
+    def base(self, model: RegisteredModel, share: OpenedShare, folder: Path) -> BaseTensors:
         """Raises NotYet, BadBase."""
         ...
 
@@ -241,8 +233,8 @@ class Judge:
         share = OpenedShare.model_validate_json(row.share)
         try:
             base = self._p.fetcher.base(self._ledger.model(file.model_id), share, _fresh(folder / "base"))
-            (folder / "spec.json").write_text(base.spec, encoding="utf-8")
-            status, key, note = BaseStatus.READY, base.tensors.committee_key, None
+            (folder / "spec.json").write_text(base.spec.to_json(), encoding="utf-8")
+            status, key, note = BaseStatus.READY, base.committee_key, None
         except BadBase as exc:
             log.warning("base tensors are broken", case_id=row.case_id, reason=str(exc))
             status, key, note = BaseStatus.BROKEN, None, str(exc)
