@@ -14,7 +14,7 @@ from eth_utils import keccak, to_checksum_address
 from ethpm_types import ContractType
 from rlp import encode as rlp_encode
 
-ORACLE_ADMIN, PAUSER = 5, 7
+ORACLE_ADMIN, PAUSER = 4, 6
 
 
 def created_address(deployer: str, nonce: int) -> str:
@@ -36,7 +36,8 @@ def access_manager(root: Path) -> ContractContainer:
     )
 
 
-def build(project: Any, accounts: Any, params: Params, *, seats: int = 5, threshold: int = 3) -> Courtroom:
+def build(project: Any, accounts: Any, params: Params, *, seats: int = 5) -> Courtroom:
+    """Deploys everything; with no seats, no committee is active."""
     admin, owner, holder, reporter, fingerprinter, stranger, arbiter, last_instance, treasury, poster = accounts
     authority = admin.deploy(access_manager(project.path), admin)
     names = ["vault", "licenses", "models", "ledger", "committee", "court"]
@@ -90,9 +91,11 @@ def build(project: Any, accounts: Any, params: Params, *, seats: int = 5, thresh
     committee.join(
         2, fingerprinter, b"\x02" * 32, room.fingerprinter_stake, "https://f.example", sender=fingerprinter
     )
+    if not seats:
+        return room
     joined = [room.join(f"operator{i}") for i in range(seats)]
     room.operators = sorted(joined, key=lambda operator: int(operator.signer, 16))
-    committee.announceEpoch(room.signers, threshold, sender=admin)
+    committee.announceEpoch(room.signers, seats // 2 + 1, sender=admin)
     committee.activateEpoch(1, sender=poster)
     return room
 
@@ -100,6 +103,12 @@ def build(project: Any, accounts: Any, params: Params, *, seats: int = 5, thresh
 @pytest.fixture(scope="session")
 def room(project: Any, accounts: Any) -> Courtroom:
     return build(project, [accounts[i] for i in range(10)], Params())
+
+
+@pytest.fixture(scope="session")
+def bare_room(project: Any, accounts: Any) -> Courtroom:
+    """Nobody sits yet; the slash table ends under the whole bond."""
+    return build(project, [accounts[i] for i in range(10)], Params(slash_bps=(1_000, 2_000, 5_000)), seats=0)
 
 
 @pytest.fixture(scope="session")

@@ -201,6 +201,11 @@ def operator_key(name: str) -> bytes:
     return keccak(text=f"zhiyi-test-key/{name}")
 
 
+def refused(contract: Any, error: str, **inputs: Any) -> Any:
+    """The block reverts with this custom error of `contract`, which may lie below the one called, and these values."""
+    return ape.reverts(getattr(contract, error), error_inputs=inputs or None)
+
+
 def bits(*seats: int) -> int:
     return sum(1 << seat for seat in seats)
 
@@ -227,7 +232,8 @@ class Courtroom:
     poster: Any
     operators: list[Operator] = field(default_factory=list)
     records: dict[int, LicenseRecord] = field(default_factory=dict)
-    cases: list[CaseFile] = field(default_factory=list)
+    cases: dict[bytes, CaseFile] = field(default_factory=dict)
+    opened: int = 0
     others: dict[str, Any] = field(default_factory=dict)
     model_id: int = 1
     operator_stake: int = 5 * ETHER
@@ -298,11 +304,13 @@ class Courtroom:
         *,
         reporter: Any = None,
         bond: int = ETHER,
-        evidence: bytes = b"\xe1" * 32,
+        evidence: bytes | None = None,
         value: int | None = None,
         model_id: int | None = None,
     ) -> CaseFile:
         reporter = reporter or self.reporter
+        self.opened += 1
+        evidence = evidence or keccak(text=f"evidence {self.opened}")
         receipt = self.court.openCase(
             license_id,
             self.model_id if model_id is None else model_id,
@@ -332,7 +340,7 @@ class Courtroom:
             receipt.timestamp,
             receipt.timestamp - self.paused() + self.params.post_window,
         )
-        self.cases.append(file)
+        self.cases[file.id] = file
         return file
 
     def paused(self) -> int:
@@ -459,7 +467,7 @@ class Courtroom:
 
     def books(self) -> tuple[int, int]:
         """What the vault holds, and what all its accounts add up to."""
-        owed = sum(self.money().values()) + sum(int(self.vault.caseBondOf(file.id)) for file in self.cases)
+        owed = sum(self.money().values()) + sum(int(self.vault.caseBondOf(file.id)) for file in self.cases.values())
         return int(self.vault.balance), owed
 
     def moved(self, before: dict[str, int], file: CaseFile) -> dict[str, int]:
