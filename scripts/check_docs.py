@@ -6,9 +6,10 @@ Checked in README*.md, CONTRIBUTING.md, CHANGELOG.md and docs/**/*.md:
 3. every `zhiyi command --option` is in the typer app, every `python -m zhiyi…` is a module;
 4. every path in code marks that starts with a source folder exists;
 5. every line of a ```eip712 block is, letter by letter, a type that a contract hashes or the SDK signs;
-6. the words that docs/glossary.md refuses do not occur in prose;
-7. README.md and README.zh-CN.md have the same headings and the same code;
-8. the example in README.md has at most ten lines, its imports resolve and mypy --strict accepts it.
+6. every default in the table of docs/protocol.md is that of scripts/contracts_plan.py;
+7. the words that docs/glossary.md refuses do not occur in prose;
+8. README.md and README.zh-CN.md have the same headings and the same code;
+9. the example in README.md has at most ten lines, its imports resolve and mypy --strict accepts it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -199,7 +201,7 @@ def check_types(every: list[Line]) -> Iterator[str]:
         r'"((?:\w+\([\w ,]*\))+)"', re.sub(r'"\s*"', "", sources)
     )  # adjacent literals are one
     known = {kind for literal in literals for kind in re.findall(r"\w+\([^)]*\)", literal)}
-    for name, fields in (
+    for name, members in (
         ("Offer", eip712._OFFER),
         ("CopyRequest", eip712._COPY_REQUEST),
     ):  # signed off chain only
@@ -207,6 +209,31 @@ def check_types(every: list[Line]) -> Iterator[str]:
     for line in every:
         if line.block == "eip712" and line.text.strip() not in known:
             yield line.problem("no contract has this type string, and the SDK signs no such type")
+
+
+def _shown(name: str, value: Any) -> str:
+    """A parameter as a reader sees it; its unit follows from its name or size."""
+    if isinstance(value, tuple):
+        return ", ".join(_shown(name, item) for item in value)
+    if name.endswith("_bps"):
+        return f"{value / 100:g} %"
+    if name.endswith(("_window", "_age", "_delay")):
+        return f"{value / 86_400:g} d"
+    return f"{value / 10**18:g} ether" if value >= 10**15 else str(value)
+
+
+def check_defaults(every: list[Line]) -> Iterator[str]:
+    """6. Parameters of a deployment."""
+    plan: Any = importlib.import_module("contracts_plan")
+    known = {field.name: field.default for kind in (plan.CourtParams, plan.Params) for field in fields(kind)}
+    for line in every:
+        row = re.match(r"\| `(\w+)` \| ([^|]+) \|", line.text)
+        if row and line.file.name == "protocol.md":
+            name, given = row.groups()
+            if name not in known:
+                yield line.problem(f"the deployment has no parameter {name}")
+            elif _shown(name, known[name]) != given:
+                yield line.problem(f"{name} is {given} here, {_shown(name, known[name])} in the deployment")
 
 
 def refused_words() -> dict[str, str]:
@@ -222,7 +249,7 @@ def refused_words() -> dict[str, str]:
 
 
 def check_words(every: list[Line]) -> Iterator[str]:
-    """6. One word for one thing."""
+    """7. One word for one thing."""
     refused = refused_words()
     for line in every:
         if line.file.name == "glossary.md":
@@ -235,7 +262,7 @@ def check_words(every: list[Line]) -> Iterator[str]:
 
 
 def check_twins() -> Iterator[str]:
-    """7. The two READMEs."""
+    """8. The two READMEs."""
     english, chinese = ROOT / "README.md", ROOT / "README.zh-CN.md"
     levels = [[level for level, _ in headings(path)] for path in (english, chinese)]
     if levels[0] != levels[1]:
@@ -248,7 +275,7 @@ def check_twins() -> Iterator[str]:
 
 
 def check_example() -> Iterator[str]:
-    """8. The example of the README's first screen."""
+    """9. The example of the README's first screen."""
     example = [line.text for line in lines(ROOT / "README.md") if line.block == "python"]
     if not example:
         yield "README.md: there is no python example"
@@ -289,6 +316,7 @@ def main() -> int:
         *check_commands(every),
         *check_paths(every),
         *check_types(every),
+        *check_defaults(every),
         *check_words(every),
         *check_twins(),
         *check_example(),
