@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""Plays the whole story on a real Anvil node, a real IPFS node and a real language model.
+
+    make demo                      # sets everything up, then runs this and scripts/check_report.py
+    scripts/demo.py --out DIR      # where everything that happens is written (default build/demo)
+
+Leaves DIR/report.json; DIR/chain.json and DIR/ipfs hold the node and the objects for whoever checks the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))  # the adversaries live with the tests
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from rich.console import Console  # noqa: E402
+
+from devnode import Node, NodeError  # noqa: E402
+from fetch_model import FetchError, ensure_model  # noqa: E402
+from story import buy, cheated, register, stage  # noqa: E402
+from zhiyi.errors import ZhiyiError  # noqa: E402
+from zhiyi.ipfs_node import EmbeddedNode  # noqa: E402
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "demo")
+    parser.add_argument(
+        "--rpc-port", type=int, default=None, help="port of the Anvil node (default: a free one)"
+    )
+    parser.add_argument("--plain", action="store_true", help="no colours and bars")
+    args = parser.parse_args()
+    console = Console(
+        force_terminal=False if args.plain else None, width=None if sys.stdout.isatty() else 140
+    )
+    try:
+        play(args.out.resolve(), args.rpc_port, console)
+    except (ZhiyiError, NodeError, FetchError, OSError) as exc:
+        console.print(f"[red]demo stopped:[/red] {exc}", highlight=False)
+        return 1
+    return 0
+
+
+def play(out: Path, rpc_port: int | None, console: Console) -> None:
+    """The chapters, in order; everything started here is stopped here."""
+    _empty(out)
+    source = ensure_model()
+    ipfs_api = os.environ.get("ZHIYI_IPFS", "")
+    embedded = None if ipfs_api else EmbeddedNode(out / "ipfs")
+    with Node(port=rpc_port, state=out / "chain.json") as node:
+        try:
+            if embedded is not None:
+                ipfs_api = embedded.start().api
+            console.print(f"node {node.url}, IPFS {ipfs_api}", highlight=False)
+            world = stage.build(out, node, ipfs_api, source, console)
+            with world.chapter("The creator registers the model"):
+                register.play(world)
+            with world.chapter("Two buyers ask for a license"):
+                buy.play_requests(world)
+            with world.chapter("Each gets a fingerprinted copy, fairly"):
+                buy.play_purchases(world)
+            with world.chapter("A cheat is caught"):
+                cheated.play(world)
+        finally:
+            if embedded is not None:
+                embedded.stop()
+
+
+def _empty(out: Path) -> None:
+    if out.exists() and any(out.iterdir()) and not (out / "accounts.json").exists():
+        raise OSError(f"{out} is not a folder of this demo: name another with --out")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
