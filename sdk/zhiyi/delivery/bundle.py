@@ -12,10 +12,11 @@ import os
 import stat
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 import rfc8785
 
@@ -104,7 +105,7 @@ class Bundle:
         if not folder.is_dir():
             raise NotFound(f"{folder} is not a folder: name the folder with the model's files")
         files: list[tuple[str, int]] = []
-        for path in _regular_files(folder):
+        for path in regular_files(folder):
             files.append((path.relative_to(folder).as_posix(), path.stat().st_size))
             if len(files) > MAX_FILES:
                 raise BadInput(f"{folder} has more than {MAX_FILES} files: a bundle holds at most so many")
@@ -235,6 +236,13 @@ class Reader:
             self._file = None
 
 
+@contextmanager
+def open_file_of(path: Path) -> Iterator[BinaryIO]:
+    """A regular file as a stream. Raises as `open_file`."""
+    with os.fdopen(open_file(path), "rb") as file:
+        yield file
+
+
 def open_file(path: Path) -> int:
     """Open a regular file for reading, never a link. Raises NotFound, BadInput."""
     try:
@@ -261,8 +269,30 @@ def read_exactly(handle: int, view: memoryview, start: int, name: str) -> None:
         done += got
 
 
+def regular_files(folder: Path) -> Iterator[Path]:
+    """All files below `folder`. Raises BadInput for a link or a device."""
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        path = Path(entry.path)
+        if entry.is_symlink():
+            raise BadInput(f"{path} is a link: copy the file itself into the folder")
+        if entry.is_dir(follow_symlinks=False):
+            yield from regular_files(path)
+        elif entry.is_file(follow_symlinks=False):
+            yield path
+        else:
+            raise BadInput(f"{path} is neither file nor folder: remove it")
+
+
 def check_path(path: str) -> bytes:
-    """UTF-8 of a path inside a bundle. Raises BadInput for whatever could leave the folder or load code."""
+    """As `check_name`, and BadInput for formats that run code when loaded."""
+    name = check_name(path)
+    if Path(path).suffix.lower() in REFUSED_SUFFIXES:
+        raise BadInput(f"{path!r} may hold a pickle, which runs code when loaded: convert it to safetensors")
+    return name
+
+
+def check_name(path: str) -> bytes:
+    """UTF-8 of a path inside a bundle. Raises BadInput for whatever could leave the folder."""
     try:
         name = path.encode()
     except (UnicodeEncodeError, AttributeError) as exc:
@@ -273,22 +303,7 @@ def check_path(path: str) -> bytes:
     bad = any(part in ("", ".", "..") or part != part.strip(" ") or part.endswith(".") for part in parts)
     if bad or any(ord(c) < 32 or c in '\\:*?"<>|\x7f' for c in path):
         raise BadInput(f"{path!r} is not a plain relative path: use letters, digits, '-', '_', '.' and '/'")
-    if Path(parts[-1]).suffix.lower() in REFUSED_SUFFIXES:
-        raise BadInput(f"{path!r} may hold a pickle, which runs code when loaded: convert it to safetensors")
     return name
-
-
-def _regular_files(folder: Path) -> Iterator[Path]:
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-        path = Path(entry.path)
-        if entry.is_symlink():
-            raise BadInput(f"{path} is a link: copy the file itself into the folder")
-        if entry.is_dir(follow_symlinks=False):
-            yield from _regular_files(path)
-        elif entry.is_file(follow_symlinks=False):
-            yield path
-        else:
-            raise BadInput(f"{path} is neither file nor folder: remove it")
 
 
 def _whole(value: Any) -> int:
