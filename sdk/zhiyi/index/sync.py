@@ -28,6 +28,7 @@ from zhiyi.index.tables import (
     OrderRow,
     SubjectRow,
 )
+from zhiyi.metadata import MAX_BYTES, preferences_from_json
 from zhiyi.types import to_hex
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 CHUNK_BLOCKS: Final = 2_000
 CHUNK_TRIES: Final = 5  # a chunk is read again when the chain changes under it
 PAGE_MAX: Final = 200
-DOCUMENT_BYTES: Final = 256 << 10
 DOCUMENT_TRIES: Final = 8  # then given up until the index is made anew
 DOCUMENT_WAIT: Final = 60  # seconds before the second try; doubles
 
@@ -451,12 +451,10 @@ class Index:
 
 def preferences_agree(document: dict[str, Any] | None, preferences: int) -> bool:
     """Whether the metadata states the preferences that the chain holds. No document agrees with nothing stated."""
-    from zhiyi.metadata import preferences_from_json
-
     if document is None:
         return preferences == 0
     try:
-        return preferences_from_json(document).pack() == preferences
+        return preferences_from_json(document.get("dataMiningPreference", {})).pack() == preferences
     except BadInput:
         return False
 
@@ -536,7 +534,7 @@ def _fold(session: Session, subject: Subject, events: Iterable[EventRow]) -> Non
 def _read_document(source: DocumentSource, cid: str) -> tuple[dict[str, Any] | None, str]:
     """The JSON object under the CID, or why there is none. Only reading it may fail, never the index."""
     try:
-        value = json.loads(source.cat(cid, DOCUMENT_BYTES))
+        value = json.loads(source.cat(cid, MAX_BYTES))
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # no lone surrogates, no NaN
     except (NotFound, Timeout, IntegrityError, BadInput) as exc:
         return None, str(exc)[:500]

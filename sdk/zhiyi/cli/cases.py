@@ -1,0 +1,256 @@
+"""`zhiyi case`: report, follow, challenge, finish."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from zhiyi.cli import words
+from zhiyi.cli.console import jsonable
+from zhiyi.cli.session import session_of, write_document
+from zhiyi.errors import BadInput
+from zhiyi.types import Bytes32, Case, Kind, Value, model_of_license, to_hex
+
+app = typer.Typer(name="case", help="Report misuse and follow cases.", no_args_is_help=True)
+
+SALT_BYTES = 32
+NO_SHARE = 255  # Verdict.share_index and Case.share_index where none was used
+
+CaseArgument = Annotated[str, typer.Argument(help="Case id, 0x-hex.")]
+ValueOption = Annotated[
+    str, typer.Option(help="Amount to add to the free balance first, as 1eth; the bond is taken from there.")
+]
+
+
+class KindName(StrEnum):
+    """What a case is about."""
+
+    LEAK = "leak"
+    TERMS = "terms"
+    DISCLOSURE = "disclosure"
+    UNLICENSED = "unlicensed"
+    UNDECLARED_PARENT = "undeclared-parent"
+    OWNERSHIP = "ownership"
+
+
+class Report(Value):
+    """What a reporter keeps of his report; the salt opens the evidence hash."""
+
+    case_id: Bytes32 | None
+    kind: Kind
+    model_id: int
+    license_id: int
+    reporter: str
+    salt: Bytes32
+    canonical_root: Bytes32
+    evidence_hash: Bytes32
+    evidence_cid: str
+
+
+@app.command("open")
+def open_case(
+    ctx: typer.Context,
+    suspect: Annotated[Path, typer.Argument(help="File or folder that was found: weights, or a text.")],
+    out: Annotated[Path, typer.Option(help="File to keep the report in (it holds the salt).")],
+    kind: Annotated[KindName, typer.Option(help="What the case is about.")] = KindName.LEAK,
+    license_id: Annotated[
+        str | None, typer.Option("--license", help="License that is accused, or MODEL/FINGERPRINT.")
+    ] = None,
+    model: Annotated[int | None, typer.Option(help="Model id, where no license is accused.")] = None,
+    bond: Annotated[
+        str | None, typer.Option(help="Bond, as 1eth; default: the smallest that counts.")
+    ] = None,
+    value: ValueOption = "0",
+) -> None:
+    """Report misuse: seal what was found to the committee, put it on IPFS, open a case with a bond.
+
+    `zhiyi trace FILE` names a candidate license first.
+    """
+    from zhiyi import case_evidence
+
+    session = session_of(ctx)
+    client = session.client
+    number = words.license_id(license_id) if license_id else 0
+    model_id = model if model is not None else model_of_license(number)
+    if not model_id or (number and model is not None and model != model_of_license(number)):
+        raise BadInput("name the accused license, or the model where no license is accused")
+    what = Kind[kind.name]
+    amount = client.cases.min_bond() if bond is None else words.amount(bond)
+    salt = secrets.token_bytes(SALT_BYTES)
+    epoch = client.oracles.current_epoch()
+    keys = list(client.oracles.encryption_keys(epoch.number))
+    with tempfile.TemporaryDirectory(prefix="zhiyi-case-") as scratch:
+        sealed_file = Path(scratch) / "evidence.sealed"
+        with session.console.progress("sealing the evidence"):
+            sealed = case_evidence.seal(suspect, what, client.account, salt, keys, sealed_file)
+        with session.console.progress("adding to IPFS") as progress:
+            cid = session.ipfs.add_file(sealed_file, progress=progress)
+    report = Report(
+        case_id=None,
+        kind=what,
+        model_id=model_id,
+        license_id=number,
+        reporter=client.account,
+        salt=salt,
+        canonical_root=sealed.canonical_root,
+        evidence_hash=sealed.evidence_hash,
+        evidence_cid=cid,
+    )
+    write_document(out, report)  # before the transaction: without the salt the report is worth nothing
+    result = client.cases.open(
+        number,
+        model_id,
+        what,
+        sealed.evidence_hash,
+        cid,
+        amount,
+        value=words.amount(value),
+        dry_run=session.dry_run,
+    )
+    if result.status == "mined":
+        report = report.model_copy(update={"case_id": result.case_id})
+        write_document(out, report)
+    session.show(
+        result, case_id=report.case_id, evidence_hash=report.evidence_hash, evidence_cid=cid, file=str(out)
+    )
+
+
+@app.command()
+def show(ctx: typer.Context, case_id: CaseArgument) -> None:
+    """A case as it stands: state, decision, windows, share, verdict."""
+    session = session_of(ctx)
+    found = session.reader.cases.get(words.case_id(case_id))
+    more = {
+        "file": found.file,
+        "share": found.share,
+        "verdict": found.posted,
+        "now": session.reader.chain.now(),
+    }
+    session.console.result({**_summary(found), **more})
+
+
+@app.command("list")
+def list_cases(
+    ctx: typer.Context,
+    license_id: Annotated[str | None, typer.Option("--license", help="Only cases of this license.")] = None,
+) -> None:
+    """Cases, oldest first."""
+    session = session_of(ctx)
+    number = words.license_id(license_id) if license_id else None
+    session.console.result([_summary(found) for found in session.reader.cases.list(number)], title="cases")
+
+
+@app.command()
+def defend(
+    ctx: typer.Context,
+    case_id: CaseArgument,
+    defence: Annotated[Path, typer.Argument(help="File with the defence; it becomes public on IPFS.")],
+) -> None:
+    """Accused: put a defence on IPFS and name it to whoever decides."""
+    session = session_of(ctx)
+    cid = session.ipfs.add_file(defence)
+    result = session.client.cases.file_defence(words.case_id(case_id), cid, dry_run=session.dry_run)
+    session.show(result, cid=cid)
+
+
+@app.command()
+def challenge(ctx: typer.Context, case_id: CaseArgument, value: ValueOption = "0") -> None:
+    """Accused (later anyone) of a guilty verdict, reporter of another: ask for a ruling, with a bond."""
+    session = session_of(ctx)
+    session.show(
+        session.client.cases.challenge(
+            words.case_id(case_id), value=words.amount(value), dry_run=session.dry_run
+        )
+    )
+
+
+@app.command()
+def rule(
+    ctx: typer.Context,
+    case_id: CaseArgument,
+    uphold: Annotated[bool, typer.Option("--uphold/--overturn", help="The ruling.")],
+) -> None:
+    """The case's authority, or the last instance once escalated: uphold or overturn."""
+    session = session_of(ctx)
+    session.show(session.client.cases.rule(words.case_id(case_id), uphold, dry_run=session.dry_run))
+
+
+@app.command()
+def escalate(ctx: typer.Context, case_id: CaseArgument) -> None:
+    """Anyone: the authority was silent, the last instance may rule."""
+    session = session_of(ctx)
+    session.show(session.client.cases.escalate(words.case_id(case_id), dry_run=session.dry_run))
+
+
+@app.command("clear-silent")
+def clear_silent(ctx: typer.Context, case_id: CaseArgument) -> None:
+    """Anyone: the last instance was silent too."""
+    session = session_of(ctx)
+    session.show(session.client.cases.clear_silent(words.case_id(case_id), dry_run=session.dry_run))
+
+
+@app.command("release-hold")
+def release_hold(ctx: typer.Context, case_id: CaseArgument) -> None:
+    """Anyone, 14 days after a clearing by silence: the case no longer holds the license's bond."""
+    session = session_of(ctx)
+    session.show(session.client.cases.release_hold(words.case_id(case_id), dry_run=session.dry_run))
+
+
+@app.command()
+def lapse(ctx: typer.Context, case_id: CaseArgument) -> None:
+    """Anyone: no verdict came in time, the reporter's bond goes back."""
+    session = session_of(ctx)
+    session.show(session.client.cases.lapse(words.case_id(case_id), dry_run=session.dry_run))
+
+
+@app.command("share-missed")
+def share_missed(ctx: typer.Context, case_id: CaseArgument) -> None:
+    """Anyone: the fingerprinter opened no share in time and pays."""
+    session = session_of(ctx)
+    session.show(session.client.cases.share_missed(words.case_id(case_id), dry_run=session.dry_run))
+
+
+@app.command()
+def finalize(ctx: typer.Context, case_id: CaseArgument) -> None:
+    """Anyone: end a posted verdict whose window is over."""
+    session = session_of(ctx)
+    session.show(session.client.cases.finalize(words.case_id(case_id), dry_run=session.dry_run))
+
+
+@app.command()
+def execute(ctx: typer.Context, case_id: CaseArgument) -> None:
+    """Anyone: slash the bond, revoke the license, pay; finalizes first where the window is over."""
+    session = session_of(ctx)
+    session.show(session.client.cases.execute(words.case_id(case_id), dry_run=session.dry_run))
+
+
+@app.command("claim-fee")
+def claim_fee(
+    ctx: typer.Context,
+    case_id: CaseArgument,
+    seat: Annotated[int, typer.Argument(help="Seat that signed the verdict.")],
+) -> None:
+    """Anyone: the account behind a seat gets its part of the fee."""
+    session = session_of(ctx)
+    session.show(session.client.cases.claim_fee(words.case_id(case_id), seat, dry_run=session.dry_run))
+
+
+def _summary(found: Case) -> dict[str, Any]:
+    return {
+        "case_id": to_hex(found.case_id),
+        "kind": found.file.kind.name.lower(),
+        "model_id": found.file.model_id,
+        "license_id": found.file.license_id or None,
+        "reporter": found.file.reporter,
+        "accused": found.file.accused,
+        "state": found.state.name.lower(),
+        "decision": found.decision.name.lower(),
+        "until": found.until,
+        "share_index": found.share_index if found.share_index != NO_SHARE else None,
+        "evidence_cid": jsonable(found.evidence_cid),
+    }

@@ -1,0 +1,140 @@
+"""`zhiyi committee`: members, stakes and epochs. The services run by `zhiyi oracle` and `zhiyi fingerprint`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zhiyi.cli import words
+from zhiyi.cli.keys import open_key
+from zhiyi.cli.session import session_of
+from zhiyi.keys import KeyKind
+from zhiyi.types import Role
+
+app = typer.Typer(name="committee", help="Members of the committee, stakes and epochs.", no_args_is_help=True)
+
+
+class MemberRole(StrEnum):
+    """What a member does."""
+
+    OPERATOR = "operator"
+    FINGERPRINTER = "fingerprinter"
+
+
+KeyOption = Annotated[Path, typer.Option(help="Encryption key file (`zhiyi keys new encryption FILE`).")]
+UrlOption = Annotated[str, typer.Option(help="Where the service answers.")]
+
+
+@app.command()
+def members(ctx: typer.Context) -> None:
+    """Present members."""
+    session = session_of(ctx)
+    client = session.reader
+    session.console.result(
+        [
+            {
+                "account": found.account,
+                "role": found.member.role.name.lower(),
+                "signer": found.member.signer,
+                "url": found.url,
+                "stake": client.vault.stake_of(found.account).staked,
+                "leaving_at": found.member.exit_at or None,
+            }
+            for found in client.oracles.members()
+        ],
+        title="members",
+    )
+
+
+@app.command()
+def epoch(
+    ctx: typer.Context,
+    number: Annotated[int | None, typer.Argument(help="Epoch; default: the present one.")] = None,
+) -> None:
+    """The committee of an epoch: signers in seat order and how many must sign."""
+    session = session_of(ctx)
+    oracles = session.reader.oracles
+    session.console.result(oracles.current_epoch() if number is None else oracles.epoch(number))
+
+
+@app.command()
+def join(
+    ctx: typer.Context,
+    role: Annotated[MemberRole, typer.Argument(help="operator or fingerprinter.")],
+    signer: Annotated[str, typer.Option(help="Address of the key that signs verdicts or orders.")],
+    encryption_key: KeyOption,
+    stake: Annotated[str, typer.Option(help="Stake, as 32eth; from the free balance in the vault.")],
+    url: UrlOption = "",
+) -> None:
+    """Join with a stake."""
+    session = session_of(ctx)
+    key = open_key(session, encryption_key, KeyKind.ENCRYPTION)
+    session.show(
+        session.client.oracles.join(
+            Role[role.name],
+            signer=signer,
+            encryption_key=key.public,
+            stake=words.amount(stake),
+            url=url,
+            dry_run=session.dry_run,
+        )
+    )
+
+
+@app.command()
+def update(
+    ctx: typer.Context,
+    signer: Annotated[str, typer.Option(help="Address of the signing key.")],
+    encryption_key: KeyOption,
+    url: UrlOption,
+) -> None:
+    """Change signer, encryption key and URL; a new signer takes its seat with the next epoch."""
+    session = session_of(ctx)
+    key = open_key(session, encryption_key, KeyKind.ENCRYPTION)
+    session.show(
+        session.client.oracles.update(
+            signer=signer, encryption_key=key.public, url=url, dry_run=session.dry_run
+        )
+    )
+
+
+@app.command("add-stake")
+def add_stake(ctx: typer.Context, amount: Annotated[str, typer.Argument(help="Amount, as 1eth.")]) -> None:
+    """More stake from the free balance."""
+    session = session_of(ctx)
+    session.show(session.client.oracles.add_stake(words.amount(amount), dry_run=session.dry_run))
+
+
+@app.command("request-exit")
+def request_exit(ctx: typer.Context) -> None:
+    """Start the time after which the stake may leave."""
+    session = session_of(ctx)
+    session.show(session.client.oracles.request_exit(dry_run=session.dry_run))
+
+
+@app.command()
+def leave(ctx: typer.Context) -> None:
+    """Take the stake back once the time is over."""
+    session = session_of(ctx)
+    session.show(session.client.oracles.leave(dry_run=session.dry_run))
+
+
+@app.command("announce-epoch")
+def announce_epoch(
+    ctx: typer.Context,
+    threshold: Annotated[int, typer.Argument(help="How many must sign.")],
+    signers: Annotated[list[str], typer.Argument(help="Signer addresses of the operators.")],
+) -> None:
+    """Oracle admin: name the next committee."""
+    session = session_of(ctx)
+    session.show(session.client.oracles.announce_epoch(signers, threshold, dry_run=session.dry_run))
+
+
+@app.command("activate-epoch")
+def activate_epoch(ctx: typer.Context, number: Annotated[int, typer.Argument(help="Epoch.")]) -> None:
+    """Anyone, once the announcement's delay is over."""
+    session = session_of(ctx)
+    session.show(session.client.oracles.activate_epoch(number, dry_run=session.dry_run))

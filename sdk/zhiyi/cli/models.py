@@ -1,0 +1,378 @@
+"""`zhiyi model`: register, review, show, regulate."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+from pydantic import BaseModel, ConfigDict, Field
+
+from zhiyi import delivery, metadata
+from zhiyi.cli import words
+from zhiyi.cli.console import jsonable
+from zhiyi.cli.session import Session, read_bytes, read_document, session_of, write_bytes
+from zhiyi.delivery import Bundle, DeclaredRange, Tree
+from zhiyi.errors import BadInput, ConfigError, IntegrityError, NotFound, Timeout
+from zhiyi.types import Bytes32, Model, ModelRecord, Preferences, Review, keccak, to_bytes
+
+app = typer.Typer(name="model", help="Register, review and show models.", no_args_is_help=True)
+
+MAX_TEXT_BYTES: Final = 1 << 18  # of a license text
+DEFAULT_CHANGE_PPM: Final = 50_000  # a copy may change a declared tensor by 5 % of its norm
+
+
+class MarkPlan(BaseModel):
+    """What the marks of a model's copies will need, as the fingerprinter's tools write it; other keys are theirs."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    tensors: tuple[str, ...] = Field(min_length=1)
+    detector_hash: Bytes32
+    trace_key_commit: Bytes32
+    max_change_ppm: int = DEFAULT_CHANGE_PPM
+
+
+class Outcome(StrEnum):
+    """A registrar's decision."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+
+
+class Files(NamedTuple):
+    """Public files of a registration, by CID."""
+
+    leaves_cid: str
+    manifest_cid: str
+    metadata_cid: str
+
+
+@app.command()
+def register(
+    ctx: typer.Context,
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with the model's files (safetensors, config, tokenizer).")
+    ],
+    name: Annotated[str, typer.Option(help="Name of the work.")],
+    out: Annotated[Path, typer.Option(help="New folder for leaves, range, metadata and record.")],
+    plan: Annotated[
+        Path, typer.Option(help="Mark plan (JSON): tensors, detector_hash, trace_key_commit, max_change_ppm.")
+    ],
+    description: Annotated[str, typer.Option(help="What the model does.")] = "",
+    modality: Annotated[str, typer.Option(help="text or image.")] = "text",
+    prefer: Annotated[
+        list[str] | None, typer.Option(help="ERC-7517 preference CATEGORY=allowed|constrained|not_allowed.")
+    ] = None,
+    license_text: Annotated[
+        Path | None, typer.Option(help="License text that `constrained` refers to; stored on IPFS.")
+    ] = None,
+    license_name: Annotated[str, typer.Option(help="Name of that license.")] = "License of this model",
+    collaborator: Annotated[list[str] | None, typer.Option(help="Share in the income: ADDRESS=10%.")] = None,
+    chunk_size: Annotated[int, typer.Option(help="Bytes a chunk.")] = delivery.CHUNK_SIZE,
+    commit: Annotated[
+        bool, typer.Option("--commit/--no-commit", help="Also leave an ERC-7053 commit.")
+    ] = True,
+) -> None:
+    """Register a model: compute root, leaves and range, put the public files on IPFS, mint the model token.
+
+    The weights themselves go nowhere. Safe to repeat until the token is minted.
+    """
+    session = session_of(ctx)
+    client = session.client
+    preferences = words.preferences(prefer or [])
+    shares = words.splits(collaborator or [])
+    marks = read_document(plan, MarkPlan)
+    bundle = Bundle.scan(folder, chunk_size)
+    with session.console.progress("hashing") as progress:
+        progress(0, bundle.total_bytes)
+        tree = Tree(bundle.leaves(folder))
+        progress(bundle.total_bytes, bundle.total_bytes)
+    declared = delivery.range_for_tensors(
+        folder, bundle, _matching(folder, bundle, marks.tensors), max_change_ppm=marks.max_change_ppm
+    )
+    record = ModelRecord(
+        weights_root=tree.root,
+        total_bytes=bundle.total_bytes,
+        chunks=bundle.chunks,
+        chunk_size=bundle.chunk_size,
+        detector_hash=marks.detector_hash,
+        trace_key_commit=marks.trace_key_commit,
+        range_hash=declared.hash(),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    tree.save(out / "leaves.bin")
+    write_bytes(out / "manifest.json", bundle.manifest)
+    write_bytes(out / "range.json", json.dumps(declared.to_json()).encode())
+    license = _license(session, license_name, license_text)
+    leaves_cid = session.ipfs.add_file(out / "leaves.bin")
+    manifest_cid = session.ipfs.add_file(out / "manifest.json")
+    document = metadata.build(
+        name=name,
+        description=description,
+        preferences=preferences,
+        license=license,
+        model={
+            "weights_root": tree.root,
+            "leaves_cid": leaves_cid,
+            "manifest_cid": manifest_cid,
+            "range": declared.to_json(),
+            "format": "safetensors",
+            "modality": modality,
+        },
+        watermark={"detector_hash": marks.detector_hash, "key_commitment": marks.trace_key_commit},
+    )
+    encoded = metadata.encode(document)
+    write_bytes(out / "metadata.json", encoded)
+    metadata_cid = session.ipfs.add_bytes(encoded)
+    files = Files(leaves_cid, manifest_cid, metadata_cid)
+    write_bytes(out / "record.json", (record.model_dump_json(indent=2) + "\n").encode())
+    result = client.models.register(record, metadata_cid, preferences, shares, dry_run=session.dry_run)
+    committed = None
+    if commit and result.status == "mined":
+        asset = json.dumps({"assetTreeCid": metadata_cid, "modelId": result.model_id}, separators=(",", ":"))
+        committed = client.evidence.commit(metadata_cid, asset).tx_hash
+    model_id = result.model_id if result.status != "unsigned" else None
+    session.show(
+        result,
+        model_id=model_id,
+        weights_root=tree.root,
+        chunks=bundle.chunks,
+        commit_tx=committed,
+        **files._asdict(),
+    )
+
+
+@app.command()
+def check(
+    ctx: typer.Context,
+    model_id: Annotated[int, typer.Argument(help="Model id.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with the files to compare.")],
+) -> None:
+    """Compare files with the registered root."""
+    session = session_of(ctx)
+    model = session.reader.models.get(model_id)
+    bundle = Bundle.scan(folder, model.record.chunk_size)
+    with session.console.progress("hashing"):
+        root = Tree(bundle.leaves(folder)).root
+    if root != model.record.weights_root:
+        raise IntegrityError(
+            f"{folder} has the root 0x{root.hex()}, model {model_id} is registered with"
+            f" 0x{model.record.weights_root.hex()}"
+        )
+    session.console.result({"model_id": model_id, "same": True, "weights_root": root})
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    model_id: Annotated[int, typer.Argument(help="Model id.")],
+    fetch: Annotated[
+        bool, typer.Option("--metadata/--no-metadata", help="Read the metadata from IPFS.")
+    ] = True,
+) -> None:
+    """A model as it stands: record, owner, review, preferences, income split, metadata."""
+    session = session_of(ctx)
+    model = session.reader.models.get(model_id)
+    session.console.result(
+        {
+            **_summary(model),
+            "record": model.record,
+            "royalties": model.royalties,
+            **_described(session, model, fetch),
+        }
+    )
+
+
+@app.command("list")
+def list_models(
+    ctx: typer.Context, owner: Annotated[str | None, typer.Option(help="Only models of this account.")] = None
+) -> None:
+    """All models, oldest first."""
+    session = session_of(ctx)
+    session.console.result([_summary(model) for model in session.reader.models.list(owner)], title="models")
+
+
+@app.command()
+def review(
+    ctx: typer.Context,
+    model_id: Annotated[int, typer.Argument(help="Model id.")],
+    outcome: Annotated[Outcome, typer.Argument(help="The decision.")],
+    reason: Annotated[str, typer.Option(help="Reason; the chain keeps its hash.")] = "",
+) -> None:
+    """Registrar: approve or reject a registration."""
+    session = session_of(ctx)
+    if outcome is Outcome.REJECT and not reason:
+        raise BadInput("a rejection needs a reason: give --reason")
+    decided = Review.APPROVED if outcome is Outcome.APPROVE else Review.REJECTED
+    session.show(session.client.models.review(model_id, decided, reason, dry_run=session.dry_run))
+
+
+@app.command()
+def prefer(
+    ctx: typer.Context,
+    model_id: Annotated[int, typer.Argument(help="Model id.")],
+    pairs: Annotated[
+        list[str], typer.Argument(help="CATEGORY=allowed|constrained|not_allowed, all that are stated.")
+    ],
+) -> None:
+    """Owner: state new preferences; the metadata on IPFS is rewritten to say the same."""
+    session = session_of(ctx)
+    model = session.client.models.get(model_id)
+    preferences = words.preferences(pairs)
+    document = metadata.parse(session.ipfs.cat(model.metadata_cid, metadata.MAX_BYTES))
+    if document.license is None and any(value == 2 for value in preferences.model_dump().values()):
+        raise BadInput("a constrained use needs a license reference in the metadata; this model has none")
+    changed = {**document.raw, "dataMiningPreference": metadata.preferences_to_json(preferences)}
+    cid = session.ipfs.add_bytes(metadata.encode(changed))
+    result = session.client.models.set_preferences(model_id, preferences, cid, dry_run=session.dry_run)
+    session.show(result, metadata_cid=cid)
+
+
+@app.command()
+def transfer(
+    ctx: typer.Context,
+    model_id: Annotated[int, typer.Argument(help="Model id.")],
+    to: Annotated[str, typer.Argument(help="New owner.")],
+) -> None:
+    """Owner: give the model token away, with the income not pulled yet. Signed orders become void."""
+    session = session_of(ctx)
+    session.show(session.client.models.transfer(model_id, to, dry_run=session.dry_run))
+
+
+@app.command()
+def freeze(
+    ctx: typer.Context,
+    model_id: Annotated[int, typer.Argument(help="Model id.")],
+    until: Annotated[str, typer.Option(help="Unix seconds, or +7d.")],
+    reason: Annotated[str, typer.Option(help="Reason; the chain keeps its hash.")],
+) -> None:
+    """Regulator: stop new orders and the owner's pull, at most 30 days."""
+    session = session_of(ctx)
+    end = words.moment(until, session.client.chain.now())
+    session.show(session.client.regulator.freeze(model_id, end, reason, dry_run=session.dry_run))
+
+
+@app.command()
+def lift(
+    ctx: typer.Context,
+    model_id: Annotated[int, typer.Argument(help="Model id.")],
+    reason: Annotated[str, typer.Option(help="Reason; the chain keeps its hash.")],
+) -> None:
+    """Regulator: end a freeze early."""
+    session = session_of(ctx)
+    session.show(session.client.regulator.lift(model_id, reason, dry_run=session.dry_run))
+
+
+@app.command()
+def delist(
+    ctx: typer.Context,
+    model_id: Annotated[int, typer.Argument(help="Model id.")],
+    reason: Annotated[str, typer.Option(help="Reason; the chain keeps its hash.")],
+    undo: Annotated[bool, typer.Option("--undo", help="List the model again.")] = False,
+) -> None:
+    """Regulator: no new orders while delisted; licenses go on."""
+    session = session_of(ctx)
+    session.show(session.client.regulator.delist(model_id, not undo, reason, dry_run=session.dry_run))
+
+
+def registered(session: Session, model: Model) -> delivery.Registered:
+    """What the chain fixes of a model, opened by its public files; both hashes are checked by whoever uses
+    it.
+
+    Raises NotFound, Timeout, IntegrityError, BadInput when the files cannot be had.
+    """
+    document = metadata.parse(session.ipfs.cat(model.metadata_cid, metadata.MAX_BYTES))
+    leaves_cid = document.model.get("leaves_cid")
+    if not isinstance(leaves_cid, str):
+        raise NotFound(f"the metadata of model {model.model_id} names no leaves file; ask its owner for one")
+    size = model.record.chunks * 32
+    leaves = session.ipfs.cat(leaves_cid, size)
+    return delivery.Registered(
+        weights_root=model.record.weights_root,
+        range_hash=model.record.range_hash,
+        leaves=leaves,
+        declared_range=DeclaredRange.from_json(document.model.get("range")),
+    )
+
+
+def _summary(model: Model) -> dict[str, Any]:
+    status = model.status
+    return {
+        "model_id": model.model_id,
+        "owner": model.owner,
+        "review": status.review.name.lower(),
+        "delisted": status.delisted,
+        "frozen_until": status.frozen_until or None,
+        "preferences": {k: v.name.lower() for k, v in _preferences(model.preferences) if v},
+        "weights_root": jsonable(model.record.weights_root),
+        "metadata_cid": model.metadata_cid,
+    }
+
+
+def _preferences(preferences: Preferences) -> list[tuple[str, Any]]:
+    return [(name, getattr(preferences, name)) for name in type(preferences).model_fields]
+
+
+def _described(session: Session, model: Model, fetch: bool) -> dict[str, Any]:
+    """The metadata, or why it cannot be shown: the chain's facts are shown either way."""
+    if not fetch:
+        return {}
+    try:
+        document = metadata.parse(session.ipfs.cat(model.metadata_cid, metadata.MAX_BYTES))
+        agrees = document.preferences.pack() == model.status.preferences
+    except (ConfigError, NotFound, Timeout, IntegrityError, BadInput) as error:
+        session.console.note(f"no metadata: {error}")
+        return {"metadata_problem": str(error)}
+    return {"metadata": document.raw, "metadata_agrees_with_chain": agrees}
+
+
+def _license(session: Session, name: str, text: Path | None) -> metadata.License | None:
+    if text is None:
+        return None
+    data = read_bytes(text, MAX_TEXT_BYTES)
+    cid = session.ipfs.add_bytes(data)
+    return metadata.License(name=name, document=f"ipfs://{cid}", terms_hash=terms_hash(data))
+
+
+def terms_hash(text: bytes) -> bytes:
+    """`Sale.termsHash`: keccak256 of the license text as it is stored."""
+    return keccak(text)
+
+
+def _matching(folder: Path, bundle: Bundle, patterns: Sequence[str]) -> list[str]:
+    """Tensor names of the bundle that fit the names or shell patterns. Raises BadInput for one that fits nothing."""
+    if not any(set(pattern) & set("*?[") for pattern in patterns):
+        return list(patterns)
+    names = [
+        name for path, _ in bundle.files if path.endswith(".safetensors") for name in _tensors(folder / path)
+    ]
+    found: list[str] = []
+    for pattern in patterns:
+        fits = fnmatch.filter(names, pattern)
+        if not fits:
+            raise BadInput(f"no tensor fits {pattern!r}")
+        found += [name for name in fits if name not in found]
+    return found
+
+
+def _tensors(path: Path) -> list[str]:
+    """Tensor names in a safetensors header. Raises BadInput."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > 100_000_000:
+            raise BadInput(f"{path} announces a header of {length} bytes: it is no safetensors file")
+        try:
+            header = json.loads(file.read(length))
+            return [name for name in header if name != "__metadata__"]
+        except (ValueError, RecursionError, TypeError) as exc:
+            raise BadInput(f"{path} has a malformed safetensors header") from exc
+
+
+def parsed_hash(text: str) -> bytes:
+    """32 bytes of 0x-hex. Raises BadInput."""
+    return to_bytes(text, 32)

@@ -1,0 +1,66 @@
+"""`zhiyi vault`: free balances and stakes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from zhiyi.cli import words
+from zhiyi.cli.session import session_of
+from zhiyi.types import NATIVE
+
+app = typer.Typer(name="vault", help="Free balances: look, deposit, withdraw.", no_args_is_help=True)
+
+TokenOption = Annotated[str, typer.Option(help="ERC-20 address; default: the chain's coin.")]
+ToOption = Annotated[str | None, typer.Option(help="Another receiver than the caller.")]
+
+
+@app.command()
+def balance(
+    ctx: typer.Context,
+    account: Annotated[str | None, typer.Argument(help="Account; default: the one in use.")] = None,
+    token: TokenOption = NATIVE,
+) -> None:
+    """Free balance, stake and wallet of an account."""
+    session = session_of(ctx)
+    who = account or session.signer().address
+    client = session.reader
+    session.console.result(
+        {
+            "account": who,
+            "free": client.vault.balance(who, token=token),
+            "stake": client.vault.stake_of(who),
+            "wallet": client.chain.balance(who),
+        }
+    )
+
+
+@app.command()
+def deposit(
+    ctx: typer.Context,
+    amount: Annotated[str, typer.Argument(help="Amount, as 1.5eth.")],
+    token: TokenOption = NATIVE,
+    to: ToOption = None,
+) -> None:
+    """Add to a free balance."""
+    session = session_of(ctx)
+    client = session.client
+    value = words.amount(amount)
+    if token != NATIVE and not session.dry_run:
+        client.vault.approve(value, token=token)
+    session.show(client.vault.deposit(value, token=token, to=to, dry_run=session.dry_run))
+
+
+@app.command()
+def withdraw(
+    ctx: typer.Context,
+    amount: Annotated[str, typer.Argument(help="Amount, as 1.5eth, or `all`.")],
+    token: TokenOption = NATIVE,
+    to: ToOption = None,
+) -> None:
+    """Take from the free balance of the account in use."""
+    session = session_of(ctx)
+    client = session.client
+    value = client.vault.balance(token=token) if amount == "all" else words.amount(amount)
+    session.show(client.vault.withdraw(value, token=token, to=to, dry_run=session.dry_run), amount=value)
