@@ -336,14 +336,16 @@ class Chain:
             raise ConfigError(f"{label}: no contract at {tx['to']}; the deployment file is not of this chain")
         return data
 
-    def _translated(self, exc: RpcRefused, label: str, account: str) -> Exception:
+    def _translated(
+        self, exc: RpcRefused, label: str, account: str, *, tx_hash: str | None = None
+    ) -> Exception:
         text = exc.message.lower()
         if "insufficient funds" in text or "insufficient balance" in text:
             return InsufficientFunds(account, exc.message)
         data = exc.data.get("data", exc.data.get("result")) if isinstance(exc.data, dict) else exc.data
         if exc.code == 3 or "revert" in text:
             raw = bytes.fromhex(data[2:]) if isinstance(data, str) and data.startswith("0x") else b""
-            return reverted(raw, label, message=exc.message)
+            return reverted(raw, label, message=exc.message, tx_hash=tx_hash)
         return exc
 
     def receipt(self, tx_hash: str) -> dict[str, Any] | None:
@@ -615,31 +617,25 @@ class Chain:
         )
 
     def _why(self, receipt: dict[str, Any], label: str) -> TxReverted:
-        """The reason of a mined failure, found by repeating it on the state before its block."""
-        tx_hash = receipt["transactionHash"]
+        """The reason of a mined failure: it is repeated on the state before its block, then on the state after."""
+        tx_hash, block = receipt["transactionHash"], int(receipt["blockNumber"], 16)
         tx = self.rpc("eth_getTransactionByHash", tx_hash)
-        if tx and int(tx["gas"], 16) == int(receipt["gasUsed"], 16):
+        if int(tx["gas"], 16) == int(receipt["gasUsed"], 16):
+            gas = {"gas": int(tx["gas"], 16)}
             return TxReverted(
-                "OutOfGas", {"gas": int(tx["gas"], 16)}, "Repeat it.", function=label, tx_hash=tx_hash
+                "OutOfGas", gas, "Repeat it.", hint_zh="请重试。", function=label, tx_hash=tx_hash
             )
-        if tx:
-            ask = {"from": tx["from"], "to": tx["to"], "data": tx["input"], "value": tx["value"]}
+        ask = {"from": tx["from"], "to": tx["to"], "data": tx["input"], "value": tx["value"]}
+        for number in (block - 1, block):
             try:
-                self.rpc("eth_call", ask, hex(int(receipt["blockNumber"], 16) - 1))
+                self.rpc("eth_call", ask, hex(number))
             except RpcRefused as exc:
-                why = self._translated(exc, label, tx["from"])
+                why = self._translated(exc, label, tx["from"], tx_hash=tx_hash)
                 if isinstance(why, TxReverted):
-                    return TxReverted(
-                        why.error_name,
-                        why.values,
-                        why.hint,
-                        hint_zh=why.hint_zh,
-                        function=label,
-                        data=why.data,
-                        tx_hash=tx_hash,
-                    )
+                    return why
         hint = "Something changed between simulation and mining: read the state again, then decide."
-        return TxReverted("Reverted", {}, hint, function=label, tx_hash=tx_hash)
+        hint_zh = "模拟与上链之间状态已变：请重新读取状态后再决定。"
+        return TxReverted("Reverted", {}, hint, hint_zh=hint_zh, function=label, tx_hash=tx_hash)
 
 
 def _tag(tag: Tag) -> str:
