@@ -163,7 +163,14 @@ def check_commands(every: list[Line]) -> Iterator[str]:
     """3. The command line and modules that are run."""
     from typer.main import get_command
 
-    app: Any = get_command(importlib.import_module("zhiyi.cli").app)
+    cli: Any = importlib.import_module("zhiyi.cli.app")
+    typed = cli.build()
+    for name, entry in cli.plugins().items():
+        try:
+            typed.add_typer(entry.load(), name=name)
+        except ImportError as exc:
+            yield f"pyproject.toml: the entry point {name} = {entry.value} can't be loaded: {exc}"
+    app: Any = get_command(typed)
     for line in every:
         for code in line.code():
             for module in MODULE.findall(code):
@@ -205,7 +212,7 @@ def check_types(every: list[Line]) -> Iterator[str]:
         ("Offer", eip712._OFFER),
         ("CopyRequest", eip712._COPY_REQUEST),
     ):  # signed off chain only
-        known.add(f"{name}({','.join(f'{kind} {field}' for field, kind in fields)})")
+        known.add(f"{name}({','.join(f'{kind} {field}' for field, kind in members)})")
     for line in every:
         if line.block == "eip712" and line.text.strip() not in known:
             yield line.problem("no contract has this type string, and the SDK signs no such type")
