@@ -140,17 +140,20 @@ def check_make(every: list[Line]) -> Iterator[str]:
 
 def _command_problem(app: Any, words: list[str]) -> str | None:
     """Why `zhiyi words…` can't be run, or None. Words in capitals or <> stand for values."""
-    command, path = app, ["zhiyi"]
-    for index, word in enumerate(words):
-        if word.startswith("-"):
-            options = {name for param in command.params for name in (*param.opts, *param.secondary_opts)} | {
-                "--help"
-            }
-            if word.split("=")[0] not in options:
-                return f"`{' '.join(path)}` has no option {word}; it has {', '.join(sorted(options))}"
+    command, path, is_value = app, ["zhiyi"], False
+    for word in words:
+        if is_value:
+            is_value = False
+        elif word.startswith("-"):
+            takes_value = {"--help": False, "--json": False, "--dry-run": False}  # these may stand anywhere
+            for param in command.params:
+                names = (*param.opts, *param.secondary_opts)
+                takes_value |= dict.fromkeys(names, not getattr(param, "is_flag", False))
+            name, _, value = word.partition("=")
+            if name not in takes_value:
+                return f"`{' '.join(path)}` has no option {name}; it has {', '.join(sorted(takes_value))}"
+            is_value = takes_value[name] and not value
         elif hasattr(command, "commands"):
-            if index and words[index - 1].startswith("--"):
-                continue
             if word not in command.commands:
                 return (
                     f"`{' '.join(path)}` has no command {word}; it has {', '.join(sorted(command.commands))}"
