@@ -9,7 +9,7 @@ from story.world import ETHER, World
 from zhiyi import delivery
 from zhiyi.delivery import ecies
 from zhiyi.errors import TxReverted
-from zhiyi.keys import KeyKind, new_key, save_key
+from zhiyi.keys import KeyKind, load_key, new_key, save_key
 from zhiyi.metadata import parse
 from zhiyi.types import (
     NATIVE,
@@ -36,7 +36,7 @@ def fingerprinter(world: World) -> service.Fingerprinter:
     if "fingerprinter" not in world.facts:
         home, client = world.folder("fingerprinter"), world.as_("fingerprinter")
         made = service.Fingerprinter(
-            store=copies.CopyStore(home / "state"),
+            store=copies.CopyStore.create(home / "state"),
             market=chain_market.ChainMarket(client),
             files=client.ipfs,
             sealer=ecies,
@@ -77,7 +77,7 @@ def ask(world: World, buyer: str, signed: SignedOffer, fee: int = FEE) -> Signed
     me = world.as_(buyer)
     me.offers.verify(signed)
     key = new_key(KeyKind.DELIVERY)
-    save_key(world.folder(buyer) / "delivery.key", KeyKind.DELIVERY, key.secret, unsafe_plain=True)
+    save_key(key_file(world, buyer, signed.offer.nonce), KeyKind.DELIVERY, key.secret, unsafe_plain=True)
     request = CopyRequest(
         model_id=signed.offer.model_id,
         offer_hash=me.offers.hash(signed.offer),
@@ -183,13 +183,16 @@ def registered(world: World) -> delivery.Registered:
     )
 
 
-def fetch_package(world: World, buyer: str, cid: str) -> Path:
-    """Downloads the sealed package by CID and opens it with the buyer's delivery key."""
-    from zhiyi.keys import load_key
+def key_file(world: World, buyer: str, nonce: int) -> Path:
+    """Where a buyer keeps the delivery key made for an offer."""
+    return world.folder(buyer) / f"delivery-{nonce}.key"
 
+
+def fetch_package(world: World, buyer: str, cid: str, *, nonce: int = 1) -> Path:
+    """Downloads the sealed package by CID and opens it with the buyer's delivery key."""
     home = world.folder(buyer)
     world.as_(buyer).ipfs.download(cid, home / "package.sealed", MAX_PACKAGE)
-    key = load_key(home / "delivery.key", KeyKind.DELIVERY)
+    key = load_key(key_file(world, buyer, nonce), KeyKind.DELIVERY)
     ecies.open_folder(home / "package.sealed", key.secret, home / "package")
     (home / "package.sealed").unlink()
     return home / "package"

@@ -65,7 +65,7 @@ def _cheated_purchase(world: World) -> None:
     request = world.facts["cheat_request"].request
     ecies.seal_folder(home / "package", [request.delivery_key], home / "package.sealed")
     cid = world.as_("cheat").ipfs.add_file(home / "package.sealed")
-    package = buy.fetch_package(world, "buyer3", cid)
+    package = buy.fetch_package(world, "buyer3", cid, nonce=CHEAT_NUMBER)
     with world.bar("buyer3 checks every leaf before paying") as progress:
         delivery.verify_before_payment(package, signed.order.delivery, known, progress)
     world.say("all checks before payment pass, as they must: the lie shows only with the key")

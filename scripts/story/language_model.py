@@ -13,7 +13,10 @@ def load(folder: Path, *, full_precision: bool = False) -> tuple[Any, Any]:
     """(model, tokenizer) from a folder of safetensors and tokenizer files; nothing is fetched."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
     torch.set_num_threads(2)
     dtype = torch.float32 if full_precision else torch.bfloat16
     model = AutoModelForCausalLM.from_pretrained(

@@ -21,7 +21,9 @@ def tune_and_resave(
     """AdamW on all weights for `steps` windows of `text`, then one bf16 safetensors file; returns the losses."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.set_num_threads(2)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(copy, dtype=torch.float32, local_files_only=True)
