@@ -2,17 +2,18 @@
 
 File layout (before it is sealed), integers big-endian:
 
-    "zhiyi.base.v1\\n" | committee key (32) | u32 spec length | spec | u32 manifest length | manifest
+    "zhiyi.base.v1\\n" | committee key (32) | u32 facts length | facts | u32 manifest length | manifest
     u32 n | n * (u32 start, u32 end) | bytes of those chunks, in order
 
-The spec is the detector's, in JSON; the chunks are the headers of all safetensors files and the declared range. Whoever
-reads it checks the spec against the registered detector hash and every chunk against the registered leaves, so it cannot
-matter who wrote it. The committee key is fresh for a case: operators compare HMACs under it without telling anyone
-their statistics.
+The facts are JSON: what the model registered by hash only, the detector's spec and the declared range. The chunks are
+the headers of all safetensors files and the declared range. Whoever reads it checks the facts against the registered
+hashes and every chunk against the registered leaves, so it cannot matter who wrote it. The committee key is fresh for a
+case: operators compare HMACs under it without telling anyone their statistics.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from collections.abc import Callable, Iterable
@@ -40,7 +41,7 @@ from zhiyi_watermark.weights import WfpSpec
 
 MAGIC: Final = b"zhiyi.base.v1\n"
 KEY_BYTES: Final = 32
-MAX_SPEC_BYTES: Final = 1 << 20
+MAX_FACTS_BYTES: Final = 1 << 20
 MAX_PACKAGE_INTERVALS: Final = MAX_INTERVALS + MAX_FILES
 _U32: Final = struct.Struct(">I")
 _PAIR: Final = struct.Struct(">II")
@@ -87,7 +88,8 @@ def write_base(
     reader = Reader(bundle, folder)
     try:
         with out.open("xb") as file:
-            text = spec.to_json().encode()
+            facts = {"declaredRange": declared.to_json(), "detector": json.loads(spec.to_json())}
+            text = json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()
             file.write(MAGIC + committee_key + _U32.pack(len(text)) + text)
             file.write(_U32.pack(len(bundle.manifest)) + bundle.manifest)
             file.write(_U32.pack(len(intervals)) + b"".join(_PAIR.pack(*pair) for pair in intervals))
@@ -104,16 +106,14 @@ def read_base(
     *,
     record: ModelRecord,
     leaves: bytes,
-    declared: DeclaredRange,
     out: Path,
     progress: Progress = lambda done, total: None,
 ) -> BaseTensors:
     """Checks a package against the registration and rebuilds its files in the new folder `out`.
 
     1. The leaves are the registered ones: their number and root.
-    2. The range is the registered one.
-    3. The detector's spec has the registered hash; the manifest is canonical, equals its leaves, and is that of the
-       registered bundle.
+    2. Detector and range have the registered hashes.
+    3. The manifest is canonical, equals its leaves, and is that of the registered bundle.
     4. Every chunk equals its registered leaf; nothing is missing, nothing follows.
     5. Header chunks are complete, and every tensor that the detector reads lies in the declared range.
 
@@ -123,19 +123,17 @@ def read_base(
     # 1
     if len(leaves) != record.chunks * HASH_BYTES or root_of(leaves) != record.weights_root:
         raise BadBase("1: these are not the leaves under the model's registered root")
-    # 2
-    if declared.hash() != record.range_hash:
-        raise BadBase("2: this is not the declared range that the model registered")
     out.mkdir(parents=True)
     with package.open("rb") as file:
-        # 3
         if _take(file, len(MAGIC)) != MAGIC:
-            raise BadBase("3: the file is no base package of version 1")
+            raise BadBase("the file is no base package of version 1")
         key = _take(file, KEY_BYTES)
+        # 2
         length = _U32.unpack(_take(file, _U32.size))[0]
-        if length > MAX_SPEC_BYTES:
-            raise BadBase(f"3: a spec of {length} bytes is over the limit of {MAX_SPEC_BYTES}")
-        spec = _spec_of(_take(file, length), record.detector_hash)
+        if length > MAX_FACTS_BYTES:
+            raise BadBase(f"2: facts of {length} bytes are over the limit of {MAX_FACTS_BYTES}")
+        spec, declared = _facts_of(_take(file, length), record)
+        # 3
         length = _U32.unpack(_take(file, _U32.size))[0]
         if length > MAX_MANIFEST_BYTES:
             raise BadBase(f"3: a manifest of {length} bytes is over the limit of {MAX_MANIFEST_BYTES}")
@@ -196,16 +194,20 @@ def read_base(
     return BaseTensors(out, key, spec)
 
 
-def _spec_of(data: bytes, detector_hash: bytes) -> WfpSpec:
+def _facts_of(data: bytes, record: ModelRecord) -> tuple[WfpSpec, DeclaredRange]:
     try:
-        spec = WfpSpec.from_json(data.decode())
-    except (WatermarkError, UnicodeDecodeError) as exc:
-        raise BadBase(f"3: {exc}") from exc
-    if spec.spec_hash() != detector_hash:
+        facts = json.loads(data)
+        spec = WfpSpec.from_json(json.dumps(facts["detector"]))
+        declared = DeclaredRange.from_json(facts["declaredRange"])
+    except (WatermarkError, BadInput, ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise BadBase(f"2: the facts are malformed: {exc!r:.200}") from exc
+    if spec.spec_hash() != record.detector_hash:
         raise BadBase(
-            f"3: this is the spec of detector 0x{spec.spec_hash().hex()}, not of the registered one"
+            f"2: this is the spec of detector 0x{spec.spec_hash().hex()}, not of the registered one"
         )
-    return spec
+    if declared.hash() != record.range_hash:
+        raise BadBase("2: this is not the declared range that the model registered")
+    return spec, declared
 
 
 def _windows(bundle: Bundle, intervals: Iterable[Interval]) -> list[Window]:

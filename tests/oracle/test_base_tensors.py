@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from tiny_model import Registered, make_registered
 
-from zhiyi.delivery import DeclaredRange, Interval, range_for_tensors
-from zhiyi_oracle.base_tensors import MAGIC, BaseTensors, read_base, write_base
+from zhiyi.delivery import Bundle, DeclaredRange, Interval, range_for_tensors
+from zhiyi_oracle import base_tensors
+from zhiyi_oracle.base_tensors import MAGIC, BaseTensors, base_intervals, read_base, write_base
 from zhiyi_oracle.errors import BadBase
 from zhiyi_watermark import weights
 from zhiyi_watermark.tensorfile import Checkpoint
@@ -30,7 +31,6 @@ def read(registered: Registered, package: Path, out: Path, **changes: object) ->
     arguments = {
         "record": registered.record,
         "leaves": registered.tree.leaves,
-        "declared": registered.declared,
         **changes,
     }
     return read_base(package, out=out, **arguments)  # type: ignore[arg-type]
@@ -113,20 +113,34 @@ def test_leaves_of_another_model_are_refused(registered: Registered, package: Pa
         read(registered, package, tmp_path / "out2", leaves=registered.tree.leaves[:-32])
 
 
-def test_a_range_that_was_not_registered_is_refused(
-    registered: Registered, package: Path, tmp_path: Path
-) -> None:
+def test_a_range_that_was_not_registered_is_refused(registered: Registered, tmp_path: Path) -> None:
     start, end = registered.declared.intervals[0]
     other = DeclaredRange((Interval(start, end - 1), *registered.declared.intervals[1:]), 50_000)
-    with pytest.raises(BadBase, match="not the declared range"):
-        read(registered, package, tmp_path / "out", declared=other)
-
-
-def test_a_package_that_leaves_out_a_tensor_is_refused(registered: Registered, tmp_path: Path) -> None:
-    start, _ = registered.declared.intervals[0]
-    less = dataclasses.replace(registered.declared, intervals=(Interval(start, start + 1),))
     package = tmp_path / "base"
-    write_base(registered.folder, registered.bundle, less, registered.spec, bytes(32), package)
+    write_base(registered.folder, registered.bundle, other, registered.spec, bytes(32), package)
+    with pytest.raises(BadBase, match="not the declared range"):
+        read(registered, package, tmp_path / "out")
+
+
+@pytest.mark.parametrize("facts", [b"{}", b"[" * 10_000, b"\xff", b'{"detector":1,"declaredRange":{}}'])
+def test_malformed_facts_are_refused(
+    registered: Registered, package: Path, tmp_path: Path, facts: bytes
+) -> None:
+    package.write_bytes(MAGIC + bytes(32) + struct.pack(">I", len(facts)) + facts)
+    with pytest.raises(BadBase, match="malformed"):
+        read(registered, package, tmp_path / "out")
+
+
+def test_a_package_that_leaves_out_a_tensor_is_refused(
+    registered: Registered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fewer(folder: Path, bundle: Bundle, declared: DeclaredRange) -> tuple[Interval, ...]:
+        return base_intervals(folder, bundle, declared)[:-1]
+
+    package = tmp_path / "base"
+    monkeypatch.setattr(base_tensors, "base_intervals", fewer)
+    write_base(registered.folder, registered.bundle, registered.declared, registered.spec, bytes(32), package)
+    monkeypatch.undo()
     with pytest.raises(BadBase, match="missing"):
         read(registered, package, tmp_path / "out")
 
@@ -139,7 +153,7 @@ def test_a_detector_reading_outside_the_range_is_refused(registered: Registered,
     write_base(registered.folder, registered.bundle, declared, registered.spec, bytes(32), package)
     record = registered.record.model_copy(update={"range_hash": declared.hash()})
     with pytest.raises(BadBase, match="outside the declared range"):
-        read(registered, package, tmp_path / "out", record=record, declared=declared)
+        read(registered, package, tmp_path / "out", record=record)
 
 
 def test_another_detector_is_refused(registered: Registered, tmp_path: Path) -> None:

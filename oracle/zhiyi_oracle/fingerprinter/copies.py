@@ -142,6 +142,7 @@ class ShareRow(Base):
     license_id: Mapped[str] = mapped_column(ForeignKey("copies.license_id"))
     share_index: Mapped[int]
     base_cid: Mapped[str | None] = mapped_column(String(64))
+    attempted: Mapped[bool] = mapped_column(default=False)  # the seed may have left this machine
     tx: Mapped[str | None] = mapped_column(String(66))
     file: Mapped[str] = mapped_column(Text)  # CaseFile
     ended: Mapped[bool] = mapped_column(default=False)  # opened for good, or the case no longer asks
@@ -392,3 +393,12 @@ class CopyStore:
     def set_share(self, case_id: str, **values: object) -> None:
         with self._session() as session:
             session.execute(update(ShareRow).where(ShareRow.case_id == case_id).values(**values))
+
+    def return_share(self, case_id: str) -> None:
+        """The case no longer asks: a share whose seed never left may serve another case, any other is spent."""
+        with self._session() as session:
+            row = session.get(ShareRow, case_id)
+            if row is not None and not row.attempted:
+                session.delete(row)
+            elif row is not None:
+                row.ended = True

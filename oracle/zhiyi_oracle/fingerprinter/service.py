@@ -424,7 +424,7 @@ class Fingerprinter:
         """Seals the base tensors to the case's committee and opens the share that was set aside for the case."""
         case_id = bytes.fromhex(share.case_id[2:])
         if not self._market.share_wanted(case_id):
-            self._store.set_share(share.case_id, ended=True)
+            self._store.return_share(share.case_id)
             return
         file = CaseFile.model_validate_json(share.file)
         row = self._store.copy(file.license_id)
@@ -440,12 +440,13 @@ class Fingerprinter:
             with tempfile.TemporaryDirectory(dir=self._work, prefix="base-") as scratch:
                 package, sealed = Path(scratch) / "base", Path(scratch) / "base.sealed"
                 bundle = Bundle.scan(folder, self._market.model(row.model_id).record.chunk_size)
-                write_base(
-                    folder, bundle, _range_of(model.declared_range), secrets.token_bytes(KEY_BYTES), package
-                )
+                kit = weights.TraceKit.from_json(self._store.kit(model).decode())
+                declared, key = _range_of(model.declared_range), secrets.token_bytes(KEY_BYTES)
+                write_base(folder, bundle, declared, kit.spec, key, package)
                 self._sealer.seal_file(package, keys, sealed)
                 share.base_cid = self._files.add_file(sealed)
             self._store.set_share(share.case_id, base_cid=share.base_cid)
+        self._store.set_share(share.case_id, attempted=True)
         tx = self._market.open_share(
             case_id,
             share.share_index,

@@ -1,0 +1,1 @@
+"""The cloud scene: a creator answers prompts; every answer is marked, labelled and logged."""

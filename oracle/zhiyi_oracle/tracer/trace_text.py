@@ -1,0 +1,118 @@
+"""Which API user a text was made for, and the leaf in the anchored log that says so. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from zhiyi.client import Zhiyi
+from zhiyi.errors import BadInput, IntegrityError, NotFound
+from zhiyi.types import U32, Bytes32, Value
+from zhiyi.usage_log import InclusionProof, UsageLog, output_hash, user_commitment
+from zhiyi_oracle.api_users import ApiUsers
+from zhiyi_watermark.errors import CarrierError
+from zhiyi_watermark.result import Detection
+from zhiyi_watermark.text_multibit import BinPlus, Tokenizer, user_of
+
+MAX_TEXT_BYTES: Final = 8 << 20
+
+
+class OpenedLeaf(Value):
+    """A leaf with its proof under an anchored root, and the opening of its user commitment."""
+
+    number: int
+    proof: InclusionProof
+    anchor_tx: str
+    user: str
+    salt: Bytes32
+
+    def verify(self, anchored_root: bytes) -> None:
+        """Everything a stranger can check, given the root from the chain. Raises IntegrityError."""
+        self.proof.verify(anchored_root)
+        if user_commitment(self.user, self.salt) != self.proof.leaf.user_commitment:
+            raise IntegrityError(f"the leaf's commitment does not open to user {self.user!r}")
+
+
+class TextTrace(Value):
+    """The user whose payload the text carries. `exact` is the leaf of this very text, where it was not changed."""
+
+    found: bool
+    user_number: U32 | None
+    payload: str | None  # hex
+    leaves_of_user: int
+    exact: OpenedLeaf | None
+    users_tried: int
+    log2_p_global: float
+
+
+def detect_text(text: str, mark: BinPlus, tokenizer: Tokenizer, users: ApiUsers) -> Detection:
+    """The payload of a text; every registered user is counted.
+
+    Raises:
+        BadInput: the text is too long, or there are no users.
+    """
+    if len(text.encode()) > MAX_TEXT_BYTES:
+        raise BadInput(f"the text is over {MAX_TEXT_BYTES} bytes; give a part of it")
+    numbers = users.numbers()
+    if not numbers:
+        raise BadInput("the provider has no API users yet, so nobody can be named")
+    try:
+        return mark.detect_text(text, tokenizer, numbers)
+    except CarrierError as exc:
+        raise BadInput(f"the text cannot be examined: {exc}") from exc
+
+
+def trace_text(
+    text: str, mark: BinPlus, tokenizer: Tokenizer, users: ApiUsers, log: UsageLog
+) -> tuple[TextTrace, Detection]:
+    """Payload → user number → the user's leaf. The detection is secret to whoever holds the key.
+
+    Raises:
+        BadInput: see `detect_text`. NotFound: the payload names a user that the book does not know.
+    """
+    found = detect_text(text, mark, tokenizer, users)
+    tried = len(users.numbers())
+    if not found.payload:
+        nobody = TextTrace(
+            found=False,
+            user_number=None,
+            payload=None,
+            leaves_of_user=0,
+            exact=None,
+            users_tried=tried,
+            log2_p_global=found.log2_p_global,
+        )
+        return nobody, found
+    number = user_of(found.payload)
+    own = log.of_user(number)
+    exact = next((leaf for leaf in log.find(output_hash(text)) if leaf in own), None)
+    trace = TextTrace(
+        found=True,
+        user_number=number,
+        payload=found.payload.hex(),
+        leaves_of_user=len(own),
+        exact=open_leaf(exact, users, log) if exact is not None else None,
+        users_tried=tried,
+        log2_p_global=found.log2_p_global,
+    )
+    return trace, found
+
+
+def open_leaf(number: int, users: ApiUsers, log: UsageLog) -> OpenedLeaf:
+    """A leaf with proof and opening. Raises NotFound while it is not anchored, or when the user is unknown."""
+    proof = log.proof(number)
+    user = users.by_number(proof.leaf.user_number)
+    entry = next(a for a in log.anchored() if a.first <= number < a.first + a.count)
+    return OpenedLeaf(number=number, proof=proof, anchor_tx=entry.tx_hash, user=user.name, salt=user.salt)
+
+
+def check_on_chain(client: Zhiyi, provider: str, topic: bytes, leaf: OpenedLeaf) -> int:
+    """The block in which the leaf's root was anchored by `provider`, after checking proof and opening against it.
+
+    Raises:
+        NotFound: the root is not in the provider's stream. IntegrityError: proof or opening do not hold.
+    """
+    for anchor in client.evidence.anchors(provider, topic):
+        if anchor.root == leaf.proof.root and anchor.leaf_count == leaf.proof.leaf_count:
+            leaf.verify(anchor.root)
+            return anchor.block_number
+    raise NotFound(f"no batch with root 0x{leaf.proof.root.hex()} was anchored by {provider}")

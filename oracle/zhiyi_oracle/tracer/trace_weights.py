@@ -1,0 +1,117 @@
+"""Whose copy a weights file is, by the trace kits of registered models. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from zhiyi.client import Zhiyi
+from zhiyi.delivery import Bundle
+from zhiyi.errors import BadInput, IntegrityError, NotFound
+from zhiyi.types import U64, U256, Value, model_of_license
+from zhiyi_watermark import weights
+from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
+from zhiyi_watermark.result import Detection
+
+MAX_FILE_BYTES: Final = 64 << 30
+MAX_KIT_BYTES: Final = 1 << 20
+REFUSED: Final = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill"})
+
+
+class WeightsTrace(Value):
+    """The best candidate, if any; `also` are further licenses under the same threshold (colluders)."""
+
+    found: bool
+    model_id: U64 | None
+    license_id: U256 | None
+    also: tuple[U256, ...]
+    models_tried: int
+    licenses_tried: int
+    log2_p_global: float  # after counting every model and license tried
+
+
+def read_kit(path: Path) -> weights.TraceKit:
+    """A trace kit from its file. Raises BadInput when too large or malformed."""
+    if not path.is_file() or path.stat().st_size > MAX_KIT_BYTES:
+        raise BadInput(f"{path} is no trace kit: a file of at most {MAX_KIT_BYTES} bytes is needed")
+    try:
+        return weights.TraceKit.from_json(path.read_text(encoding="utf-8"))
+    except (SpecError, UnicodeDecodeError) as exc:
+        raise BadInput(f"{path} is no trace kit: {exc}") from exc
+
+
+def licenses_of(client: Zhiyi, model_id: int) -> list[int]:
+    """Every license id under which an order of the model was ever opened: ended ones leak as well."""
+    found = {order.delivery.license_id for order in client.orders.list()}
+    return sorted(i for i in found if model_of_license(i) == model_id)
+
+
+def check_object(path: Path) -> None:
+    """Refuses what must not be parsed: pickles, links, too many bytes. Raises BadInput, NotFound."""
+    if path.is_symlink() or not path.exists():
+        raise NotFound(f"{path} is not there, or is a link; give the file itself")
+    if path.is_dir():
+        Bundle.scan(path)
+        size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    else:
+        if path.suffix.lower() in REFUSED:
+            raise BadInput(
+                f"{path.name} may hold a pickle, which runs code when loaded: convert it to safetensors"
+            )
+        size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise BadInput(f"{path} has {size} bytes, at most {MAX_FILE_BYTES} are examined")
+
+
+def trace_weights(
+    path: Path, kits: Mapping[int, weights.TraceKit], licenses: Mapping[int, Sequence[int]]
+) -> tuple[WeightsTrace, Detection | None]:
+    """The candidate license of a safetensors file or folder, over all models whose kit is given (by model id).
+
+    licenses: the registered license ids of each model. The detection is secret to whoever holds the kits.
+
+    Raises:
+        BadInput, NotFound: the object must not or cannot be examined; IntegrityError: it is malformed.
+    """
+    check_object(path)
+    tried = {model: ids for model, ids in licenses.items() if model in kits and ids}
+    best: tuple[int, Detection] | None = None
+    for model, ids in sorted(tried.items()):
+        try:
+            found = weights.trace(path, kits[model], ids, models=len(tried))
+        except UnavailableError:
+            continue  # another architecture: this model's tensors are not in it
+        except CarrierError as exc:
+            raise IntegrityError(
+                f"{path} is malformed: {exc}; do not load it with anything else either"
+            ) from exc
+        if best is None or found.log2_p_global < best[1].log2_p_global:
+            best = (model, found)
+    count = sum(len(ids) for ids in tried.values())
+    if best is None:
+        return _nobody(len(tried), count), None
+    model, found = best
+    named = found.license is not None
+    trace = WeightsTrace(
+        found=named,
+        model_id=model if named else None,
+        license_id=found.license,
+        also=found.also if named else (),
+        models_tried=len(tried),
+        licenses_tried=count,
+        log2_p_global=found.log2_p_global,
+    )
+    return trace, found
+
+
+def _nobody(models: int, licenses: int) -> WeightsTrace:
+    return WeightsTrace(
+        found=False,
+        model_id=None,
+        license_id=None,
+        also=(),
+        models_tried=models,
+        licenses_tried=licenses,
+        log2_p_global=0.0,
+    )
