@@ -326,11 +326,13 @@ def weights(margin: npt.NDArray[np.int64], done: int, horizon: int) -> npt.NDArr
     """rho, rms 1: how much each bit's next vote is worth, by the odds that it ends on the wrong side.
 
     With r votes to come of drift mu, the bit's final margin is about margin + r mu with deviation sqrt(r);
-    the weight is the slope of the log of the logistic stand-in for P(right).
+    the weight is the square root of the slope of the log of the logistic stand-in for P(right). The slope
+    itself evens the bits out further but costs votes in all, and with them p: of simulated texts of 250 tokens
+    at T = .7 it named .51, its root .76.
     """
     left = max(horizon - done, horizon / 8, 8)
     x = (margin + _DRIFT * left) / math.sqrt(left)
-    rho = 1 / (1 + np.exp(np.clip(1.7 * x, -30, 30)))
+    rho = 1 / np.sqrt(1 + np.exp(np.clip(1.7 * x, -30, 30)))
     return np.asarray(rho / math.sqrt(float((rho * rho).mean())))
 
 
