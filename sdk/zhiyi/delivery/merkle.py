@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,63 @@ def root_of(leaves: bytes) -> bytes:
     return bytes(level)
 
 
+def root_and_path(leaves: bytes, index: int) -> tuple[bytes, tuple[bytes, ...]]:
+    """Root and one path, without keeping the levels. Raises BadInput for a wrong length or index."""
+    count = _count(leaves)
+    if not 0 <= index < count:
+        raise BadInput(f"index {index} is not below the {count} leaves of the tree")
+    level, missing, path = leaves, MISSING, []
+    for _ in range(depth_of(count)):
+        at = (index ^ 1) * HASH_BYTES
+        path.append(level[at : at + HASH_BYTES] or missing)
+        level, missing = _up(level, missing)
+        index >>= 1
+    return bytes(level), tuple(path)
+
+
+class RootBuilder:
+    """The root over leaves that come in order; holds about half a megabyte, however many they are."""
+
+    _BATCH: Final = 8192 * HASH_BYTES
+
+    def __init__(self) -> None:
+        self._pending: list[bytearray] = [bytearray()]  # by level: nodes without a parent yet
+        self._bytes = 0
+
+    def add(self, leaves: bytes) -> None:
+        """Take the next leaves, 32 bytes each."""
+        self._pending[0] += leaves
+        self._bytes += len(leaves)
+        if len(self._pending[0]) >= self._BATCH:
+            self._raise_pairs()
+
+    def root(self) -> bytes:
+        """The root over all leaves taken. Raises BadInput when there are none."""
+        depth = depth_of(self._bytes // HASH_BYTES)
+        self._raise_pairs()
+        missing = MISSING
+        for level in range(depth):
+            rest = self._pending[level]  # one node or none
+            if rest:
+                if level + 1 == len(self._pending):
+                    self._pending.append(bytearray())
+                self._pending[level + 1] += parents(bytes(rest) + missing)
+                rest.clear()
+                self._raise_pairs(level + 1)
+            missing = node(missing, missing)
+        return bytes(self._pending[depth])
+
+    def _raise_pairs(self, level: int = 0) -> None:
+        while len(self._pending[level]) >= 2 * HASH_BYTES:
+            held = self._pending[level]
+            whole = len(held) - len(held) % (2 * HASH_BYTES)
+            if level + 1 == len(self._pending):
+                self._pending.append(bytearray())
+            self._pending[level + 1] += parents(bytes(held[:whole]))
+            del held[:whole]
+            level += 1
+
+
 def verify_path(root: bytes, leaf: bytes, index: int, leaves: int, path: Sequence[bytes]) -> None:
     """Raises BadInput for an index or length that cannot be, IntegrityError when the path leads to another root."""
     depth = depth_of(leaves)
@@ -49,27 +107,25 @@ def verify_path(root: bytes, leaf: bytes, index: int, leaves: int, path: Sequenc
 
 
 class Tree:
-    """All levels of a tree in memory: 64 bytes a leaf."""
+    """A tree over leaves in memory: 32 bytes a leaf, 64 once a path was asked for."""
 
     def __init__(self, leaves: bytes) -> None:
         """`leaves` are n * 32 bytes. Raises BadInput for another length or none."""
         self.count = _count(leaves)
-        self._levels = [bytes(leaves)]
-        self._missing = [MISSING]
-        for _ in range(depth_of(self.count)):
-            level, missing = _up(self._levels[-1], self._missing[-1])
-            self._levels.append(level)
-            self._missing.append(missing)
+        self.leaves = bytes(leaves)
 
-    @property
-    def leaves(self) -> bytes:
-        """All leaves, 32 bytes each."""
-        return self._levels[0]
-
-    @property
+    @cached_property
     def root(self) -> bytes:
         """The root, 32 bytes."""
-        return self._levels[-1]
+        return root_of(self.leaves)
+
+    @cached_property
+    def _levels(self) -> list[tuple[bytes, bytes]]:
+        """All levels below the root, each with the node that stands for what is missing there."""
+        levels = [(self.leaves, MISSING)]
+        for _ in range(depth_of(self.count)):
+            levels.append(_up(*levels[-1]))
+        return levels[:-1]
 
     def leaf(self, index: int) -> bytes:
         """One leaf. Raises BadInput out of range."""
@@ -81,7 +137,7 @@ class Tree:
         """Siblings from the leaf's up to the root's children. Raises BadInput out of range."""
         self.leaf(index)
         path = []
-        for level, missing in zip(self._levels[:-1], self._missing[:-1], strict=True):
+        for level, missing in self._levels:
             at = (index ^ 1) * HASH_BYTES
             path.append(level[at : at + HASH_BYTES] or missing)
             index >>= 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zhiyi.delivery.bundle import Bundle, Reader
 from zhiyi.delivery.hashing import HASH_BYTES, KEY_BYTES, delivery_leaves, keystream_xor, plain_leaves
-from zhiyi.delivery.merkle import Tree, root_of
+from zhiyi.delivery.merkle import RootBuilder, Tree
 from zhiyi.delivery.package import (
     CIPHER,
     LEAVES,
@@ -58,15 +58,16 @@ def prepare(
     _check_layout(bundle, marked, registered, registered_tree)
     declared_range.check(bundle)
     promised = registered_tree.leaves
-    plain: list[bytes] = []
-    sealed: list[bytes] = []
+    copy, delivery = RootBuilder(), RootBuilder()
     changed = 0
     source = Reader(bundle, marked)
     scratch = bytearray(max(window.size for window in bundle.windows()) + 64)
     try:
         with new_folder(out_dir) as folder:
-            target = os.open(folder / CIPHER, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            try:
+            with (
+                open(folder / CIPHER, "xb", buffering=0) as target,
+                open(folder / LEAVES, "xb") as leaves_file,
+            ):
                 for window in bundle.windows():
                     data = source.read(window)
                     leaves = plain_leaves(window.first, data, bundle.chunk_size)
@@ -77,22 +78,17 @@ def prepare(
                         changed += _check_changes(bundle, declared_range, promised, window.first, leaves)
                     cipher = memoryview(scratch)[: window.size]
                     keystream_xor(key, window.first * bundle.chunk_size, data, cipher)
-                    plain.append(leaves)
-                    sealed.append(delivery_leaves(window.first, cipher, bundle.chunk_size, leaves))
-                    write_all(target, cipher)
+                    copy.add(leaves)
+                    delivery.add(delivery_leaves(window.first, cipher, bundle.chunk_size, leaves))
+                    leaves_file.write(leaves)
+                    write_all(target.fileno(), cipher)
                     progress(window.segment.offset + window.start + window.size, bundle.total_bytes)
-            finally:
-                os.close(target)
-            copy_leaves = b"".join(plain)
-            plain.clear()
-            (folder / LEAVES).write_bytes(copy_leaves)
             (folder / MANIFEST).write_bytes(bundle.manifest)
-            copy_root = root_of(copy_leaves)
-            del copy_leaves
-            delivery_root = root_of(b"".join(sealed))
     finally:
         source.close()
-    figures = DeliveryFigures(copy_root, delivery_root, bundle.total_bytes, bundle.chunks, bundle.chunk_size)
+    figures = DeliveryFigures(
+        copy.root(), delivery.root(), bundle.total_bytes, bundle.chunks, bundle.chunk_size
+    )
     return PreparedCopy(out_dir, figures, changed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from zhiyi.delivery.hashing import (
     keystream_xor,
     plain_leaves,
 )
-from zhiyi.delivery.merkle import Tree, root_of
+from zhiyi.delivery.merkle import RootBuilder, root_and_path, root_of
 from zhiyi.delivery.package import OrderFigures, Package, Progress, new_folder, silent, write_all
 from zhiyi.delivery.ranges import DeclaredRange
 from zhiyi.errors import BadInput, IntegrityError
@@ -107,8 +108,10 @@ def verify_before_payment(
                 "do not pay"
             )
     _same("root of the promised leaves", root_of(promised), figures.copy_root)  # 5
-    sealed = _delivery_leaves(package, promised, progress)  # 6
-    _same("delivery root", root_of(sealed), figures.delivery_root)
+    delivery = RootBuilder()  # 6
+    for leaves in _delivery_leaves(package, promised, progress):
+        delivery.add(leaves)
+    _same("delivery root", delivery.root(), figures.delivery_root)
     return package
 
 
@@ -174,28 +177,27 @@ def complaint(
     package = Package(package_dir, figures)
     place = package.bundle.place(index)
     promised = package.plain_leaves()
-    tree = Tree(_delivery_leaves(package, promised, progress))
-    _same("delivery root", tree.root, figures.delivery_root)
+    sealed = bytearray()
+    for leaves in _delivery_leaves(package, promised, progress):
+        sealed += leaves
+    root, path = root_and_path(bytes(sealed), index)
+    _same("delivery root", root, figures.delivery_root)
     cipher = bytearray(place.size)
     with package.cipher() as source:
         read_exactly(source, memoryview(cipher), place.segment.offset + place.start, package_dir.name)
     leaf = promised[index * HASH_BYTES : (index + 1) * HASH_BYTES]
-    return ComplaintProof(index, bytes(cipher), leaf, tuple(tree.path(index)))
+    return ComplaintProof(index, bytes(cipher), leaf, path)
 
 
-def _delivery_leaves(package: Package, promised: bytes, progress: Progress) -> bytes:
+def _delivery_leaves(package: Package, promised: bytes, progress: Progress) -> Iterator[bytes]:
     bundle = package.bundle
-    leaves: list[bytes] = []
     buffer = bytearray(max(window.size for window in bundle.windows()))
     with package.cipher() as source:
         for window in bundle.windows():
             view = memoryview(buffer)[: window.size]
             read_exactly(source, view, window.segment.offset + window.start, package.folder.name)
-            leaves.append(
-                delivery_leaves(window.first, view, bundle.chunk_size, _leaves_of(promised, window))
-            )
+            yield delivery_leaves(window.first, view, bundle.chunk_size, _leaves_of(promised, window))
             progress(window.segment.offset + window.start + window.size, bundle.total_bytes)
-    return b"".join(leaves)
 
 
 def _leaves_of(promised: bytes, window: Window) -> bytes:
