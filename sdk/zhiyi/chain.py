@@ -620,6 +620,11 @@ class Chain:
         """The reason of a mined failure: it is repeated on the state before its block, then on the state after."""
         tx_hash, block = receipt["transactionHash"], int(receipt["blockNumber"], 16)
         tx = self.rpc("eth_getTransactionByHash", tx_hash)
+        hint = "Something changed between simulation and mining: read the state again, then decide."
+        hint_zh = "模拟与上链之间状态已变：请重新读取状态后再决定。"
+        unknown = TxReverted("Reverted", {}, hint, hint_zh=hint_zh, function=label, tx_hash=tx_hash)
+        if tx is None:
+            return unknown
         if int(tx["gas"], 16) == int(receipt["gasUsed"], 16):
             gas = {"gas": int(tx["gas"], 16)}
             return TxReverted(
@@ -633,9 +638,7 @@ class Chain:
                 why = self._translated(exc, label, tx["from"], tx_hash=tx_hash)
                 if isinstance(why, TxReverted):
                     return why
-        hint = "Something changed between simulation and mining: read the state again, then decide."
-        hint_zh = "模拟与上链之间状态已变：请重新读取状态后再决定。"
-        return TxReverted("Reverted", {}, hint, hint_zh=hint_zh, function=label, tx_hash=tx_hash)
+        return unknown
 
 
 def _tag(tag: Tag) -> str:

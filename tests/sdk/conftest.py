@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -16,7 +15,6 @@ import pytest
 from eth_account import Account
 
 from zhiyi import LocalSigner, Zhiyi
-from zhiyi.abi import interface
 from zhiyi.chain import Chain, ChainOptions
 from zhiyi.deployment import Deployment
 from zhiyi.errors import RpcUnavailable
@@ -121,19 +119,10 @@ def node(anvil: Node) -> Iterator[Node]:
 
 
 @pytest.fixture(scope="session")
-def bytecode() -> dict[str, bytes]:
-    """Creation code by contract name, from Ape's build."""
-    if not MANIFEST.is_file():
-        pytest.fail(f"{MANIFEST} is missing: run `make contracts` first")
-    types = json.loads(MANIFEST.read_text())["contractTypes"]
-    codes = {name: entry.get("deploymentBytecode") or {} for name, entry in types.items()}
-    return {name: bytes.fromhex(code["bytecode"][2:]) for name, code in codes.items() if code.get("bytecode")}
-
-
-@pytest.fixture(scope="session")
-def deployment(anvil: Node, bytecode: dict[str, bytes]) -> Deployment:
-    """The system as scripts/contracts_plan.py says."""
-    from contracts_plan import Call, CourtParams, Deploy, Params, plan
+def deployment(anvil: Node) -> Deployment:
+    """The system, by the project's own deployment script (needs `make contracts`)."""
+    import deploy
+    from contracts_plan import CourtParams, Params
 
     signer = LocalSigner(key_of("deployer"))
     chain = Chain(anvil.url, signer=signer, options=FAST)
@@ -153,19 +142,8 @@ def deployment(anvil: Node, bytecode: dict[str, bytes]) -> Deployment:
         min_threshold=2,
         court=CourtParams(),
     )
-    nonce = int(chain.rpc("eth_getTransactionCount", signer.address, "latest"), 16)
-    first = chain.block().number
-    contracts: dict[str, str] = {}
-    for step in plan(signer.address, nonce, params):
-        if isinstance(step, Deploy):
-            data = bytecode[step.name] + interface(step.name).encode_constructor(step.args)
-            receipt = chain.transact(None, data).receipt
-            contracts[step.name] = step.address
-            assert int(receipt["contractAddress"], 16) == int(step.address, 16)
-        elif isinstance(step, Call):
-            book = Deployment(chain_id=CHAIN_ID, contracts=contracts, block=first, deployer=signer.address)
-            chain.send(book.contract(step.name), step.function, *step.args)
-    return Deployment(chain_id=CHAIN_ID, contracts=contracts, block=first, deployer=signer.address)
+    deploy.MANIFEST = MANIFEST
+    return deploy.deploy(chain, params)
 
 
 class Clients:
