@@ -529,8 +529,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         require(kind != Kind.NONE, WrongKind(kind));
         if (kind > Kind.DISCLOSURE) {
             require(licenseId == 0, LicenseNotAccusable(licenseId));
-            address owner = MODELS.statusOf(modelId).owner;
-            require(owner != address(0), ModelNotAccusable(modelId));
+            address owner = MODELS.statusOf(modelId).owner; // reverts where there is no such model
             return (kind == Kind.UNLICENSED ? address(0) : owner, false);
         }
         require(licenseId >> 28 == modelId, LicenseNotAccusable(licenseId));

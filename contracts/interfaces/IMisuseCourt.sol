@@ -126,7 +126,6 @@ interface IMisuseCourt {
     error WrongCaseState(bytes32 caseId, CaseState given, CaseState needed);
     error ReportBondTooSmall(uint256 given, uint256 needed);
     error LicenseNotAccusable(uint256 licenseId);
-    error ModelNotAccusable(uint64 modelId);
     error MarkTooYoung(uint256 licenseId, uint256 notBefore);
     error CaseAlreadyOpen(bytes32 caseId);
     error ShareAlreadyOpened(uint256 licenseId, uint8 index);

@@ -6,14 +6,17 @@ Everything is the real contract except `VaultForCourt`, which is the real vault 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
 import ape
-from eth_abi import encode
+from eth_abi import decode, encode
 from eth_account import Account
 from eth_utils import keccak, to_checksum_address
+from web3.exceptions import ContractCustomError, ContractLogicError
 
 ETHER = 10**18
 GWEI = 10**9
@@ -201,9 +204,57 @@ def operator_key(name: str) -> bytes:
     return keccak(text=f"zhiyi-test-key/{name}")
 
 
-def refused(contract: Any, error: str, **inputs: Any) -> Any:
-    """The block reverts with this custom error of `contract`, which may lie below the one called, and these values."""
-    return ape.reverts(getattr(contract, error), error_inputs=inputs or None)
+class Refused(Exception):
+    """A call that reverted, with what it returned."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data.hex())
+        self.data = data
+
+
+_refusals_wanted: list[str] = []
+
+
+@contextmanager
+def refused(contract: Any, error: str, **inputs: Any) -> Iterator[None]:
+    """The block's one `send` reverts with this custom error of `contract`, which may lie below the one called, and these values.
+
+    It is simulated at the time of the next block and leaves no block behind.
+    """
+    abi = getattr(contract, error).abi
+    types = [argument.canonical_type for argument in abi.inputs]
+    _refusals_wanted.append(error)
+    try:
+        yield
+    except Refused as caught:
+        given = caught.data
+    else:
+        raise AssertionError(f"{error} was expected, but nothing was refused")
+    finally:
+        _refusals_wanted.pop()
+    selector = keccak(text=abi.selector)[:4]
+    assert given[:4] == selector, f"{error} was expected, not 0x{given.hex()}"
+    values = dict(zip([argument.name for argument in abi.inputs], decode(types, given[4:]), strict=True))
+    for name, expected in inputs.items():
+        value = values[name]
+        assert value == (expected.lower() if isinstance(value, str) else expected), (error, name, value, expected)
+
+
+def send(method: Any, *arguments: Any, sender: Any, value: int = 0) -> Any:
+    """A transaction; inside `refused`, a simulation of it."""
+    if not _refusals_wanted:
+        return method(*arguments, sender=sender, value=value)
+    call = {
+        "from": sender.address,
+        "to": method.contract.address,
+        "data": bytes(method.encode_input(*arguments)),
+        "value": value,
+    }
+    try:
+        ape.chain.provider.web3.eth.call(call, "pending")
+    except (ContractLogicError, ContractCustomError) as error:
+        raise Refused(bytes.fromhex(str(error.data).removeprefix("0x"))) from error
+    raise AssertionError(f"{_refusals_wanted[-1]} was expected, but the call succeeds")
 
 
 def bits(*seats: int) -> int:
@@ -311,7 +362,8 @@ class Courtroom:
         reporter = reporter or self.reporter
         self.opened += 1
         evidence = evidence or keccak(text=f"evidence {self.opened}")
-        receipt = self.court.openCase(
+        receipt = send(
+            self.court.openCase,
             license_id,
             self.model_id if model_id is None else model_id,
             int(kind),
@@ -349,7 +401,8 @@ class Courtroom:
     def open_share(self, file: CaseFile, index: int = 0, *, sender: Any = None, **changes: Any) -> Any:
         seeds = share_seeds(str(file.license_id))
         record = changes.get("record", self.records[file.license_id])
-        return self.court.openShare(
+        return send(
+            self.court.openShare,
             file.as_tuple(),
             record.as_tuple(),
             index,
@@ -386,7 +439,8 @@ class Courtroom:
         **changes: Any,
     ) -> Any:
         verdict = verdict or self.verdict(file, decision, **changes)
-        return self.court.postVerdict(
+        return send(
+            self.court.postVerdict,
             file.as_tuple(),
             verdict.as_tuple(),
             self.signers if signers is None else signers,
@@ -404,10 +458,10 @@ class Courtroom:
 
     def challenge(self, file: CaseFile, by: Any, *, value: int | None = None) -> Any:
         bond = self.params.challenge_bond
-        return self.court.challenge(file.as_tuple(), sender=by, value=bond if value is None else value)
+        return send(self.court.challenge, file.as_tuple(), sender=by, value=bond if value is None else value)
 
     def call(self, name: str, file: CaseFile, *arguments: Any, by: Any = None) -> Any:
-        return getattr(self.court, name)(file.as_tuple(), *arguments, sender=by or self.stranger)
+        return send(getattr(self.court, name), file.as_tuple(), *arguments, sender=by or self.stranger)
 
     def until(self, file: CaseFile) -> int:
         return int(self.court.caseState(file.id)[2])

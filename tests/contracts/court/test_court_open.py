@@ -92,7 +92,7 @@ def test_a_leak_case_needs_a_mark_older_than_the_mark_age(room: Courtroom, licen
 def test_kinds_without_a_license_name_none_and_a_registered_model(room: Courtroom, license_id: int, kind: Kind) -> None:
     with refused(room.court, "LicenseNotAccusable", licenseId=license_id):
         room.open(license_id, kind)
-    with ape.reverts():
+    with refused(room.models, "NoSuchModel", modelId=99):
         room.open(0, kind, model_id=99)
     file = room.open(0, kind)
     assert file.accused == (ZERO if kind == Kind.UNLICENSED else room.owner)

@@ -24,8 +24,9 @@ def test_a_share_is_opened_once_for_one_case(room: Courtroom, license_id: int) -
     assert room.court.caseDetail(file.id).held is True
     with refused(room.court, "ShareAlreadyOpened", licenseId=license_id, index=6):
         room.open_share(file, 6)
+    other = room.open(license_id)
     with refused(room.court, "ShareAlreadyOpened", licenseId=license_id, index=5):
-        room.open_share(room.open(license_id), 5)
+        room.open_share(other, 5)
 
 
 def test_only_the_fingerprinter_of_the_license_opens_a_share(room: Courtroom, license_id: int) -> None:
