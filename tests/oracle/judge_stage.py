@@ -25,6 +25,7 @@ from zhiyi.types import (
 from zhiyi_oracle.base_tensors import BaseTensors
 from zhiyi_oracle.judge.config import FeesSection
 from zhiyi_oracle.judge.detect import ConfirmJob
+from zhiyi_oracle.judge.fetch import Evidence
 from zhiyi_oracle.judge.ledger import (
     CaseEnded,
     CaseSeen,
@@ -38,7 +39,7 @@ from zhiyi_oracle.judge.ledger import (
     SignedTx,
     VerdictSeen,
 )
-from zhiyi_oracle.judge.service import Evidence, Judge, Metrics, Parts
+from zhiyi_oracle.judge.service import Judge, Metrics, Parts
 from zhiyi_oracle.judge.store import CaseStore
 from zhiyi_oracle.judge.submit import Submitter
 from zhiyi_watermark.result import Detection
@@ -161,8 +162,8 @@ class MemoryLedger:
         self.chain, self.signer = chain, signer
         self.sent: list[bytes] = []
 
-    def finalized(self) -> Head:
-        return Head(self.chain.finalized, self.chain.time)
+    def finalized(self) -> int:
+        return self.chain.finalized
 
     def head(self) -> Head:
         return Head(self.chain.finalized, self.chain.time)

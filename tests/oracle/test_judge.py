@@ -26,6 +26,7 @@ from zhiyi_oracle.errors import BadBase, BadEvidence, JudgeError, NotYet
 from zhiyi_oracle.judge.attest import Attestation
 from zhiyi_oracle.judge.config import FeesSection
 from zhiyi_oracle.judge.http import create_app
+from zhiyi_oracle.judge.service import DEADLINE_SLACK
 from zhiyi_oracle.judge.store import CaseStep, CaseStore, OutboxRow
 
 FILE = make_file()
@@ -85,7 +86,7 @@ def test_three_operators_agree_and_one_posts(tmp_path: Path) -> None:
     posted = chain.events[-1].posted  # type: ignore[union-attr]
     assert posted.verdict.decision is Decision.GUILTY
     assert (posted.verdict.share_index, posted.verdict.bucket, posted.verdict.samples) == (5, 40, 2048)
-    assert (posted.verdict.subject, posted.verdict.deadline) == (b"\x08" * 32, POST_BY)
+    assert (posted.verdict.subject, posted.verdict.deadline) == (b"\x08" * 32, POST_BY + DEADLINE_SLACK)
     digests = {s.store.case(CASE).digest for s in stages}  # type: ignore[union-attr]
     assert len(digests) == 1
     tags = [ours.tag for s in stages if (ours := s.store.ours(CASE))]

@@ -97,9 +97,10 @@ class ChainMarket:
         return self._client.orders.state(license_id)
 
     def free_stake(self) -> int:
-        """Wei of our stake that no open order locks."""
+        """Wei of our stake that a further deposit may lock."""
         stake = self._client.vault.stake_of(self.account)
-        return stake.staked - stake.locked
+        reserve = int(self._chain.call(self._escrow, "stakeReserve"))
+        return max(0, stake.staked - stake.locked - reserve)
 
     def sign_order(self, order: Order) -> bytes:
         """Our signature over an order."""

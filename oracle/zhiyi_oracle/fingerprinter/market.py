@@ -98,7 +98,7 @@ class Market(Protocol):
         ...
 
     def free_stake(self) -> int:
-        """Wei of our stake that no open order locks."""
+        """Wei of our stake that a further deposit may lock."""
         ...
 
     def sign_order(self, order: Order) -> bytes:

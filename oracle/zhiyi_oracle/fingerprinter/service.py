@@ -182,6 +182,8 @@ class Fingerprinter:
             raise Refused("1: the request names another offer or model; sign a request for this offer")
         if offer.fingerprinter not in (None, self._market.account):
             raise Refused(f"2: the offer names the fingerprinter {offer.fingerprinter}; ask there")
+        if self._market.account in (offer.seller, request.buyer):
+            raise Refused("2: a fingerprinter is neither seller nor buyer; ask another one")
         model = self._market.model(offer.model_id)
         row = self._store.model(offer.model_id)
         # 4

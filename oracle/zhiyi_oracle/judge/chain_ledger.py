@@ -47,15 +47,14 @@ class ChainLedger:
         self._court = client.deployment.contract("MisuseCourt")
         self._epochs: dict[int, Epoch] = {}
 
-    def finalized(self) -> Head:
-        """The last finalized block."""
-        block = self._chain.block("finalized")
-        return Head(block.number, block.timestamp)
+    def finalized(self) -> int:
+        """Number of the last finalized block."""
+        return self._chain.block("finalized").number
 
     def head(self) -> Head:
-        """The latest block."""
-        block = self._chain.block("latest")
-        return Head(block.number, block.timestamp)
+        """The latest block, with the court's clock."""
+        number = self._chain.block("latest").number
+        return Head(number, int(self._chain.call(self._court, "clock", block=number)))
 
     def observations(self, first: int, last: int) -> list[Observation]:
         """Events of the court in blocks first .. last, in order."""

@@ -11,10 +11,10 @@ from zhiyi.types import CaseFile, CaseState, Epoch, ModelRecord, OpenedShare, Po
 
 @dataclass(frozen=True)
 class Head:
-    """A block."""
+    """The latest block."""
 
     number: int
-    timestamp: int  # unix seconds
+    timestamp: int  # the court's clock: unix seconds less the time for which posting was paused
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ class CaseStatus:
 class Ledger(Protocol):
     """The chain as one judge uses it. Reads may be repeated at will."""
 
-    def finalized(self) -> Head:
-        """The last finalized block."""
+    def finalized(self) -> int:
+        """Number of the last finalized block."""
         ...
 
     def head(self) -> Head:
-        """The latest block: the clock of deadlines and turns."""
+        """The latest block; its clock is that of deadlines and turns."""
         ...
 
     def observations(self, first: int, last: int) -> list[Observation]:

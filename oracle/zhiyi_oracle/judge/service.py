@@ -27,6 +27,7 @@ from zhiyi_oracle.errors import BadBase, BadEvidence, JudgeError, LyingPeer, Not
 from zhiyi_oracle.judge.attest import NO_RESULT, Attestation, ask_peer, check_peer, result_tag
 from zhiyi_oracle.judge.decide import BaseStatus, CaseFacts, EvidenceStatus, Ruling, decide
 from zhiyi_oracle.judge.detect import ConfirmJob, Detector
+from zhiyi_oracle.judge.fetch import Evidence
 from zhiyi_oracle.judge.ledger import Head, Ledger, RegisteredModel
 from zhiyi_oracle.judge.store import CaseRow, CaseStep, CaseStore
 from zhiyi_oracle.judge.submit import Submitter, turn_at
@@ -37,15 +38,11 @@ from zhiyi_watermark.result import Detection
 EVIDENCE_PATIENCE: Final = (3, 4)
 BASE_PATIENCE: Final = (7, 8)
 
+# The court's clock stands still while posting is paused, at most 7 days in 30; a verdict's own deadline does not, so it
+# lies this much later. The court still takes nothing after its own deadline.
+DEADLINE_SLACK: Final = 14 * 86_400
+
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Evidence of a case, opened and checked."""
-
-    path: Path  # file or folder
-    root: bytes  # canonical root, 32 bytes
 
 
 class Fetcher(Protocol):
@@ -128,7 +125,7 @@ class Judge:
         """
         head = self._ledger.head()
         self.metrics.head.set(head.number)
-        self.metrics.finalized.set(self._ledger.finalized().number)
+        self.metrics.finalized.set(self._ledger.finalized())
         watch(self._store, self._ledger, self._p.signer, self._p.start_block)
         for row in self._store.cases():
             self._work(row, head)
@@ -271,7 +268,7 @@ class Judge:
                 raise JudgeError("the database lost what the fetch step left; restore it from the backup")
             job = ConfirmJob(
                 suspect=folder / "evidence" / "object",
-                base=folder / "base" / "tensors",
+                base=folder / "base",
                 spec=(folder / "spec.json").read_text(encoding="utf-8"),
                 share_index=share.index,
                 share_seed=share.seed,
@@ -326,7 +323,7 @@ class Judge:
             samples=ruling.samples,
             bucket=ruling.bucket,
             epoch=file.epoch,
-            deadline=file.post_by,
+            deadline=file.post_by + DEADLINE_SLACK,
         )
         signature = self._ledger.sign_verdict(verdict)
         epoch = self._ledger.epoch(file.epoch)

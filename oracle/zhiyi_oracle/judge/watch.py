@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 def watch(store: CaseStore, ledger: Ledger, signer: str, start_block: int) -> int:
     """Reads every finalized block since the last one read; returns how many."""
-    last = ledger.finalized().number
+    last = ledger.finalized()
     first = max(start_block, (store.cursor(CURSOR) or -1) + 1)
     read = 0
     while first <= last:

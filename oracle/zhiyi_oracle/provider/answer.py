@@ -75,7 +75,7 @@ class TransformersGenerator:
             self._model: Any = AutoModelForCausalLM.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
-            self._model.eval()
+            self._model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
         except (OSError, ValueError) as exc:
             raise ConfigError(f"no model can be loaded from {folder}: {exc}") from exc
         self._temperature = temperature
