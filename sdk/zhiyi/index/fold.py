@@ -77,14 +77,15 @@ def subjects_of(event: EventRow) -> list[Subject]:
     found: list[Subject] = []
     if event.name in _MODEL_EVENTS:
         found.append(("model", str(event.args["modelId"])))
-    if event.contract == "ModelNFT" and event.name == "Transfer" and event.args["from"] != NATIVE:
-        found.append(("model", str(event.args["tokenId"])))
+    moved = _token_moved(event)
+    if event.contract == "ModelNFT" and moved is not None:
+        found.append(("model", moved))
     if event.name in _ORDER_EVENTS:
         found.append(("order", str(event.args["licenseId"])))
     if event.name in _LICENSE_EVENTS:
         found.append(("license", str(event.args["licenseId"])))
-    if event.contract == "LicenseNFT" and event.name == "Transfer" and event.args["from"] != NATIVE:
-        found.append(("license", str(event.args["tokenId"])))
+    if event.contract == "LicenseNFT" and moved is not None:
+        found.append(("license", moved))
     if event.name in _CASE_EVENTS:
         found.append(("case", str(event.args["caseId"])))
     return found
@@ -254,6 +255,13 @@ FOLDS: Final[dict[str, tuple[type[Base], Callable[[Any, EventRow], Base]]]] = {
     "license": (LicenseRow, fold_license),
     "case": (CaseRow, fold_case),
 }
+
+
+def _token_moved(event: EventRow) -> str | None:
+    """The token of an ERC-721 Transfer that is no minting. Its third argument has no settled name."""
+    if event.name != "Transfer" or event.args["from"] == NATIVE:
+        return None
+    return str(list(event.args.values())[2])
 
 
 def _known(row: _Row | None, event: EventRow) -> _Row:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
+import sqlalchemy.exc
 from sqlalchemy import Engine, create_engine, delete, event, func, make_url, select, update
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -175,7 +177,7 @@ class Index:
                 found, blocks = _read_chunk(chain, contracts, first, last)
                 self._apply(head, found, blocks)
             except _ChainMoved as moved:
-                tries += 1
+                tries += self._head() == head  # else another process got on with it
                 if tries == CHUNK_TRIES:
                     raise Timeout(
                         f"blocks {first} to {last} keep changing ({moved}); sync again later"
@@ -191,18 +193,23 @@ class Index:
     def _bind(self, chain_id: int, deployment: Deployment) -> None:
         """One database follows one deployment."""
         digest = _digest(chain_id, deployment)
-        with Session(self._engine) as session, session.begin():
-            row = session.get(HeadRow, 1)
-            if row is None:
-                number = deployment.block - 1
-                session.add(
-                    HeadRow(id=1, chain_id=chain_id, deployment=digest, number=number, hash="", time=0)
-                )
-            elif row.deployment != digest:
-                raise BadInput(
-                    f"the index {self.url} follows another deployment (chain {row.chain_id});"
-                    " give each deployment its own database"
-                )
+        start = HeadRow(
+            id=1, chain_id=chain_id, deployment=digest, number=deployment.block - 1, hash="", time=0
+        )
+        with (
+            contextlib.suppress(sqlalchemy.exc.IntegrityError),
+            Session(self._engine) as session,
+            session.begin(),
+        ):
+            if session.get(HeadRow, 1) is None:
+                session.add(start)  # another process may be quicker: then its row counts
+        with Session(self._engine) as session:
+            row = session.get_one(HeadRow, 1)
+        if row.deployment != digest:
+            raise BadInput(
+                f"the index {self.url} follows another deployment (chain {row.chain_id});"
+                " give each deployment its own database"
+            )
 
     def _head(self) -> Head:
         with Session(self._engine) as session:
