@@ -10,7 +10,8 @@ spread.
   license id. Traced BLIND: q is the quantised suspect weight itself, no base tensors needed. The kit that can
   trace can also forge.
 - Confirm mark: W = W0 + eps*spread * s, s from the share's own seed, opened only after a case fixed its
-  evidence. Detected from W - W0: zeros masked, clipped at 3 eps, hypothesis (a) of stats. Everything in
+  evidence. Detected from W - W0: permutation and scale undone (align), zeros masked, clipped at 3 eps,
+  hypothesis (a) of stats. Everything in
   detection is an integer after one elementwise division and rounding by a spread that is an exact order
   statistic, so all machines get the same T (no float is ever summed).
 """
@@ -34,7 +35,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from zhiyi_watermark import prf, stats
+from zhiyi_watermark import align, prf, stats
 from zhiyi_watermark.errors import SpecError, UnavailableError
 from zhiyi_watermark.result import Detection, detection
 from zhiyi_watermark.tensorfile import (
@@ -590,7 +591,7 @@ def _trace_sums(weights: Path, kit: TraceKit, base: Path | None) -> tuple[stats.
                 unit = _spread(values)
                 q = _quantise(values, unit) if unit else np.zeros(len(values), dtype=np.int8)
             else:
-                q = _difference(values, reference.floats(*tensor), spec.epsilon)
+                q = _difference(values, reference.floats(*tensor), tensor.shape, spec.epsilon)
             part = _as_blocks(q)[block - low]  # (b, 64)
             score = np.einsum("bi,bi->b", part, sign, dtype=np.int32, casting="unsafe")
             np.add.at(sums, bit, score.astype(np.int64))
@@ -599,14 +600,33 @@ def _trace_sums(weights: Path, kit: TraceKit, base: Path | None) -> tuple[stats.
     return stats.BitSums(sums), n, sum_q2
 
 
-def _difference(values: Float32, base: Float32, epsilon: float) -> prf.Int8:
-    """q from W - W0 in units of eps*spread; weights that are 0 (pruned) say nothing."""
+def _difference(values: Float32, base: Float32, shape: tuple[int, ...], epsilon: float) -> prf.Int8:
+    """q from W - W0 in units of eps*spread; weights that are 0 (pruned) say nothing.
+
+    When most weights moved further than a mark, a permutation or scaling of rows or columns is undone if that
+    explains more of them: decided without any key.
+    """
     unit = _spread(base)
     if not unit:
         return np.zeros(len(values), dtype=np.int8)
-    q = _quantise(values - base, np.float32(unit * np.float32(epsilon)))
+    step = np.float32(unit * np.float32(epsilon))
+    best, near = _step_difference(values, base, step)
+    spread = _spread(values)
+    if 2 * near < len(values) and spread and len(shape) == 2:
+        q_values, q_base = _quantise(values, spread).reshape(shape), _quantise(base, unit).reshape(shape)
+        for candidate in align.undo(values.reshape(shape), base.reshape(shape), q_values, q_base):
+            q, explained = _step_difference(candidate.reshape(-1), base, step)
+            if explained > near:
+                best, near = q, explained
+    return best
+
+
+def _step_difference(values: Float32, base: Float32, step: np.float32) -> tuple[prf.Int8, int]:
+    """q, and how many non-zero weights lie within the clip."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        q = _quantise(values - base, step)
     q[values == 0] = 0
-    return q
+    return q, int(np.count_nonzero((np.abs(q) < LEVELS) & (values != 0) & np.isfinite(values)))
 
 
 def _licenses(given: Sequence[int]) -> list[int]:
@@ -726,7 +746,7 @@ def confirm(
             if not len(block):
                 continue
             values = suspect.floats(*tensor)
-            q = _difference(values, reference.floats(*tensor), spec.epsilon)
+            q = _difference(values, reference.floats(*tensor), tensor.shape, spec.epsilon)
             part = stats.chip_test(_as_blocks(q)[block - low], sign)
             total, n, sum_q2, reach = (
                 total + part.total, n + part.n, sum_q2 + part.sum_q2, reach + part.reach,
