@@ -24,7 +24,7 @@ from rich.console import Console  # noqa: E402
 
 from devnode import Node, NodeError  # noqa: E402
 from fetch_model import FetchError, ensure_model  # noqa: E402
-from story import buy, cheated, register, stage  # noqa: E402
+from story import accounts, buy, cheated, judge, leak, register, report, serve, stage  # noqa: E402
 from zhiyi.errors import ZhiyiError  # noqa: E402
 from zhiyi.ipfs_node import EmbeddedNode  # noqa: E402
 
@@ -71,6 +71,15 @@ def play(out: Path, rpc_port: int | None, console: Console) -> None:
                 buy.play_purchases(world)
             with world.chapter("A cheat is caught"):
                 cheated.play(world)
+            with world.chapter("Cloud: answers carry their user"):
+                serve.play(world)
+            with world.chapter("A copy leaks and is traced"):
+                leak.play(world)
+            with world.chapter("Three operators judge"):
+                judge.play(world)
+            with world.chapter("Royalties, withdrawals, books"):
+                accounts.play(world)
+            report.write(world)
         finally:
             if embedded is not None:
                 embedded.stop()

@@ -146,7 +146,9 @@ def complain_about_nothing(world: World, buyer: str, order: Order, package: Path
     try:
         me.orders.complain(order, me.orders.key(order.delivery.license_id), proof, dry_run=True)
     except TxReverted as refused:
-        world.say(f"a complaint after an honest delivery is rejected: {refused.error_name}")
+        if refused.error_name != "ChunkIsRight":
+            raise
+        world.say("a complaint after an honest delivery is rejected: ChunkIsRight")
         return
     raise AssertionError("a complaint against an honest chunk was accepted")
 

@@ -112,7 +112,8 @@ def _trace_weights(world: World, leaked: Path) -> int:
     kit = read_kit(world.folder("creator") / "kit.json")
     ids = licenses_of(world.as_("operator1"), model_id)
     trace, detection = trace_weights(leaked, {model_id: kit}, {model_id: ids})
-    assert trace.license_id is not None and detection is not None, "the leaked copy could not be traced"
+    assert trace.license_id is not None, "the leaked copy could not be traced"
+    assert detection is not None
     world.say(
         f"the tracer names license {trace.license_id} among {trace.licenses_tried} "
         f"(p_global 2^{trace.log2_p_global:.0f}); a candidate, not a verdict"

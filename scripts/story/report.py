@@ -1,0 +1,177 @@
+"""build/demo/report.json: what happened, as the run saw it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from story import accounts, judge
+from story.world import ETHER, World
+from zhiyi import abi
+from zhiyi.types import CaseState, OrderState, to_address, to_hex
+
+
+def write(world: World) -> None:
+    """Writes the report and prints every account's balance."""
+    money = accounts.money(world)
+    for row in money["accounts"]:
+        if row["name"].startswith("unused") or not any(
+            row[k] for k in ("before", "wallet", "vault_free", "stake")
+        ):
+            continue
+        wallet, free = row["wallet"] / ETHER, row["vault_free"] / ETHER
+        world.say(
+            f"{row['name']:<18}{wallet:>16.6f} in the wallet {free:>10.4f} free in the vault "
+            f"{row['stake'] / ETHER:>8.2f} staked {row['gas_paid'] / ETHER:>10.6f} paid for gas"
+        )
+    world.say(
+        f"the vault holds {money['vault']['held'] / ETHER:g} ETH, vault error {money['vault_error']} wei; "
+        f"balance error over all accounts, gas included: {money['balance_error']} wei"
+    )
+    found: dict[str, Any] = {
+        "chain": _chain(world),
+        "accounts": json.loads((world.out / "accounts.json").read_text()),
+        "contracts": dict(world.deployment.contracts),
+        "steps": _steps(world),
+        "model": _model(world),
+        "orders": _orders(world),
+        "cases": _cases(world),
+        "leak": world.facts["leak"],
+        "detections": world.facts["detections"],
+        "operators": [_operator(result) for result in judge.results(world)],
+        "money": money,
+    }
+    found["ok"] = _ok(found)
+    text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    (world.out / "report.json").write_text(text, encoding="utf-8")
+    world.say(f"report: {world.out / 'report.json'}, ok: {found['ok']}")
+
+
+def _ok(found: dict[str, Any]) -> bool:
+    states = {case["state"] for case in found["cases"]}
+    refunded = [order for order in found["orders"] if order["refund_reason"] == 2]
+    return (
+        found["money"]["balance_error"] == 0
+        and found["money"]["vault_error"] == 0
+        and states == {CaseState.EXECUTED.name, CaseState.DISMISSED.name}
+        and len(refunded) == 1
+        and any(case["slashed"] for case in found["cases"])
+    )
+
+
+def _chain(world: World) -> dict[str, Any]:
+    return {
+        "chain_id": int(world.node.rpc("eth_chainId"), 16),
+        "hardfork": world.node.rpc("anvil_nodeInfo")["hardFork"],
+        "last_block": world.block(),
+    }
+
+
+def _steps(world: World) -> list[dict[str, Any]]:
+    names = {address: name for name, address in world.deployment.contracts.items()}
+    selectors = {
+        name: {abi.selector(entry): entry["name"] for entry in abi.interface(name).functions.values()}
+        for name in names.values()
+        if name in abi.NAMES
+    }
+    steps = []
+    for line in (world.out / "steps.jsonl").read_text(encoding="utf-8").splitlines():
+        step = json.loads(line)
+        step["transactions"] = []
+        for number in range(step["first_block"], step["last_block"] + 1):
+            for tx in world.node.rpc("eth_getBlockByNumber", hex(number), True)["transactions"]:
+                name = names.get(to_address(tx["to"]) if tx["to"] else "", "transfer")
+                function = selectors.get(name, {}).get(bytes.fromhex(tx["input"][2:10]), "")
+                receipt = world.node.rpc("eth_getTransactionReceipt", tx["hash"])
+                step["transactions"].append(
+                    {
+                        "name": f"{name}.{function}" if function else name,
+                        "hash": tx["hash"],
+                        "from": to_address(tx["from"]),
+                        "gas": int(receipt["gasUsed"], 16),
+                    }
+                )
+        steps.append(step)
+    return steps
+
+
+def _model(world: World) -> dict[str, Any]:
+    model = world.as_("anyone").models.get(world.facts["model_id"])
+    return {
+        "model_id": model.model_id,
+        "owner": model.owner,
+        "weights_root": to_hex(model.record.weights_root),
+        "total_bytes": model.record.total_bytes,
+        "chunks": model.record.chunks,
+        "metadata_cid": model.metadata_cid,
+        "preferences": model.status.preferences,
+        "collaborator_bps": model.royalties.collaborators[0].bps,
+    }
+
+
+def _orders(world: World) -> list[dict[str, Any]]:
+    client = world.as_("anyone")
+    escrow = client.deployment.contract("LicenseEscrow")
+    refunds = {event["licenseId"]: event for event in client.chain.events(escrow, "OrderRefunded")}
+    found = []
+    for order in client.orders.list():
+        license_id = order.delivery.license_id
+        refund = refunds.get(license_id)
+        found.append(
+            {
+                "license_id": license_id,
+                "buyer": order.delivery.buyer,
+                "state": OrderState(client.orders.state(license_id).state).name,
+                "price": order.sale.price,
+                "bond": order.sale.bond,
+                "copy_root": to_hex(order.delivery.copy_root),
+                "refund_reason": refund["reason"] if refund else 0,
+                "refund": refund["refund"] if refund else 0,
+                "penalty": refund["penalty"] if refund else 0,
+            }
+        )
+    return found
+
+
+def _cases(world: World) -> list[dict[str, Any]]:
+    client = world.as_("anyone")
+    court = client.deployment.contract("MisuseCourt")
+    executed = {event["caseId"]: event for event in client.chain.events(court, "Executed")}
+    found = []
+    for case in client.cases.list():
+        assert case.posted is not None
+        done = executed.get(case.case_id)
+        found.append(
+            {
+                "case_id": to_hex(case.case_id),
+                "license_id": case.file.license_id,
+                "reporter": case.file.reporter,
+                "bond": case.file.bond,
+                "state": case.state.name,
+                "decision": case.posted.verdict.decision.name,
+                "bucket": case.posted.verdict.bucket,
+                "samples": case.posted.verdict.samples,
+                "signatures": case.posted.bitmap.bit_count(),
+                "share_index": case.share_index,
+                "slashed": done["slashed"] if done else 0,
+                "to_reporter": done["toReporter"] if done else 0,
+                "license_end": client.licenses.get(case.file.license_id).end.name,
+            }
+        )
+    return found
+
+
+def _operator(result: dict[str, Any]) -> dict[str, Any]:
+    detection = result["detection"]
+    return {
+        "operator": result["operator"],
+        "pid": result["pid"],
+        "signer": result["signer"],
+        "case_id": result["case_id"],
+        "decision": result["decision"],
+        "digest": result["digest"],
+        "n": detection["n"],
+        "T": detection["T"],
+        "log2_p": detection["log2_p"],
+        "log2_p_global": detection["log2_p_global"],
+    }
