@@ -231,11 +231,12 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "Suite {suite} is unknown to this deployment: prepare the copy with suite 1.",
         "本部署不支持套件 {suite}：请使用套件 1 制备。",
     ),
+    "MemoryInUse": ("This is a fault of the contract: report it.", "这是合约缺陷：请报告。"),
     "WrongChunkLength": (
-        "The chunk has {given} bytes, {needed} are needed: build the complaint again.",
-        "分块为 {given} 字节，应为 {needed}：请重新生成投诉。",
+        "The chunk has {given} bytes, at most {max} are possible: build the complaint again.",
+        "分块为 {given} 字节，上限 {max}：请重新生成投诉。",
     ),
-    "WrongChunkSize": ("Chunk size {given} is not {needed}.", "分块大小 {given} 应为 {needed}。"),
+    "WrongChunkSize": ("Chunk size {given} is above {max}.", "分块大小 {given} 超过上限 {max}。"),
     # vault
     "TokenNotListed": (
         "Token {token} is not accepted here: use a listed one.",
@@ -369,7 +370,6 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "License {licenseId} cannot be accused of this: it must be settled, of this model, and carry a bond.",
         "许可 {licenseId} 不能被如此指控：须已成交、属于该模型并有保证金。",
     ),
-    "ModelNotAccusable": ("Model {modelId} cannot be accused of this.", "模型 {modelId} 不能被如此指控。"),
     "MarkTooYoung": (
         "The mark of {licenseId} is too young to convict before {notBefore}.",
         "许可 {licenseId} 的标记过新，{notBefore} 之前不能作为依据。",
