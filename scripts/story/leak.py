@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def _trace_texts(world: World) -> None:
 def _leak(world: World) -> Path:
     leaked = world.folder("leaker") / "found"
     with world.bar("buyer 2 tunes the copy and saves it anew") as progress:
-        tune_and_resave(
+        losses = tune_and_resave(
             world.folder("buyer2") / "copy",
             (TEXTS / "tune.txt").read_text(encoding="utf-8"),
             leaked,
@@ -87,10 +88,12 @@ def _leak(world: World) -> Path:
             progress=progress,
         )
     heldout = (TEXTS / "heldout.txt").read_text(encoding="utf-8")
+    (world.folder("leaker") / "heldout.txt").write_text(heldout, encoding="utf-8")
+    (world.folder("leaker") / "losses.json").write_text(json.dumps(losses))
     spec = weights.TraceKit.from_json((world.folder("creator") / "kit.json").read_text()).spec
     change = weights.relative_change(leaked, world.folder("buyer2") / "copy", spec)
     numbers = {
-        "steps": STEPS,
+        "steps": len(losses),
         "relative_change": max(change.values()),
         "perplexity_registered": language_model.perplexity(world.model, heldout),
         "perplexity_delivered": language_model.perplexity(world.folder("buyer2") / "copy", heldout),

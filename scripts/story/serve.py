@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from story.world import World
 from zhiyi.types import to_hex
 from zhiyi.usage_log import UsageLog
@@ -31,6 +33,7 @@ def play(world: World) -> None:
     home.chmod(0o700)
     users = ApiUsers(home / "users")
     known = {name: users.add(name)[0] for name in ("ana", "bo", "cleo")}
+    (home / "numbers.json").write_text(json.dumps(sorted(users.numbers())))
     generator = TransformersGenerator(world.model, temperature=TEMPERATURE, threads=2)
     answers: list[Answer] = []
     with UsageLog(home / "log") as log:
