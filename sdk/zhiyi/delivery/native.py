@@ -1,6 +1,6 @@
-"""Optional compiled loops over OpenSSL's SHA-256: the same digests, without one Python call for each.
+"""Optional compiled loops over SHA-256: the same digests, without one Python call for each.
 
-    python -m zhiyi.delivery.native      # builds it with the system's C compiler
+    python -m zhiyi.delivery      # builds them with the system's C compiler
 
 Without a compiler, or where the interpreter hides OpenSSL's symbols, `LIBRARY` is None and `hashing` does the
 same in Python, some two to three times slower. The library is loaded only after it reproduced digests of
@@ -15,7 +15,6 @@ import logging
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -23,7 +22,10 @@ from typing import Final
 logger = logging.getLogger(__name__)
 
 _SOURCE: Final = Path(__file__).with_name("native.c")
-_BINARY: Final = Path(__file__).with_name("_native.so")
+# Named by its source, so that what another version built is never loaded.
+_BINARY: Final = Path(__file__).with_name(
+    f"_native-{hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]}.so"
+)
 _SYMBOLS: Final = ("SHA256_Init", "SHA256_Update", "SHA256_Final")
 
 Buffer = bytes | bytearray | memoryview
@@ -34,14 +36,9 @@ class Library:
 
     def __init__(self, path: Path) -> None:
         """Raises OSError when the file or a symbol is missing, ValueError when digests differ from hashlib's."""
-        import _hashlib
-
-        try:
-            openssl = ctypes.CDLL(_hashlib.__file__)
-            addresses = [ctypes.cast(getattr(openssl, name), ctypes.c_void_p) for name in _SYMBOLS]
-        except AttributeError as exc:
-            raise OSError(f"this interpreter's OpenSSL does not show its SHA-256: {exc}") from exc
         loops = ctypes.CDLL(str(path))
+        self.uses_openssl = bool(loops.zhiyi_needs_openssl())
+        self._sha = _openssl_sha256() if self.uses_openssl else [None] * 3
         self._leaves = loops.zhiyi_leaves
         self._leaves.argtypes = [
             *([ctypes.c_void_p] * 3),
@@ -53,11 +50,10 @@ class Library:
             ctypes.c_void_p,
             ctypes.c_void_p,
         ]
-        self._leaves.restype = None
+        self._leaves.restype = ctypes.c_int
         self._parents = loops.zhiyi_parents
         self._parents.argtypes = [*([ctypes.c_void_p] * 3), ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
         self._parents.restype = None
-        self._sha = addresses
         self._self_test()
 
     def leaves(self, tag: int, first: int, data: Buffer, chunk_size: int, bound: Buffer | None) -> bytes:
@@ -69,7 +65,7 @@ class Library:
             raise ValueError(f"{count} chunks need {32 * count} bytes of plain leaves, given {held.size}")
         out = bytearray(32 * count)
         target = _Span(out)
-        self._leaves(
+        done = self._leaves(
             *self._sha,
             tag,
             first,
@@ -79,6 +75,8 @@ class Library:
             None if held is None else held.address,
             target.address,
         )
+        if not done:
+            raise ValueError(f"chunks of {chunk_size} bytes are not served by the compiled loops")
         return bytes(out)
 
     def parents(self, level: Buffer) -> bytes:
@@ -98,6 +96,16 @@ class Library:
         leaf_ok = self.leaves(2, 7, data, 1024, data[:64])[32:] == expected
         if not leaf_ok or self.parents(data[:64]) != hashlib.sha256(b"\x01" + data[:64]).digest():
             raise ValueError("the compiled loops do not reproduce hashlib's SHA-256")
+
+
+def _openssl_sha256() -> list[ctypes.c_void_p | None]:
+    import _hashlib
+
+    try:
+        openssl = ctypes.CDLL(_hashlib.__file__)
+        return [ctypes.cast(getattr(openssl, name), ctypes.c_void_p) for name in _SYMBOLS]
+    except AttributeError as exc:
+        raise OSError(f"this interpreter's OpenSSL does not show its SHA-256: {exc}") from exc
 
 
 class _Span:
@@ -126,7 +134,7 @@ def load() -> Library | None:
     try:
         return Library(_BINARY)
     except (OSError, ValueError) as exc:
-        logger.warning("compiled hashing is not used: %s. Rebuild: python -m zhiyi.delivery.native", exc)
+        logger.warning("compiled hashing is not used: %s. Rebuild: python -m zhiyi.delivery", exc)
         return None
 
 
@@ -156,27 +164,15 @@ def build() -> Path:
             check=True,
         )
         os.replace(made, _BINARY)
+    discard(keep=_BINARY)
     return _BINARY
 
 
+def discard(keep: Path | None = None) -> None:
+    """Remove what was built, but for `keep`."""
+    for old in _BINARY.parent.glob("_native*.so"):
+        if old != keep:
+            old.unlink()
+
+
 LIBRARY = load()
-
-
-def main() -> int:
-    """Build, check and say what came of it; a missing compiler is no failure."""
-    try:
-        built = build()
-        Library(built)
-    except FileNotFoundError as exc:
-        sys.stdout.write(f"{exc}: hashing stays in Python, which is slower but the same\n")
-        return 0
-    except (OSError, ValueError, subprocess.CalledProcessError) as exc:
-        _BINARY.unlink(missing_ok=True)
-        sys.stdout.write(f"{exc}: hashing stays in Python, which is slower but the same\n")
-        return 0
-    sys.stdout.write(f"compiled hashing is ready: {built.name}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

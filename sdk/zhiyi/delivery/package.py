@@ -7,6 +7,8 @@ cipher.bin        the encrypted segments one after another, without gaps
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,8 @@ from typing import Final, NamedTuple, Protocol
 from zhiyi.delivery.bundle import MAX_MANIFEST_BYTES, Bundle, open_file, read_exactly
 from zhiyi.delivery.hashing import HASH_BYTES, SUITE_CHACHA20
 from zhiyi.errors import BadInput, IntegrityError
+
+logger = logging.getLogger(__name__)
 
 MANIFEST: Final = "manifest.json"
 LEAVES: Final = "plain_leaves.bin"
@@ -122,6 +126,19 @@ def new_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         rmtree(made, ignore_errors=True)
         raise
+
+
+def reserve(handle: int, size: int) -> None:
+    """Have the file system set `size` bytes aside, so that a full disk shows at once and writing costs less."""
+    if size and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(handle, 0, size)
+        except OSError as exc:
+            if exc.errno == errno.ENOSPC:
+                raise BadInput(
+                    f"the disk has no room for {size} bytes: free some or name another folder"
+                ) from exc
+            logger.debug("no space reserved: %s", exc)
 
 
 def write_all(handle: int, view: memoryview) -> None:

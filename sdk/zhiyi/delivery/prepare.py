@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from struct import Struct
+from typing import Final
 
 from zhiyi.delivery.bundle import Bundle, Reader
 from zhiyi.delivery.hashing import HASH_BYTES, KEY_BYTES, delivery_leaves, keystream_xor, plain_leaves
@@ -16,11 +18,14 @@ from zhiyi.delivery.package import (
     DeliveryFigures,
     Progress,
     new_folder,
+    reserve,
     silent,
     write_all,
 )
 from zhiyi.delivery.ranges import DeclaredRange, header_bytes
 from zhiyi.errors import BadInput, IntegrityError
+
+_LEAF: Final = Struct(f"{HASH_BYTES}s")
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ def prepare(
                 open(folder / CIPHER, "xb", buffering=0) as target,
                 open(folder / LEAVES, "xb") as leaves_file,
             ):
+                reserve(target.fileno(), bundle.total_bytes)
                 for window in bundle.windows():
                     data = source.read(window)
                     leaves = plain_leaves(window.first, data, bundle.chunk_size)
@@ -114,15 +120,18 @@ def _check_layout(bundle: Bundle, marked: Path, registered: Path, tree: Tree) ->
 def _check_changes(
     bundle: Bundle, declared: DeclaredRange, promised: bytes, first: int, leaves: bytes
 ) -> int:
+    """Number of leaves that differ from the registered ones; all of them have to be in the range."""
+    size = HASH_BYTES
+    window = promised[first * size : first * size + len(leaves)]
     changed = 0
-    for k in range(len(leaves) // HASH_BYTES):
-        index = first + k
-        registered = promised[index * HASH_BYTES : (index + 1) * HASH_BYTES]
-        if leaves[k * HASH_BYTES : (k + 1) * HASH_BYTES] != registered:
-            if not declared.contains(index):
-                place = bundle.place(index)
+    for k, (made, registered) in enumerate(
+        zip(_LEAF.iter_unpack(leaves), _LEAF.iter_unpack(window), strict=True)
+    ):
+        if made != registered:
+            if not declared.contains(first + k):
+                place = bundle.place(first + k)
                 raise IntegrityError(
-                    f"chunk {index} (byte {place.start} of {place.segment.path or 'the manifest'!r}) differs "
+                    f"chunk {first + k} (byte {place.start} of {place.segment.path or 'the manifest'!r}) differs "
                     "from the registered bundle outside the declared range: mark only tensors of the range"
                 )
             changed += 1

@@ -1,0 +1,157 @@
+"""The one format of every benchmark: rows with targets, as JSON and as a Markdown table."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "docs" / "benchmarks"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured value. `against` is the peer or floor measured in the same run, `interval` a 95 % interval."""
+
+    id: str
+    what: str
+    value: float
+    unit: str
+    n: int
+    target: float | None = None
+    sense: Literal[">=", "<="] | None = None
+    against: tuple[str, float] | None = None
+    interval: tuple[float, float] | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the point value reaches the target; None without one."""
+        if self.target is None or self.sense is None:
+            return None
+        return self.value >= self.target if self.sense == ">=" else self.value <= self.target
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as the file has it."""
+        row: dict[str, Any] = {
+            "id": self.id,
+            "what": self.what,
+            "value": self.value,
+            "unit": self.unit,
+            "target": self.target,
+            "sense": self.sense,
+            "met": self.met,
+            "against": None if self.against is None else {"name": self.against[0], "value": self.against[1]},
+            "n": self.n,
+        }
+        if self.interval is not None:
+            row["interval"] = list(self.interval)
+        return row
+
+
+def proportion(
+    id_: str,
+    what: str,
+    hits: int,
+    n: int,
+    *,
+    target: float | None = None,
+    sense: Literal[">=", "<="] | None = None,
+    against: tuple[str, float] | None = None,
+) -> Row:
+    """A row for hits of n trials with its Clopper-Pearson interval. Raises ValueError without trials."""
+    return Row(id_, what, hits / n, "", n, target, sense, against, clopper_pearson(hits, n))
+
+
+def clopper_pearson(hits: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a proportion. Raises ValueError unless 0 <= hits <= n and n >= 1."""
+    from scipy.stats import beta
+
+    if not 0 <= hits <= n or n < 1:
+        raise ValueError(f"{hits} of {n} is no proportion")
+    tail = (1 - level) / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
+    high = 1.0 if hits == n else float(beta.ppf(1 - tail, hits + 1, n - hits))
+    return low, high
+
+
+def environment(**more: str) -> dict[str, str]:
+    """What the values depend on, read from the machine."""
+    found = {
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
+    for package in ("cryptography", "torch", "transformers", "web3"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {**found, **more}
+
+
+def write(name: str, command: str, rows: list[Row], *, environment: dict[str, str], notes: str = "") -> Path:
+    """Write docs/benchmarks/NAME.json and NAME.md; returns the JSON's path."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    report = {
+        "command": command,
+        "commit": commit(),
+        "environment": environment,
+        "rows": [row.to_json() for row in rows],
+    }
+    path = FOLDER / f"{name}.json"
+    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    (FOLDER / f"{name}.md").write_text(markdown(name, command, rows, environment, notes))
+    return path
+
+
+def markdown(name: str, command: str, rows: list[Row], environment: dict[str, str], notes: str = "") -> str:
+    """The same as a table."""
+    lines = [
+        f"# {name}",
+        "",
+        f"Made by `{command}` at commit `{commit()}`; do not edit.",
+        "",
+        "| row | what | value | target | met | against | n |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        value = f"{row.value:.6g} {row.unit}".strip()
+        if row.interval:
+            value += f" [{row.interval[0]:.4g}, {row.interval[1]:.4g}]"
+        target = "" if row.target is None else f"{row.sense} {row.target:g}"
+        met = "" if row.met is None else ("yes" if row.met else "**no**")
+        against = "" if row.against is None else f"{row.against[0]}: {row.against[1]:.6g}"
+        lines.append(f"| `{row.id}` | {row.what} | {value} | {target} | {met} | {against} | {row.n} |")
+    lines += ["", *(f"- {key}: {value}" for key, value in environment.items())]
+    if notes:
+        lines += ["", notes.strip()]
+    return "\n".join(lines) + "\n"
+
+
+def commit() -> str:
+    """The commit that was measured; "-dirty" when tracked files differ from it."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
