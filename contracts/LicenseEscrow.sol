@@ -4,8 +4,8 @@ pragma solidity 0.8.30;
 import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {Address} from "@openzeppelin/contracts/utils/Address.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
-import {IDeliveryCheck} from "./interfaces/IDeliveryCheck.sol";
 import {IIdentityRegistry} from "./interfaces/IIdentityRegistry.sol";
 import {Delivery, ILicenseEscrow, Order, OrderState, PrepareFee, Sale} from "./interfaces/ILicenseEscrow.sol";
 import {ILicenseNFT, LicenseRecord} from "./interfaces/ILicenseNFT.sol";
@@ -21,6 +21,7 @@ import {Vault} from "./Vault.sol";
 /// is open, and nobody can move money otherwise than the order's own rules say.
 /// @dev Not upgradeable; peers are fixed at deployment.
 contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
+    using Address for address;
     using LicenseTerms for uint96;
 
     /// @dev state 8 | since 40 | first 208 bits of the order hash; the id's fingerprint number is used up from the first write on.
@@ -89,7 +90,7 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
     /// @notice address(0): no registry, so orders that ask for a tier cannot be opened.
     IIdentityRegistry public immutable identity;
     /// @notice Arithmetic of complaints; stateless, apart because it does not fit in here.
-    IDeliveryCheck public immutable deliveryCheck;
+    address public immutable deliveryCheck;
 
     mapping(uint256 licenseId => OrderSlot) private _orders;
     mapping(uint256 licenseId => uint64 epoch) private _rangeEpochs;
@@ -117,7 +118,7 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         models = IModelNFT(models_);
         licenses = ILicenseNFT(licenses_);
         identity = IIdentityRegistry(identity_);
-        deliveryCheck = IDeliveryCheck(deliveryCheck_);
+        deliveryCheck = deliveryCheck_;
     }
 
     /* PURCHASE */
@@ -183,23 +184,17 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
     }
 
     /// @inheritdoc ILicenseEscrow
-    function complain(
-        Order calldata order,
-        bytes32 key,
-        uint32 index,
-        bytes calldata cipher,
-        bytes32 plainLeaf,
-        bytes32[] calldata path
-    ) external {
+    /// @dev The proof's last four parameters are read by the arithmetic contract alone.
+    function complain(Order calldata order, bytes32 key, uint32 index, bytes calldata, bytes32, bytes32[] calldata) external {
         Delivery calldata delivery = order.delivery;
         bytes32 orderHash = orderHashOf(order);
         uint256 revealedAt = _checkStored(delivery.licenseId, orderHash, OrderState.REVEALED);
         _checkBuyer(delivery);
         _checkNotAfter(revealedAt + delivery.complaintWindow);
         _checkKey(delivery, key);
-        if (!deliveryCheck.chunkIsWrong(delivery, key, index, cipher, plainLeaf, path)) {
-            revert ChunkIsRight(delivery.licenseId, index);
-        }
+        // `complain` there has the same signature, so the calldata goes on as it came: 2,000 gas less than coding it anew.
+        bool wrong = abi.decode(deliveryCheck.functionStaticCall(msg.data), (bool));
+        if (!wrong) revert ChunkIsRight(delivery.licenseId, index);
         emit ChunkProvenWrong(delivery.licenseId, index);
         _refund(order, orderHash, WRONG_CHUNK, delivery.deposit);
     }
@@ -294,7 +289,7 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         uint256 licenseId = delivery.licenseId;
         _setOrder(licenseId, OrderState.SETTLED, orderHash);
         _bonds[licenseId] = Bond(sale.bond, sale.price, 0, 0, _indexOf(sale.token));
-        _freeDeposit(delivery.fingerprinter, delivery.deposit, 0, address(0));
+        _freeDeposit(delivery.fingerprinter, delivery.deposit, 0);
         emit OrderSettled(licenseId, orderHash);
         LicenseRecord memory record =
             LicenseRecord(orderHash, delivery.copyRoot, delivery.markCommit, sale.termsHash, delivery.fingerprinter);
@@ -306,13 +301,13 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         Delivery calldata delivery = order.delivery;
         uint256 paid = uint256(order.sale.price) + order.sale.bond;
         _setOrder(delivery.licenseId, OrderState.REFUNDED, orderHash);
-        _freeDeposit(delivery.fingerprinter, delivery.deposit, penalty, delivery.buyer);
+        _freeDeposit(delivery.fingerprinter, delivery.deposit, penalty);
         emit OrderRefunded(delivery.licenseId, delivery.buyer, reason, paid, penalty);
         if (order.sale.token == NATIVE) {
-            _credit(delivery.buyer, NATIVE, paid + penalty, orderHash);
+            _balances[delivery.buyer][NATIVE] += paid + penalty;
         } else {
-            _credit(delivery.buyer, order.sale.token, paid, orderHash);
-            _credit(delivery.buyer, NATIVE, penalty, orderHash);
+            _balances[delivery.buyer][order.sale.token] += paid;
+            if (penalty != 0) _balances[delivery.buyer][NATIVE] += penalty;
         }
     }
 

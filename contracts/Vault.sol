@@ -34,7 +34,7 @@ abstract contract Vault is IVault, AccessManaged, ReentrancyGuardTransient {
     /// @inheritdoc IVault
     uint128 public immutable stakeReserve;
 
-    mapping(address account => mapping(address token => uint256 amount)) private _balances;
+    mapping(address account => mapping(address token => uint256 amount)) internal _balances;
     mapping(address account => Stake) private _stakes;
     mapping(uint256 licenseId => Bond) internal _bonds;
     mapping(bytes32 caseId => uint256 amount) private _caseBonds;
@@ -273,11 +273,10 @@ abstract contract Vault is IVault, AccessManaged, ReentrancyGuardTransient {
     }
 
     /// @dev Frees the deposit, less the penalty, which leaves the stake. Cannot revert: a lock is never slashed.
-    function _freeDeposit(address account, uint128 deposit, uint128 penalty, address to) internal {
+    function _freeDeposit(address account, uint128 deposit, uint128 penalty) internal {
         Stake memory stake = _stakes[account];
         stake.locked -= deposit;
         stake.staked -= penalty;
         _stakes[account] = stake;
-        if (penalty != 0) emit StakeSlashed(account, to, penalty);
     }
 }

@@ -65,6 +65,7 @@ interface ILicenseEscrow {
     event OrderOpened(uint256 indexed licenseId, address indexed buyer, bytes32 indexed orderHash, Order order);
     event KeyRevealed(uint256 indexed licenseId, bytes32 key);
     event OrderSettled(uint256 indexed licenseId, bytes32 indexed orderHash);
+    /// @dev The buyer's free balance grew by `refund` of the order's token and by `penalty` wei out of the fingerprinter's stake.
     /// @param reason 1 no reveal in time, 2 wrong chunk, 3 range claim upheld, 4 range claim unanswered
     event OrderRefunded(uint256 indexed licenseId, address indexed buyer, uint8 reason, uint256 refund, uint256 penalty);
     event ChunkProvenWrong(uint256 indexed licenseId, uint32 index);
@@ -142,7 +143,8 @@ interface ILicenseEscrow {
     ) external;
     /// @notice Anyone who knows the key may publish it, until openedAt + revealWindow + grace.
     function revealKey(bytes32 saleHash, Delivery calldata delivery, bytes32 key) external;
-    /// @notice Buyer proves that chunk `index` decrypts to something else than promised: refund and deposit.
+    /// @notice Buyer proves that chunk `index` decrypts to something else than promised: refund and deposit. A bad proof reverts
+    /// with an error of FairDelivery.
     function complain(
         Order calldata order, bytes32 key, uint32 index, bytes calldata cipher, bytes32 plainLeaf, bytes32[] calldata path
     ) external;
