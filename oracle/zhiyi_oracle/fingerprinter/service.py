@@ -23,6 +23,7 @@ from zhiyi.delivery import Bundle, DeclaredRange, Tree
 from zhiyi.errors import BadInput, IntegrityError, NotFound, RpcUnavailable, Timeout, TxReverted, ZhiyiError
 from zhiyi.types import (
     NATIVE,
+    ZERO32,
     Bytes32,
     CaseFile,
     Delivery,
@@ -309,6 +310,7 @@ class Fingerprinter:
                 "the order's delivery half is not what was prepared; use the one that `prepare` returned"
             )
         offer = SignedOffer.model_validate_json(row.offer).offer
+        fee = SignedRequest.model_validate_json(row.request).request.prepare_fee
         sale = order.sale
         for name, given, needed in (
             ("seller", sale.seller, offer.seller),
@@ -318,7 +320,7 @@ class Fingerprinter:
             ("terms", sale.terms, offer.terms.pack()),
             ("terms hash", sale.terms_hash, offer.terms_hash),
             ("bond tail", sale.bond_tail, offer.bond_tail),
-            ("request hash", sale.request_hash, row.request_hash),
+            ("request hash", sale.request_hash, row.request_hash if fee else ZERO32),
         ):
             if given != needed:
                 raise Refused(f"the order's {name} is {given!r}, offer and request say {needed!r}")
