@@ -5,8 +5,8 @@
 
 Starts its own Anvil on DIR/chain.json and its own IPFS node on DIR/ipfs. Money, gas, orders and cases come from the
 chain; detections are run again on the files; perplexities are measured again. Seconds and process ids, which nothing
-can recompute, are compared with what steps and operators wrote at the time (steps.jsonl, operator*/state). Nothing of the
-demo is imported.
+can recompute, are compared with what steps and operators wrote at the time (steps.jsonl, operator*/state). Nothing of
+the demo is imported.
 """
 
 from __future__ import annotations

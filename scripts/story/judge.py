@@ -60,7 +60,7 @@ def operators(world: World) -> Iterator[None]:
 
 
 def _command(config: Path) -> list[str]:
-    return [sys.executable, "-m", "zhiyi.cli", "oracle", "run", str(config)]
+    return [str(Path(sys.executable).parent / "zhiyi"), "oracle", "run", "--config", str(config)]
 
 
 def _config(world: World, folder: Path) -> str:
