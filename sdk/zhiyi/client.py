@@ -25,7 +25,8 @@ from zhiyi.royalties import Royalties
 from zhiyi.signers import Signer
 from zhiyi.vault import Vault
 
-if TYPE_CHECKING:  # the IPFS client is loaded only by those who use it
+if TYPE_CHECKING:  # loaded only by those who use them
+    from zhiyi.deliveries import Deliveries
     from zhiyi.ipfs import Ipfs
 
 
@@ -72,6 +73,13 @@ class Zhiyi:
     def account(self) -> str:
         """The signer's address. Raises ConfigError without a signer."""
         return self.chain.account
+
+    @cached_property
+    def delivery(self) -> Deliveries:
+        """Checking, decrypting and disputing copies."""
+        from zhiyi.deliveries import Deliveries
+
+        return Deliveries(self.chain, self.deployment, lambda: self.ipfs)
 
     @cached_property
     def ipfs(self) -> Ipfs:
@@ -127,6 +135,7 @@ class AsyncZhiyi:
         self.oracles = _AsyncGroup(client.oracles)
         self.evidence = _AsyncGroup(client.evidence)
         self.regulator = _AsyncGroup(client.regulator)
+        self.delivery = _AsyncGroup(client.delivery)
 
     @classmethod
     async def connect(

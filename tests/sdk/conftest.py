@@ -44,7 +44,7 @@ ROLES = (
 )
 FAST = ChainOptions(poll=0.01, receipt_timeout=20.0)
 
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 Account.enable_unaudited_hdwallet_features()
 
 
