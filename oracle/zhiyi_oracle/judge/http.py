@@ -12,6 +12,7 @@ from flask.typing import ResponseReturnValue
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from waitress.server import create_server  # type: ignore[import-untyped]  # ships no types
+from waitress.wasyncore import close_all  # type: ignore[import-untyped]  # ships no types
 
 from zhiyi.types import Verdict
 from zhiyi_oracle.judge.attest import Attestation
@@ -77,5 +78,7 @@ class HttpServer:
         self._thread.start()
 
     def stop(self) -> None:
-        self._server.close()
+        """Ends the loop from inside its own thread: waitress has no call for that."""
+        self._server.trigger.pull_trigger(lambda: close_all(self._server._map, True))
         self._thread.join(timeout=5)
+        self._server.task_dispatcher.shutdown()
