@@ -198,11 +198,9 @@ def _command_at(arguments: list[str]) -> int:
 
 
 def _flags_first(arguments: list[str]) -> list[str]:
-    """Our flags moved before the command; a plug-in keeps its own."""
+    """Our flags moved before the command, a plug-in's included: it asks the session."""
     at = _command_at(arguments)
     end = arguments.index("--") if "--" in arguments else len(arguments)
-    if at >= end or arguments[at] in plugins():
-        return arguments
     moved = [word for word in arguments[at:end] if word in _FLAGS]
     rest = [word for word in arguments[at:end] if word not in _FLAGS]
     return [*moved, *arguments[:at], *rest, *arguments[end:]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from zhiyi import case_evidence
+from zhiyi.case_evidence import ObjectKind
 from zhiyi.cli import words
 from zhiyi.cli.console import jsonable
 from zhiyi.cli.session import session_of, write_document
@@ -18,7 +19,6 @@ from zhiyi.types import Bytes32, Case, Kind, Value, model_of_license, to_hex
 
 app = typer.Typer(name="case", help="Report misuse and follow cases.", no_args_is_help=True)
 
-SALT_BYTES = 32
 NO_SHARE = 255  # Verdict.share_index and Case.share_index where none was used
 
 CaseArgument = Annotated[str, typer.Argument(help="Case id, 0x-hex.")]
@@ -58,6 +58,10 @@ def open_case(
     suspect: Annotated[Path, typer.Argument(help="File or folder that was found: weights, or a text.")],
     out: Annotated[Path, typer.Option(help="File to keep the report in (it holds the salt).")],
     kind: Annotated[KindName, typer.Option(help="What the case is about.")] = KindName.LEAK,
+    what: Annotated[
+        ObjectKind | None,
+        typer.Option("--object", help="What was found; default: text for .txt and .md files."),
+    ] = None,
     license_id: Annotated[
         str | None, typer.Option("--license", help="License that is accused, or MODEL/FINGERPRINT.")
     ] = None,
@@ -71,32 +75,30 @@ def open_case(
 
     `zhiyi trace FILE` names a candidate license first.
     """
-    from zhiyi import case_evidence
-
     session = session_of(ctx)
     client = session.client
     number = words.license_id(license_id) if license_id else 0
     model_id = model if model is not None else model_of_license(number)
     if not model_id or (number and model is not None and model != model_of_license(number)):
         raise BadInput("name the accused license, or the model where no license is accused")
-    what = Kind[kind.name]
     amount = client.cases.min_bond() if bond is None else words.amount(bond)
-    salt = secrets.token_bytes(SALT_BYTES)
     epoch = client.oracles.current_epoch()
     keys = list(client.oracles.encryption_keys(epoch.number))
     with tempfile.TemporaryDirectory(prefix="zhiyi-case-") as scratch:
         sealed_file = Path(scratch) / "evidence.sealed"
         with session.console.progress("sealing the evidence"):
-            sealed = case_evidence.seal(suspect, what, client.account, salt, keys, sealed_file)
+            sealed = case_evidence.seal(
+                suspect, what or _object_of(suspect), reporter=client.account, keys=keys, out=sealed_file
+            )
         with session.console.progress("adding to IPFS") as progress:
             cid = session.ipfs.add_file(sealed_file, progress=progress)
     report = Report(
         case_id=None,
-        kind=what,
+        kind=Kind[kind.name],
         model_id=model_id,
         license_id=number,
         reporter=client.account,
-        salt=salt,
+        salt=sealed.salt,
         canonical_root=sealed.canonical_root,
         evidence_hash=sealed.evidence_hash,
         evidence_cid=cid,
@@ -105,7 +107,7 @@ def open_case(
     result = client.cases.open(
         number,
         model_id,
-        what,
+        Kind[kind.name],
         sealed.evidence_hash,
         cid,
         amount,
@@ -238,6 +240,10 @@ def claim_fee(
     """Anyone: the account behind a seat gets its part of the fee."""
     session = session_of(ctx)
     session.show(session.client.cases.claim_fee(words.case_id(case_id), seat, dry_run=session.dry_run))
+
+
+def _object_of(suspect: Path) -> ObjectKind:
+    return ObjectKind.TEXT if suspect.suffix.lower() in (".txt", ".md") else ObjectKind.WEIGHTS
 
 
 def _summary(found: Case) -> dict[str, Any]:

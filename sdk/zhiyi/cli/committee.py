@@ -10,9 +10,9 @@ import typer
 
 from zhiyi.cli import words
 from zhiyi.cli.keys import open_key
-from zhiyi.cli.session import session_of
+from zhiyi.cli.session import Session, session_of
 from zhiyi.keys import KeyKind
-from zhiyi.types import Role
+from zhiyi.types import Role, to_bytes
 
 app = typer.Typer(name="committee", help="Members of the committee, stakes and epochs.", no_args_is_help=True)
 
@@ -24,7 +24,9 @@ class MemberRole(StrEnum):
     FINGERPRINTER = "fingerprinter"
 
 
-KeyOption = Annotated[Path, typer.Option(help="Encryption key file (`zhiyi keys new encryption FILE`).")]
+KeyOption = Annotated[
+    str, typer.Option(help="Public encryption key (0x-hex), or a file of `zhiyi keys new encryption`.")
+]
 UrlOption = Annotated[str, typer.Option(help="Where the service answers.")]
 
 
@@ -71,12 +73,11 @@ def join(
 ) -> None:
     """Join with a stake."""
     session = session_of(ctx)
-    key = open_key(session, encryption_key, KeyKind.ENCRYPTION)
     session.show(
         session.client.oracles.join(
             Role[role.name],
             signer=signer,
-            encryption_key=key.public,
+            encryption_key=_public(session, encryption_key),
             stake=words.amount(stake),
             url=url,
             dry_run=session.dry_run,
@@ -93,11 +94,9 @@ def update(
 ) -> None:
     """Change signer, encryption key and URL; a new signer takes its seat with the next epoch."""
     session = session_of(ctx)
-    key = open_key(session, encryption_key, KeyKind.ENCRYPTION)
+    key = _public(session, encryption_key)
     session.show(
-        session.client.oracles.update(
-            signer=signer, encryption_key=key.public, url=url, dry_run=session.dry_run
-        )
+        session.client.oracles.update(signer=signer, encryption_key=key, url=url, dry_run=session.dry_run)
     )
 
 
@@ -138,3 +137,10 @@ def activate_epoch(ctx: typer.Context, number: Annotated[int, typer.Argument(hel
     """Anyone, once the announcement's delay is over."""
     session = session_of(ctx)
     session.show(session.client.oracles.activate_epoch(number, dry_run=session.dry_run))
+
+
+def _public(session: Session, given: str) -> bytes:
+    """A public key in hex, or that of a key file. Raises BadInput, ConfigError."""
+    if given.startswith("0x"):
+        return to_bytes(given, 32)
+    return open_key(session, Path(given), KeyKind.ENCRYPTION).public

@@ -22,7 +22,7 @@ _PREFERENCE_WORDS: Final = {
 
 def amount(text: str) -> int:
     """`1.5eth`, `20gwei`, `7wei`, or a bare whole number in the token's smallest unit. Raises BadInput."""
-    match = re.fullmatch(r"\s*(\d{1,60}(?:\.\d{1,60})?)\s*([a-zA-Z]*)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,60}(?:\.[0-9]{1,60})?)\s*([a-zA-Z]*)\s*", text)
     unit = match.group(2).lower() if match else ""
     if match is None or (unit and unit not in _UNITS):
         raise BadInput(f"{text!r} is no amount: write 1.5eth, 20gwei, or a whole number of the smallest unit")
@@ -38,7 +38,7 @@ def amount(text: str) -> int:
 
 def duration(text: str) -> int:
     """Seconds of `90s`, `30m`, `4h`, `7d`, or a bare number of seconds. Raises BadInput."""
-    match = re.fullmatch(r"\s*(\d{1,9})\s*([smhd]?)\s*", text)
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*([smhd]?)\s*", text)
     if match is None:
         raise BadInput(f"{text!r} is no duration: write 90s, 30m, 4h or 7d")
     return int(match.group(1)) * _SECONDS[match.group(2) or "s"]
@@ -48,17 +48,17 @@ def moment(text: str, now: int) -> int:
     """Unix seconds: a bare number, or `+7d` from `now` (the chain's clock). Raises BadInput."""
     if text.startswith("+"):
         return now + duration(text[1:])
-    if not re.fullmatch(r"\d{1,12}", text):
+    if not re.fullmatch(r"[0-9]{1,12}", text):
         raise BadInput(f"{text!r} is no time: write unix seconds, or +7d from now")
     return int(text)
 
 
 def license_id(text: str) -> int:
     """A license id, or `MODEL/FINGERPRINT`. Raises BadInput."""
-    match = re.fullmatch(r"(\d{1,20})/(\d{1,9})", text)
+    match = re.fullmatch(r"([0-9]{1,20})/([0-9]{1,9})", text)
     if match:
         return int(match.group(1)) << FINGERPRINT_BITS | int(match.group(2))
-    if not re.fullmatch(r"\d{1,40}", text):
+    if not re.fullmatch(r"[0-9]{1,40}", text):
         raise BadInput(f"{text!r} is no license id: write the number, or MODEL/FINGERPRINT")
     return int(text)
 
@@ -93,7 +93,7 @@ def splits(pairs: list[str]) -> tuple[Split, ...]:
     found = []
     for pair in pairs:
         account, _, share = pair.partition("=")
-        match = re.fullmatch(r"(\d{1,3}(?:\.\d{1,2})?)%|(\d{1,5})", share.strip())
+        match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%|([0-9]{1,5})", share.strip())
         if match is None:
             raise BadInput(f"{pair!r}: write ADDRESS=10% or ADDRESS=1000 (basis points)")
         bps = int(Decimal(match.group(1)) * 100) if match.group(1) else int(match.group(2))
