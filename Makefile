@@ -49,7 +49,7 @@ test-contracts: setup ## contract tests on a real Anvil node
 	ape test tests/contracts --network ethereum:local:foundry
 
 test-python: setup ## every other test, the demo end to end included
-	pytest tests --ignore tests/contracts
+	pytest -p no:ape_test tests --ignore tests/contracts
 
 gas: setup contracts ## docs/benchmarks/gas.json: gas of every operation against its budget
 	$(PY) benchmarks/gas.py

@@ -47,7 +47,7 @@ Account.enable_unaudited_hdwallet_features()
 WEI = 10**18
 OPERATORS = ("operator1", "operator2", "operator3")
 DECISIONS = {"detected": "GUILTY", "not_detected": "NOT_GUILTY", "inconclusive": "INCONCLUSIVE"}
-TEMPERATURE, HORIZON = 0.8, 512  # of the provider's mark; the detector depends on neither
+TEMPERATURE, HORIZON = 1.0, 512  # of the provider's mark; the detector depends on neither
 TOLERANCE = {"perplexity": 2e-3}  # float sums depend on the machine's kernels; everything else is exact
 
 

@@ -12,9 +12,9 @@ from zhiyi_oracle.provider.anchor import anchor_pending, usage_topic
 from zhiyi_oracle.provider.answer import Answer, Provider, TransformersGenerator
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 
-TEMPERATURE = 0.8
+TEMPERATURE = 1.0
 TOKENS = 512
-MARK = BinPlusConfig(temperature=TEMPERATURE, horizon=TOKENS)
+MARK = BinPlusConfig(delta=1.0, temperature=TEMPERATURE, horizon=TOKENS)
 ASKED = (
     ("ana", "Explain what a harbour office does, and who works there.", 120, 11),
     ("bo", "Write a long story about a lighthouse keeper, her dog and a winter storm.", TOKENS, 7),
