@@ -26,6 +26,7 @@ SUITE_CHACHA20: Final = 1
 HASH_BYTES: Final = 32
 KEY_BYTES: Final = 32
 BLOCK_BYTES: Final = 64  # of the keystream
+COUNTER_BLOCKS: Final = 1 << 32
 
 _PLAIN: Final = 0
 _NODE: Final = b"\x01"
@@ -93,6 +94,11 @@ def parents(level: Buffer) -> bytes:
 
 def keystream_xor(key: bytes, position: int, data: Buffer, out: bytearray | memoryview) -> None:
     """XOR `data` with the keystream from byte `position` (a multiple of 64) into `out`, at least as long."""
-    block = position // BLOCK_BYTES
-    cipher = Cipher(algorithms.ChaCha20(key, block.to_bytes(8, "little") + bytes(8)), None)
-    cipher.encryptor().update_into(data, out)
+    source, target = memoryview(data), memoryview(out)
+    while source:
+        block = position // BLOCK_BYTES
+        # the library counts 32 bits of blocks and refuses to go on: 256 GiB
+        size = min(len(source), (COUNTER_BLOCKS - block % COUNTER_BLOCKS) * BLOCK_BYTES)
+        cipher = Cipher(algorithms.ChaCha20(key, block.to_bytes(8, "little") + bytes(8)), None)
+        cipher.encryptor().update_into(source[:size], target)
+        source, target, position = source[size:], target[size:], position + size

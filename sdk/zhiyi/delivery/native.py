@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _SOURCE: Final = Path(__file__).with_name("native.c")
 # Named by its source, so that what another version built is never loaded.
-_BINARY: Final = Path(__file__).with_name(
+BINARY: Final = Path(__file__).with_name(
     f"_native-{hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]}.so"
 )
 _SYMBOLS: Final = ("SHA256_Init", "SHA256_Update", "SHA256_Final")
@@ -32,12 +32,15 @@ Buffer = bytes | bytearray | memoryview
 
 
 class Library:
-    """The compiled loops, bound to the OpenSSL that this interpreter already uses."""
+    """The compiled loops."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises OSError when the file or a symbol is missing, ValueError when digests differ from hashlib's."""
+    def __init__(self, path: Path, *, through_openssl: bool = False) -> None:
+        """Two messages at a time where the processor can, else (or when told so) through OpenSSL.
+
+        Raises OSError when the file or a symbol is missing, ValueError when digests differ from hashlib's.
+        """
         loops = ctypes.CDLL(str(path))
-        self.uses_openssl = bool(loops.zhiyi_needs_openssl())
+        self.uses_openssl = through_openssl or bool(loops.zhiyi_needs_openssl())
         self._sha = _openssl_sha256() if self.uses_openssl else [None] * 3
         self._leaves = loops.zhiyi_leaves
         self._leaves.argtypes = [
@@ -129,10 +132,10 @@ class _Span:
 
 def load() -> Library | None:
     """The compiled loops, or None where they are not built or do not work here."""
-    if os.environ.get("ZHIYI_NATIVE") == "0" or not _BINARY.exists():
+    if os.environ.get("ZHIYI_NATIVE") == "0" or not BINARY.exists():
         return None
     try:
-        return Library(_BINARY)
+        return Library(BINARY)
     except (OSError, ValueError) as exc:
         logger.warning("compiled hashing is not used: %s. Rebuild: python -m zhiyi.delivery", exc)
         return None
@@ -146,8 +149,8 @@ def build() -> Path:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise FileNotFoundError("no C compiler found (cc, or the one named by CC)")
-    with tempfile.TemporaryDirectory(dir=_BINARY.parent) as folder:
-        made = Path(folder) / _BINARY.name
+    with tempfile.TemporaryDirectory(dir=BINARY.parent) as folder:
+        made = Path(folder) / BINARY.name
         subprocess.run(
             [
                 compiler,
@@ -163,14 +166,14 @@ def build() -> Path:
             ],
             check=True,
         )
-        os.replace(made, _BINARY)
-    discard(keep=_BINARY)
-    return _BINARY
+        os.replace(made, BINARY)
+    discard(keep=BINARY)
+    return BINARY
 
 
 def discard(keep: Path | None = None) -> None:
     """Remove what was built, but for `keep`."""
-    for old in _BINARY.parent.glob("_native*.so"):
+    for old in BINARY.parent.glob("_native*.so"):
         if old != keep:
             old.unlink()
 
