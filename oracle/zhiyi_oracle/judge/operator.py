@@ -14,6 +14,7 @@ import httpx
 from zhiyi.client import Zhiyi
 from zhiyi.errors import BadInput, ConfigError, ZhiyiError
 from zhiyi.ipfs import Ipfs
+from zhiyi.keys import SCHEMA as KEY_SCHEMA
 from zhiyi.keys import KeyKind, load_key, public_key
 from zhiyi.signers import KeystoreSigner, LocalSigner
 from zhiyi.types import Role
@@ -51,9 +52,14 @@ class Operator:
 
 
 def load_signer(config: JudgeConfig) -> LocalSigner:
-    """The key that signs verdicts: hex, or a keystore v3 with its password file. Raises ConfigError."""
+    """The key that signs verdicts: hex, a plain key file of `zhiyi keys`, or a keystore v3 with its password file.
+
+    Raises ConfigError.
+    """
     path = config.operator.signer_key_file
     text = read_secret(path)
+    if f'"{KEY_SCHEMA}"' in text:
+        return LocalSigner(load_key(path, KeyKind.SIGNER).secret)
     if text.startswith("{"):
         password = config.operator.signer_password_file
         if password is None:
