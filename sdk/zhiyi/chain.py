@@ -31,6 +31,7 @@ from zhiyi.errors import (
     Timeout,
     TxReverted,
     WrongChain,
+    ZhiyiError,
 )
 from zhiyi.reverts import reverted
 from zhiyi.signers import Signer, UnsignedSigner
@@ -370,7 +371,7 @@ class Chain:
                 continue
             try:
                 args = abi.decode_event(entry, topics, to_bytes(log["data"]))
-            except IntegrityError as exc:
+            except (IntegrityError, BadInput) as exc:
                 logger.warning("log %s of %s is left out: %s", log.get("logIndex"), contract.name, exc)
                 continue
             yield Event(
@@ -555,7 +556,7 @@ class Chain:
             text = exc.message.lower()
             if "already known" in text or "already imported" in text or "known transaction" in text:
                 return True
-            if "nonce too low" in text or "underpriced" in text or "nonce is too low" in text:
+            if any(part in text for part in ("nonce too low", "nonce is too low", "replacement transaction")):
                 return self.rpc("eth_getTransactionByHash", tx_hash) is not None
             raise self._translated(exc, label, self.account) from exc
         except RpcUnavailable as exc:
@@ -577,7 +578,7 @@ class Chain:
                 if time.monotonic() - bumped > self.options.bump_after:
                     bumped = time.monotonic()
                     tx = self._bump(tx, sent, label)
-            except RpcUnavailable as exc:
+            except ZhiyiError as exc:  # the transaction is on its way: whatever fails now does not undo it
                 logger.warning("waiting for %s: %s", sent[-1], exc)
             time.sleep(self.options.poll)
         raise Timeout(

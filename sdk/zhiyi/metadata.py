@@ -148,8 +148,9 @@ def parse(data: bytes) -> Metadata:
         raise BadInput(f"the metadata has {len(data)} bytes, at most {MAX_BYTES} are allowed")
     try:
         raw = json.loads(data)
+        json.dumps(raw, ensure_ascii=False).encode()  # lone surrogates would break whoever prints them
     except (ValueError, RecursionError) as exc:
-        raise BadInput(f"the metadata is not JSON: {exc}") from exc
+        raise BadInput(f"the metadata is not JSON in UTF-8: {exc}") from exc
     if not isinstance(raw, dict):
         raise BadInput("the metadata is not a JSON object")
     return Metadata(

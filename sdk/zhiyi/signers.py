@@ -92,7 +92,7 @@ class LocalSigner(_DigestSigner):
     def __init__(self, private_key: bytes | str) -> None:
         """32 bytes or 0x-hex. Raises BadInput for anything else."""
         from eth_keys.datatypes import PrivateKey
-        from eth_keys.exceptions import ValidationError
+        from eth_utils.exceptions import ValidationError
 
         try:
             raw = to_bytes(private_key, 32)
@@ -132,8 +132,8 @@ class KeystoreSigner(LocalSigner):
             raise ConfigError(f"{path} cannot be read: {exc.strerror}") from exc
         except ValueError as exc:
             raise ConfigError(f"{path} is not a keystore file: no JSON") from exc
-        secret = password.encode() if isinstance(password, str) else password
         try:
+            secret = password if isinstance(password, str) else password.decode()
             key = bytes(Account.decrypt(content, secret))
         except (ValueError, KeyError, TypeError) as exc:
             raise ConfigError(f"{path} does not open: wrong password, or no keystore of version 3") from exc

@@ -230,6 +230,19 @@ def test_stuck_transaction_is_sent_again_for_more(node: Node) -> None:
     assert chain.balance(STRANGER) == 1
 
 
+def test_bump_that_cannot_be_paid_does_not_fail_what_was_sent(node: Node) -> None:
+    with no_mining(node), ThreadPoolExecutor(1) as pool:
+        chain = chain_of(node, bump_after=0.02)
+        fee = 2 * node.chain.block().base_fee + int(node.rpc("eth_maxPriorityFeePerGas"), 16)
+        node.rpc("anvil_setBalance", chain.account, hex(int(21_000 * 1.25) * fee + 1))
+        job = pool.submit(chain.transact, STRANGER, value=1)
+        first = wait_for(lambda: pending(node))
+        threading.Event().wait(0.3)
+        assert pending(node) == first
+        node.mine()
+        assert job.result(10).status == "mined"
+
+
 def test_fee_cap_stops_bumping(node: Node) -> None:
     with no_mining(node):
         base = node.chain.block().base_fee
@@ -264,20 +277,25 @@ def wait_for(check: Callable[[], set[str]]) -> set[str]:
 
 
 def test_revert_after_simulation_is_decoded_from_the_mined_transaction(clients: Clients) -> None:
-    buyer, node = clients["buyer"], clients.node
-    buyer.vault.deposit(ETHER)
-    with no_mining(node), ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(clients["buyer"].vault.withdraw, ETHER) for _ in range(2)]
-        wait_for(lambda: pending(node) if len(pending(node)) == 2 else set())
+    from test_story import agree, opened, register
+
+    node, purchase = clients.node, agree(clients, register(clients))
+    with no_mining(node), ThreadPoolExecutor(1) as pool:
+        job = pool.submit(opened, clients, purchase)
+        wait_for(lambda: pending(node))
+        node.rpc("evm_setNextBlockTimestamp", purchase.order.sale.open_by + 1)
         node.mine()
-        results = [job.exception(10) for job in jobs]
-    failed = [error for error in results if error is not None]
-    assert len(failed) == 1
-    error = failed[0]
+        error = job.exception(10)
     assert isinstance(error, TxReverted)
-    assert error.error_name == "BalanceTooSmall"
+    assert error.error_name == "OrderExpired"
+    assert error.values == {"openBy": purchase.order.sale.open_by}
     assert error.tx_hash is not None
-    assert int(node.chain.receipt(error.tx_hash)["status"], 16) == 0  # type: ignore[index]  # it is mined
+    assert error.tx_hash in str(error)
+    receipt = node.chain.receipt(error.tx_hash)
+    assert receipt is not None
+    assert int(receipt["status"], 16) == 0
+    with pytest.raises(TxReverted, match="OrderExpired"):
+        node.chain.result(error.tx_hash)
 
 
 def test_refusal_before_sending_costs_nothing(clients: Clients) -> None:

@@ -100,6 +100,7 @@ def test_unknown_preference_values_are_refused(value: object) -> None:
         b"\xff",
         b'{"model":[]}',
         b'{"dataMiningPreference":[]}',
+        b'{"name":"\\ud800"}',
         b"[" * 100_000,
         b" " * (MAX_BYTES + 1),
     ],
