@@ -11,7 +11,7 @@ pragma solidity ^0.8.30;
 /// @dev Works in memory above 0x1000 and refuses to run when the caller's memory reaches so far.
 library FairDelivery {
     uint8 internal constant SUITE_CHACHA20 = 1;
-    /// @dev Bytes. Keeps a complaint far below a block's gas: about 60 gas a byte.
+    /// @dev Bytes. Keeps a complaint far below a block's gas: under 100 gas a byte.
     uint256 internal constant MAX_CHUNK_SIZE = 4096;
 
     error IndexOutOfRange(uint256 index, uint256 chunks);
@@ -97,6 +97,8 @@ library FairDelivery {
 
     /// @notice The plain leaf of a chunk, as in the registered bundle and the delivered copy.
     function plainLeafOf(uint256 index, bytes calldata data) internal view returns (bytes32) {
+        if (index >> 32 != 0) revert IndexOutOfRange(index, 1 << 32);
+        if (data.length > MAX_CHUNK_SIZE) revert WrongChunkLength(data.length, MAX_CHUNK_SIZE);
         _checkMemory();
         assembly ("memory-safe") {
             calldatacopy(0x1609, data.offset, data.length)
@@ -130,9 +132,10 @@ library FairDelivery {
         if (!ok) revert HashFailed();
     }
 
-    /// @dev Decrypts what `_deliveryLeaf` left at 0x1629 to 0x1609. Seven blocks at a time: lane j of a word, bits 36j .. 36j+31, is that state word of block
-    ///   j. The four bits above a lane take the carries of three additions between two cleanings (at most 5 * 2^32), and
-    ///   the masks of the rotations drop them. State at 0x1000, initial state at 0x1300, keystream at 0x1200.
+    /// @dev Decrypts what `_deliveryLeaf` left at 0x1629 to 0x1609. Seven blocks at a time: lane j of a word, bits
+    ///   36j .. 36j+31, is that state word of block j. The four bits above a lane take the carries of the additions of a
+    ///   double round (sums stay below 5 * 2^32) and the masks of the rotations drop them. State at 0x1000, initial state
+    ///   at 0x1300, keystream at 0x1200.
     ///   Every mask is or'ed with a zero that the optimizer cannot see through: else it rebuilds the constants by
     ///   arithmetic in the inner loop, which doubles the gas at 200 optimizer runs.
     function _decrypt(bytes32 key, uint256 blockNumber, uint256 length) private pure {

@@ -36,6 +36,18 @@ contract DeliveryHarness {
         emit Checked(FairDelivery.chunkIsWrong(deliveryRoot, chunks, chunkSize, suite, key, index, cipher, plainLeaf, path));
     }
 
+    /// @notice The check by a caller that already uses `used` bytes of memory.
+    function verifyWithMemory(uint256 used, bytes32 root, bytes32 leaf, uint256 index, uint256 leaves, bytes32[] calldata path)
+        external
+        view
+        returns (bool)
+    {
+        bytes memory taken = new bytes(used);
+        bool right = FairDelivery.verify(root, leaf, index, leaves, path);
+        for (uint256 i; i < used; ++i) require(taken[i] == 0, "the caller's memory was written to");
+        return right;
+    }
+
     function verify(bytes32 root, bytes32 leaf, uint256 index, uint256 leaves, bytes32[] calldata path)
         external
         view
