@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
+import {Base64} from "@openzeppelin/contracts/utils/Base64.sol";
 import {Strings} from "@openzeppelin/contracts/utils/Strings.sol";
 import {ERC721} from "solady/tokens/ERC721.sol";
 import {ILicenseNFT, LicenseEnd, LicenseRecord} from "./interfaces/ILicenseNFT.sol";
@@ -167,8 +168,8 @@ contract LicenseNFT is ILicenseNFT, ERC721 {
     /// @notice Names only; terms and state are read from the views, so that the picture never disagrees with the record.
     function tokenURI(uint256 id) public view override returns (string memory) {
         _dataOf(id);
-        return string.concat(
-            "data:application/json;utf8,{\"name\":\"ZhiYiChain License ",
+        string memory json = string.concat(
+            "{\"name\":\"ZhiYiChain License ",
             id.toString(),
             "\",\"description\":\"License of model ",
             uint256(_modelOf(id)).toString(),
@@ -176,6 +177,7 @@ contract LicenseNFT is ILicenseNFT, ERC721 {
             (id & ((1 << FINGERPRINT_BITS) - 1)).toString(),
             ". Not transferable.\"}"
         );
+        return string.concat("data:application/json;base64,", Base64.encode(bytes(json)));
     }
 
     function supportsInterface(bytes4 interfaceId) public view override returns (bool) {

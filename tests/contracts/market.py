@@ -7,11 +7,15 @@ find each other's mistakes.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any
 
 import ape
+import pytest
+from ape.exceptions import ContractLogicError
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from eth_abi import encode
@@ -481,3 +485,13 @@ def deploy(project: Any, accounts: Any, **changes: Any) -> System:
             case Call(name, function, args):
                 getattr(at[name], function)(*args, sender=deployer)
     return System(at, *people, params=params)
+
+
+@contextmanager
+def refuses(signature: str) -> Iterator[None]:
+    """Expects a revert with this error, whichever contract it came through."""
+    with pytest.raises(ContractLogicError) as caught:
+        yield
+    abi = getattr(caught.value, "abi", None)
+    found = keccak(text=abi.selector)[:4].hex() if abi else str(caught.value.revert_message)[2:10]
+    assert found == keccak(text=signature)[:4].hex(), f"{caught.value!r} is not {signature}"
