@@ -115,7 +115,7 @@ def test_leaves_of_another_model_are_refused(registered: Registered, package: Pa
 
 def test_a_range_that_was_not_registered_is_refused(registered: Registered, tmp_path: Path) -> None:
     start, end = registered.declared.intervals[0]
-    other = DeclaredRange((Interval(start, end - 1), *registered.declared.intervals[1:]), 50_000)
+    other = DeclaredRange((Interval(start, end - 1), *registered.declared.intervals[1:]), 100_000)
     package = tmp_path / "base"
     write_base(registered.folder, registered.bundle, other, registered.spec, bytes(32), package)
     with pytest.raises(BadBase, match="not the declared range"):
@@ -148,7 +148,7 @@ def test_a_package_that_leaves_out_a_tensor_is_refused(
 def test_a_detector_reading_outside_the_range_is_refused(registered: Registered, tmp_path: Path) -> None:
     """A creator may register a spec and a range that do not fit; such a model cannot convict anybody."""
     names = [t.name for t in registered.spec.tensors]
-    declared = range_for_tensors(registered.folder, registered.bundle, names[:1], max_change_ppm=50_000)
+    declared = range_for_tensors(registered.folder, registered.bundle, names[:1], max_change_ppm=100_000)
     package = tmp_path / "base"
     write_base(registered.folder, registered.bundle, declared, registered.spec, bytes(32), package)
     record = registered.record.model_copy(update={"range_hash": declared.hash()})

@@ -57,11 +57,11 @@ def make_registered(folder: Path, seed: int = 7) -> Registered:
         )
     write_safetensors(folder / "model.safetensors", tensors)
     (folder / "config.json").write_text('{"model_type":"tiny"}')
-    spec = weights.plan(folder, code_bits=128, weights_per_bit=256, weights_per_share=2048)
+    spec = weights.plan(folder, epsilon=0.06, code_bits=128, weights_per_bit=256, weights_per_share=2048)
     kit = weights.TraceKit.derive(MODEL_KEY, spec)
     bundle = Bundle.scan(folder)
     tree = Tree(bundle.leaves(folder))
-    declared = range_for_tensors(folder, bundle, [t.name for t in spec.tensors], max_change_ppm=50_000)
+    declared = range_for_tensors(folder, bundle, [t.name for t in spec.tensors], max_change_ppm=100_000)
     record = ModelRecord(
         weights_root=tree.root,
         total_bytes=bundle.total_bytes,

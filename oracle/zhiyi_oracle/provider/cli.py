@@ -138,7 +138,7 @@ def serve(
 
 @app.command()
 def anchor(ctx: typer.Context, model_id: ModelOption, home: HomeOption = HOME) -> None:
-    """Anchor the log's new leaves on chain and publish their hashes. A running server does it itself (--anchor-every-s)."""
+    """Anchor the log's new leaves on chain and publish their hashes; `serve --anchor-every-s` does it itself."""
     session = session_of(ctx)
     with UsageLog(home / "log") as log:
         done = anchor_pending(session.client, log, model_id)
