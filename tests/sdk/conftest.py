@@ -79,7 +79,6 @@ def start_anvil(*extra: str) -> tuple[subprocess.Popen[bytes], str]:
         port = probe.getsockname()[1]
     command = [str(ROOT / "node_modules" / ".bin" / "anvil"), "--port", str(port), "--silent"]
     command += [
-        "--disable-code-size-limit",
         "--slots-in-an-epoch",
         "1",
         "--hardfork",

@@ -53,6 +53,16 @@ def test_arguments_that_do_not_fit_are_refused(args: tuple[object, ...]) -> None
         abi.encode_call(abi.interface("EvidenceLog").function("anchor"), args)
 
 
+def test_strings_that_are_no_utf8_are_read_with_replacements() -> None:
+    entry = abi.interface("EvidenceLog").event("Commit")
+    topics = [abi.topic(entry), bytes(32), bytes(32)]
+    for text in (b"\xff\xfe", b"\xed\xa0\x80", b"ok \xf0\x9f"):
+        data = (32).to_bytes(32, "big") + len(text).to_bytes(32, "big") + text + bytes(-len(text) % 32)
+        found = abi.decode_event(entry, topics, data)["commitData"]
+        assert "\ufffd" in found
+        found.encode()
+
+
 def test_logs_that_do_not_fit_are_integrity_errors() -> None:
     entry = abi.interface("EvidenceLog").event("BatchAnchored")
     topics = [abi.topic(entry), bytes(32), bytes(32)]

@@ -9,10 +9,13 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zhiyi.errors import BadInput, IntegrityError
 from zhiyi.types import keccak, to_address
+
+if TYPE_CHECKING:  # half a second of import
+    from eth_abi.codec import ABICodec
 
 NAMES = (
     "AccessManager",
@@ -199,17 +202,35 @@ def decode_event(entry: Entry, topics: Sequence[bytes], data: bytes) -> dict[str
 
 
 def _decode(parameters: Sequence[Entry], data: bytes) -> list[Any]:
-    from eth_abi.abi import decode as abi_decode
     from eth_abi.exceptions import DecodingError
 
     if not parameters:
         return []
     try:
-        values = abi_decode([type_of(p) for p in parameters], data)
+        values = _codec().decode([type_of(p) for p in parameters], data)
     except (DecodingError, OverflowError) as exc:
         names = ", ".join(p["name"] or p["type"] for p in parameters)
         raise IntegrityError(f"{len(data)} bytes from the chain are not ({names}): {exc}") from exc
     return [_named(p, v) for p, v in zip(parameters, values, strict=True)]
+
+
+@cache
+def _codec() -> ABICodec:
+    """eth_abi's codec, but for strings: anybody may put bytes on chain that are no UTF-8; they read as U+FFFD."""
+    from eth_abi.codec import ABICodec
+    from eth_abi.decoding import StringDecoder
+    from eth_abi.encoding import TextStringEncoder
+    from eth_abi.registry import BaseEquals, registry
+
+    class Lenient(StringDecoder):
+        def __init__(self) -> None:
+            super().__init__(handle_string_errors="replace")  # type: ignore[no-untyped-call]  # nor here
+
+    lenient = registry.copy()  # type: ignore[no-untyped-call]  # eth_abi has no types there
+    lenient.unregister("string")
+    string = BaseEquals("string")  # type: ignore[no-untyped-call]  # nor there
+    lenient.register(string, TextStringEncoder, Lenient, label="string")
+    return ABICodec(lenient)
 
 
 def _named(parameter: Entry, value: Any) -> Any:
