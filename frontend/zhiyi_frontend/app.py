@@ -6,7 +6,7 @@ import logging
 
 from flask import Flask, Response, g, redirect, render_template, request, url_for
 from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 from werkzeug.wrappers import Response as BaseResponse
 
 from zhiyi.errors import BadInput, NotFound
@@ -119,6 +119,8 @@ def _failed(status: int, message: str = "") -> tuple[str, int]:
 
 
 def _http_error(error: HTTPException) -> BaseResponse | tuple[str, int]:
+    if isinstance(error, SecurityError):  # a host that is not ours: no link can be built for it
+        return BaseResponse("400 Bad Request\n", status=400, mimetype="text/plain")
     status = error.code or 500
     if status < 400:
         return BaseResponse(status=status, headers=error.get_headers(request.environ))
