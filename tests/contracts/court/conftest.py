@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from ape.contracts import ContractContainer
 from courtroom import DAY, ETHER, Courtroom, Params
-from eth_utils import keccak, to_checksum_address
-from ethpm_types import ContractType
-from rlp import encode as rlp_encode
+from eth_utils.crypto import keccak
 
-ORACLE_ADMIN, PAUSER = 4, 6
-
-
-def created_address(deployer: str, nonce: int) -> str:
-    return to_checksum_address(keccak(rlp_encode([bytes.fromhex(deployer[2:]), nonce]))[12:])
-
-
-def access_manager(root: Path) -> ContractContainer:
-    """OpenZeppelin's own build of the unmodified contract: Ape lists no contract that lies outside the project."""
-    artifact = json.loads((root / "node_modules/@openzeppelin/contracts/build/contracts/AccessManager.json").read_text())
-    return ContractContainer(
-        ContractType.model_validate(
-            {
-                "contractName": "AccessManager",
-                "abi": artifact["abi"],
-                "deploymentBytecode": {"bytecode": artifact["bytecode"]},
-                "runtimeBytecode": {"bytecode": artifact["deployedBytecode"]},
-            }
-        )
-    )
+from contracts_plan import ROLES, create_address
 
 
 def build(project: Any, accounts: Any, params: Params, *, seats: int = 5) -> Courtroom:
     """Deploys everything; with no seats, no committee is active."""
-    admin, owner, holder, reporter, fingerprinter, stranger, arbiter, last_instance, treasury, poster = accounts
-    authority = admin.deploy(access_manager(project.path), admin)
+    admin, owner, holder, reporter, fingerprinter, stranger, arbiter, last_instance, treasury, poster = (
+        accounts
+    )
+    authority = admin.deploy(project.AccessManager, admin)
     names = ["vault", "licenses", "models", "ledger", "committee", "court"]
-    at = {name: created_address(admin.address, admin.nonce + i) for i, name in enumerate(names)}
+    at = {name: create_address(admin.address, admin.nonce + i) for i, name in enumerate(names)}
     vault = admin.deploy(
         project.VaultForCourt,
         authority,
@@ -73,8 +51,8 @@ def build(project: Any, accounts: Any, params: Params, *, seats: int = 5) -> Cou
     deployed = [vault, licenses, models, ledger, committee, court]
     assert [contract.address for contract in deployed] == list(at.values())
     for role, target, functions in (
-        (ORACLE_ADMIN, committee, ("announceEpoch", "commitCanaries")),
-        (PAUSER, court, ("pausePosting", "resumePosting")),
+        (ROLES["ORACLE_ADMIN"], committee, ("announceEpoch", "commitCanaries")),
+        (ROLES["PAUSER"], court, ("pausePosting", "resumePosting")),
     ):
         selectors = [getattr(target, name).abis[0].selector for name in functions]
         ids = [keccak(text=selector)[:4] for selector in selectors]

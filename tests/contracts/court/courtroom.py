@@ -13,9 +13,11 @@ from enum import IntEnum
 from typing import Any
 
 import ape
-from eth_abi import decode, encode
+import pytest
+from eth_abi.abi import decode, encode
 from eth_account import Account
-from eth_utils import keccak, to_checksum_address
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
 from web3.exceptions import ContractCustomError, ContractLogicError
 
 ETHER = 10**18
@@ -103,9 +105,7 @@ class CaseFile:
 
     @property
     def id(self) -> bytes:
-        types = (
-            "(uint8,uint64,uint256,address,address,uint96,bytes32,bytes32,uint64,address,uint40,uint40)"
-        )
+        types = "(uint8,uint64,uint256,address,address,uint96,bytes32,bytes32,uint64,address,uint40,uint40)"
         return keccak(encode([types], [self.as_tuple()]))
 
 
@@ -140,9 +140,7 @@ class Verdict:
             self.deadline,
         )
 
-    TYPES = (
-        "(bytes32,uint256,uint8,uint8,bytes32,bytes32,bytes32,uint8,uint32,uint8,uint64,uint40)"
-    )
+    TYPES = "(bytes32,uint256,uint8,uint8,bytes32,bytes32,bytes32,uint8,uint32,uint8,uint64,uint40)"
 
     def encoded(self) -> bytes:
         return encode([self.TYPES], [self.as_tuple()])
@@ -204,6 +202,28 @@ def operator_key(name: str) -> bytes:
     return keccak(text=f"zhiyi-test-key/{name}")
 
 
+def read(*calls: tuple[Any, ...]) -> list[Any]:
+    """What the view methods return for their arguments, in one request to the node; a struct comes as a tuple."""
+    requests = []
+    for method, *arguments in calls:
+        abi = method.abis[0]
+        data = keccak(text=abi.selector)[:4] + encode(
+            [argument.canonical_type for argument in abi.inputs], [address_of(a) for a in arguments]
+        )
+        requests.append(("eth_call", [{"to": method.contract.address, "data": "0x" + data.hex()}, "latest"]))
+    answers = ape.chain.provider.web3.provider.make_batch_request(requests)
+    results = []
+    for (method, *_), answer in zip(calls, answers, strict=True):
+        types = [output.canonical_type for output in method.abis[0].outputs]
+        values = decode(types, bytes.fromhex(answer["result"][2:]))
+        results.append(values[0] if len(values) == 1 else values)
+    return results
+
+
+def address_of(value: Any) -> Any:
+    return getattr(value, "address", value)
+
+
 class Refused(Exception):
     """A call that reverted, with what it returned."""
 
@@ -212,37 +232,46 @@ class Refused(Exception):
         self.data = data
 
 
-_refusals_wanted: list[str] = []
+_refusing: list[bool] = []
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Inside, `send` simulates, and must be refused."""
+    _refusing.append(True)
+    try:
+        yield
+    finally:
+        _refusing.pop()
 
 
 @contextmanager
 def refused(contract: Any, error: str, **inputs: Any) -> Iterator[None]:
-    """The block's one `send` reverts with this custom error of `contract`, which may lie below the one called, and these values.
+    """The block's one `send` reverts with this custom error of `contract` and these values.
 
-    It is simulated at the time of the next block and leaves no block behind.
+    `contract` may lie below the one called. It is simulated at the time of the next block and leaves no block behind.
     """
     abi = getattr(contract, error).abi
     types = [argument.canonical_type for argument in abi.inputs]
-    _refusals_wanted.append(error)
-    try:
+    with pytest.raises(Refused) as caught, refusing():
         yield
-    except Refused as caught:
-        given = caught.data
-    else:
-        raise AssertionError(f"{error} was expected, but nothing was refused")
-    finally:
-        _refusals_wanted.pop()
+    given = caught.value.data
     selector = keccak(text=abi.selector)[:4]
     assert given[:4] == selector, f"{error} was expected, not 0x{given.hex()}"
     values = dict(zip([argument.name for argument in abi.inputs], decode(types, given[4:]), strict=True))
     for name, expected in inputs.items():
         value = values[name]
-        assert value == (expected.lower() if isinstance(value, str) else expected), (error, name, value, expected)
+        assert value == (expected.lower() if isinstance(value, str) else expected), (
+            error,
+            name,
+            value,
+            expected,
+        )
 
 
 def send(method: Any, *arguments: Any, sender: Any, value: int = 0) -> Any:
     """A transaction; inside `refused`, a simulation of it."""
-    if not _refusals_wanted:
+    if not _refusing:
         return method(*arguments, sender=sender, value=value)
     call = {
         "from": sender.address,
@@ -254,7 +283,7 @@ def send(method: Any, *arguments: Any, sender: Any, value: int = 0) -> Any:
         ape.chain.provider.web3.eth.call(call, "pending")
     except (ContractLogicError, ContractCustomError) as error:
         raise Refused(bytes.fromhex(str(error.data).removeprefix("0x"))) from error
-    raise AssertionError(f"{_refusals_wanted[-1]} was expected, but the call succeeds")
+    pytest.fail("a refusal was expected, but the call succeeds")
 
 
 def bits(*seats: int) -> int:
@@ -285,6 +314,7 @@ class Courtroom:
     records: dict[int, LicenseRecord] = field(default_factory=dict)
     cases: dict[bytes, CaseFile] = field(default_factory=dict)
     opened: int = 0
+    last: Any = None  # receipt of the last opening
     others: dict[str, Any] = field(default_factory=dict)
     model_id: int = 1
     operator_stake: int = 5 * ETHER
@@ -373,6 +403,7 @@ class Courtroom:
             sender=reporter,
             value=bond if value is None else value,
         )
+        self.last = receipt
         accused = ZERO
         if kind <= Kind.DISCLOSURE:
             accused = self.licenses.ownerOf(license_id)
@@ -415,7 +446,13 @@ class Courtroom:
     def verdict(self, file: CaseFile, decision: Decision = Decision.GUILTY, **changes: Any) -> Verdict:
         share = self.share(file)
         base = Verdict(
-            file.id, file.license_id, file.kind, decision, file.evidence_hash, share_index=share, epoch=file.epoch
+            file.id,
+            file.license_id,
+            file.kind,
+            decision,
+            file.evidence_hash,
+            share_index=share,
+            epoch=file.epoch,
         )
         return replace(base, **changes)
 
@@ -511,17 +548,22 @@ class Courtroom:
 
     def money(self, file: CaseFile | None = None) -> dict[str, int]:
         """Every pot of the vault that the court can touch, in wei."""
-        pots = {name: self.free(account) for name, account in self.accounts().items()}
-        pots["stakes"] = sum(self.stake(account) for account in self.accounts().values())
-        pots["bonds"] = sum(int(self.bond(license_id).amount) for license_id in self.records)
-        pots["royalties"] = int(self.vault.royaltyPool(ZERO))
+        accounts, vault = self.accounts(), self.vault
+        free = read(*((vault.balanceOf, account, ZERO) for account in accounts.values()))
+        stakes = read(*((vault.stakeOf, account) for account in accounts.values()))
+        bonds = read(*((vault.bondOf, license_id) for license_id in self.records))
+        pots = dict(zip(accounts, free, strict=True))
+        pots["stakes"] = sum(staked for staked, _ in stakes)
+        pots["bonds"] = sum(amount for amount, *_ in bonds)
+        pots["royalties"] = read((vault.royaltyPool, ZERO))[0]
         if file is not None:
-            pots["case"] = int(self.vault.caseBondOf(file.id))
+            pots["case"] = read((vault.caseBondOf, file.id))[0]
         return pots
 
     def books(self) -> tuple[int, int]:
         """What the vault holds, and what all its accounts add up to."""
-        owed = sum(self.money().values()) + sum(int(self.vault.caseBondOf(file.id)) for file in self.cases.values())
+        pots = read(*((self.vault.caseBondOf, case_id) for case_id in self.cases))
+        owed = sum(self.money().values()) + sum(pots)
         return int(self.vault.balance), owed
 
     def moved(self, before: dict[str, int], file: CaseFile) -> dict[str, int]:

@@ -19,9 +19,9 @@ from courtroom import (
     refused,
     send,
 )
-from eth_abi import encode
+from eth_abi.abi import encode
 from eth_account import Account
-from eth_utils import keccak
+from eth_utils.crypto import keccak
 
 KEY = b"\x01" * 32
 EXIT_DELAY = 90 * DAY
@@ -120,7 +120,9 @@ def test_stake_is_added_from_the_free_balance(room: Courtroom, license_id: int, 
     assert room.stake(account) == 6 * ETHER
 
 
-def test_leaving_takes_ninety_days_and_vacates_the_seat_at_once(room: Courtroom, license_id: int, books: None) -> None:
+def test_leaving_takes_ninety_days_and_vacates_the_seat_at_once(
+    room: Courtroom, license_id: int, books: None
+) -> None:
     file = room.open(license_id)
     leaving = room.operators[1]
     with refused(room.committee, "ExitNotRequested", account=leaving.account.address):
@@ -190,7 +192,9 @@ def test_only_the_oracle_admin_names_seats_and_canaries(room: Courtroom, license
 
 
 @pytest.mark.parametrize(("threshold", "seats"), [(2, 5), (2, 3), (6, 5), (0, 5), (3, 6)])
-def test_a_committee_decides_by_majority_of_at_least_three(room: Courtroom, license_id: int, threshold: int, seats: int) -> None:
+def test_a_committee_decides_by_majority_of_at_least_three(
+    room: Courtroom, license_id: int, threshold: int, seats: int
+) -> None:
     operators = [*room.operators, *(room.join(f"spare{i}") for i in range(seats - 5))][:seats]
     with refused(room.committee, "ThresholdTooLow", threshold=threshold, signers=seats):
         announce(room, operators, threshold)
@@ -199,7 +203,11 @@ def test_a_committee_decides_by_majority_of_at_least_three(room: Courtroom, lice
 def test_seats_ascend_and_are_operators_with_stake(room: Courtroom, license_id: int) -> None:
     signers = room.signers
     announce_epoch = room.committee.announceEpoch
-    for bad, seat in (([signers[1], signers[0], *signers[2:]], 1), ([signers[0], *signers[:4]], 1), (["0x" + "00" * 20, *signers[:4]], 0)):
+    for bad, seat in (
+        ([signers[1], signers[0], *signers[2:]], 1),
+        ([signers[0], *signers[:4]], 1),
+        (["0x" + "00" * 20, *signers[:4]], 0),
+    ):
         with refused(room.committee, "SignersNotAscending", seat=seat):
             send(announce_epoch, bad, 3, sender=room.admin)
     outsider = Account.from_key(operator_key("outsider")).address
@@ -209,7 +217,9 @@ def test_seats_ascend_and_are_operators_with_stake(room: Courtroom, license_id: 
     bad = sorted([*signers[:4], room.fingerprinter.address], key=lambda a: int(a, 16))
     with refused(room.committee, "NotAnOperator", signer=room.fingerprinter.address):
         send(announce_epoch, bad, 3, sender=room.admin)
-    many = sorted((Account.from_key(operator_key(f"many{i}")).address for i in range(32)), key=lambda a: int(a, 16))
+    many = sorted(
+        (Account.from_key(operator_key(f"many{i}")).address for i in range(32)), key=lambda a: int(a, 16)
+    )
     with refused(room.committee, "TooManySigners", given=32, max=31):
         send(announce_epoch, many, 17, sender=room.admin)
     equivocate(room, room.open(license_id), 0)
@@ -289,12 +299,17 @@ def test_no_such_seat(room: Courtroom, license_id: int) -> None:
 # ---- equivocation
 
 
-def test_two_verdicts_of_one_operator_cost_its_stake_and_its_seat(room: Courtroom, license_id: int, books: None) -> None:
+def test_two_verdicts_of_one_operator_cost_its_stake_and_its_seat(
+    room: Courtroom, license_id: int, books: None
+) -> None:
     before = room.money()
     file = room.open(license_id)
     receipt = equivocate(room, file, 2)
     account = room.operators[2].account
-    assert room.committee.Equivocated(account=account.address, caseId=file.id, slashed=5 * ETHER) in receipt.events
+    assert (
+        room.committee.Equivocated(account=account.address, caseId=file.id, slashed=5 * ETHER)
+        in receipt.events
+    )
     after = room.money()
     assert {k: after[k] - before[k] for k in before if after[k] != before[k]} == {
         "treasury": 5 * ETHER,
@@ -313,7 +328,12 @@ def test_what_is_no_equivocation(room: Courtroom, license_id: int) -> None:
     contradiction = replace(a, decision=Decision.NOT_GUILTY)
     pairs = {
         "the same verdict twice": (a, room.sign(a, (0,)), a, room.sign(a, (0,))),
-        "another bucket": (a, room.sign(a, (0,)), replace(a, bucket=40), room.sign(replace(a, bucket=40), (0,))),
+        "another bucket": (
+            a,
+            room.sign(a, (0,)),
+            replace(a, bucket=40),
+            room.sign(replace(a, bucket=40), (0,)),
+        ),
         "another case": (
             a,
             room.sign(a, (0,)),
@@ -323,11 +343,23 @@ def test_what_is_no_equivocation(room: Courtroom, license_id: int) -> None:
         "two operators": (a, room.sign(a, (0,)), contradiction, room.sign(contradiction, (1,))),
         "a forged second": (a, room.sign(a, (0,)), contradiction, room.sign(a, (0,))),
         "no signature": (a, b"", contradiction, b""),
-        "an outsider": (a, outsider.sign(room.digest(a)), contradiction, outsider.sign(room.digest(contradiction))),
+        "an outsider": (
+            a,
+            outsider.sign(room.digest(a)),
+            contradiction,
+            outsider.sign(room.digest(contradiction)),
+        ),
     }
     for verdict_a, signature_a, verdict_b, signature_b in pairs.values():
         with refused(room.committee, "NotEquivocation"):
-            send(prove, verdict_a.encoded(), signature_a, verdict_b.encoded(), signature_b, sender=room.stranger)
+            send(
+                prove,
+                verdict_a.encoded(),
+                signature_a,
+                verdict_b.encoded(),
+                signature_b,
+                sender=room.stranger,
+            )
 
 
 def test_another_license_in_one_case_is_equivocation(room: Courtroom, license_id: int) -> None:

@@ -1,7 +1,11 @@
-"""Appeals and ends. One test per row of the money table, asserted over every pot of the vault; then who may do what, and when."""
+"""Appeals and ends.
+
+One test for each row of the money table, asserted over every pot of the vault; then who may do what, and when.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +22,8 @@ from courtroom import (
     bits,
     refused,
 )
+from test_committee import equivocate
+
 
 def pots(room: Courtroom, before: dict[str, int], file: CaseFile) -> dict[str, int]:
     after = room.money(file)
@@ -59,7 +65,9 @@ def test_row_executed_unchallenged(room: Courtroom, license_id: int, books: None
     assert max(parts) - min(parts) <= 1
 
 
-@pytest.mark.parametrize(("bucket", "bps"), [(12, 4_000), (19, 4_000), (20, 7_000), (40, 10_000), (255, 10_000)])
+@pytest.mark.parametrize(
+    ("bucket", "bps"), [(12, 4_000), (19, 4_000), (20, 7_000), (40, 10_000), (255, 10_000)]
+)
 def test_the_slash_follows_the_table(room: Courtroom, license_id: int, bucket: int, bps: int) -> None:
     file = room.guilty_leak(license_id, bucket=bucket)
     room.past(file)
@@ -259,11 +267,15 @@ def test_the_last_instance_rules_while_escalated(room: Courtroom, license_id: in
     before = room.money()
     file = room.guilty_leak(license_id)
     room.challenge(file, room.holder)
-    with refused(room.court, "NotTheAuthority", caller=room.last_instance.address, authority=room.arbiter.address):
+    with refused(
+        room.court, "NotTheAuthority", caller=room.last_instance.address, authority=room.arbiter.address
+    ):
         room.call("rule", file, True, by=room.last_instance)
     room.past(file)
     room.call("escalate", file)
-    with refused(room.court, "NotTheAuthority", caller=room.arbiter.address, authority=room.last_instance.address):
+    with refused(
+        room.court, "NotTheAuthority", caller=room.arbiter.address, authority=room.last_instance.address
+    ):
         room.call("rule", file, True, by=room.arbiter)
     room.call("rule", file, False, by=room.last_instance)
     assert pots(room, before, file)["last"] == room.params.challenge_bond // 3 * 3
@@ -288,7 +300,10 @@ def test_ownership_and_parent_cases_leave_a_record_only(
     room.post(file, bucket=40)
     room.past(file)
     receipt = room.call("execute", file)
-    assert room.court.Executed(caseId=file.id, licenseId=0, slashed=0, toReporter=room.rest(file)) in receipt.events
+    assert (
+        room.court.Executed(caseId=file.id, licenseId=0, slashed=0, toReporter=room.rest(file))
+        in receipt.events
+    )
     assert pots(room, before, file) == {"reporter": room.rest(file), "case": room.fee(file)}
     assert room.models.statusOf(room.model_id).frozenUntil == 0
 
@@ -425,7 +440,9 @@ def test_disclosure_is_revoked_after_the_notice_and_no_bond_moves(
     assert pots(room, before, file) == {"reporter": room.rest(file), "case": room.fee(file)}
 
 
-def test_a_cleared_disclosure_lifts_the_suspension_when_none_other_stands(room: Courtroom, license_id: int) -> None:
+def test_a_cleared_disclosure_lifts_the_suspension_when_none_other_stands(
+    room: Courtroom, license_id: int
+) -> None:
     first, second = room.open(license_id, Kind.DISCLOSURE), room.open(license_id, Kind.DISCLOSURE)
     for file in (first, second):
         room.post(file)
@@ -572,8 +589,6 @@ def test_no_fee_before_the_end(room: Courtroom, license_id: int) -> None:
 
 @pytest.mark.parametrize("name", ["bond", "reporter", "accused", "authority", "epoch", "post_by", "kind"])
 def test_a_forged_case_file_names_no_case(room: Courtroom, license_id: int, name: str) -> None:
-    from dataclasses import replace
-
     file = room.guilty_leak(license_id)
     changed: dict[str, Any] = {
         "bond": file.bond * 2, "reporter": room.stranger.address, "accused": room.stranger.address,
@@ -594,7 +609,9 @@ def test_only_the_accused_files_a_defence_while_it_matters(room: Courtroom, lice
     with refused(room.court, "NotTheAccused", caller=room.stranger.address, accused=room.holder.address):
         room.call("fileDefence", file, digest)
     receipt = room.call("fileDefence", file, digest, by=room.holder)
-    assert room.court.DefenceFiled(caseId=file.id, accused=room.holder.address, digest=digest) in receipt.events
+    assert (
+        room.court.DefenceFiled(caseId=file.id, accused=room.holder.address, digest=digest) in receipt.events
+    )
     room.past(file)
     room.call("execute", file)
     with refused(room.court, "WrongCaseState", given=State.EXECUTED):
@@ -616,7 +633,9 @@ def test_a_self_report_gives_no_bond_free(room: Courtroom, license_id: int, book
     assert room.bond(license_id).amount == 3 * ETHER
 
 
-def test_a_case_that_holds_nothing_leaves_the_counter_alone(room: Courtroom, license_id: int, books: None) -> None:
+def test_a_case_that_holds_nothing_leaves_the_counter_alone(
+    room: Courtroom, license_id: int, books: None
+) -> None:
     bondless = room.place_license(6, bond=0)
     file = room.open(bondless, Kind.TERMS)
     room.post(file, bucket=40, samples=3)
@@ -630,8 +649,6 @@ def test_a_case_that_holds_nothing_leaves_the_counter_alone(room: Courtroom, lic
 def test_operators_without_stake_do_not_stop_a_ruling(room: Courtroom, license_id: int, books: None) -> None:
     file = room.guilty_leak(license_id)
     room.challenge(file, room.holder)
-    from test_committee import equivocate
-
     for seat in (0, 1, 2):
         equivocate(room, file, seat)
     room.call("rule", file, False, by=room.arbiter)

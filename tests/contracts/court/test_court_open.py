@@ -1,5 +1,8 @@
-"""openCase. Branches: kind none | names a license (not of the model, not settled, no bond, too young, counted, no share left) |
-names none (license given, no such model) | bond too small | no committee | same case again | balance too small | opened."""
+"""openCase.
+
+Branches: kind none; names a license (not of the model, not settled, no bond, too young, counted, no share left);
+names none (license given, no such model); bond too small; no committee; same case again; balance too small; opened.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import pytest
 from courtroom import DAY, ETHER, ZERO, Courtroom, Kind, State, refused
 
 
-def test_opening_locks_the_report_bond_and_holds_the_license_bond(room: Courtroom, license_id: int, books: None) -> None:
+def test_opening_locks_the_report_bond_and_holds_the_license_bond(
+    room: Courtroom, license_id: int, books: None
+) -> None:
     before = room.money()
     receipt_file = room.open(license_id, value=3 * ETHER)
     assert room.court.caseIdOf(receipt_file.as_tuple()) == receipt_file.id
@@ -31,7 +36,9 @@ def test_opening_emits_the_whole_case_file(room: Courtroom, license_id: int) -> 
     assert room.court.caseIdOf(tuple(event.file)) == file.id
 
 
-def test_bond_comes_from_the_free_balance_when_no_value_is_sent(room: Courtroom, license_id: int, books: None) -> None:
+def test_bond_comes_from_the_free_balance_when_no_value_is_sent(
+    room: Courtroom, license_id: int, books: None
+) -> None:
     room.vault.depositNative(room.reporter, sender=room.reporter, value=ETHER)
     room.open(license_id, value=0)
     assert room.free(room.reporter) == 0
@@ -65,7 +72,9 @@ def test_a_license_of_another_model_is_refused(room: Courtroom, license_id: int)
         room.open(license_id, model_id=2)
 
 
-def test_a_leak_case_needs_a_license_bond_but_terms_and_disclosure_do_not(room: Courtroom, license_id: int) -> None:
+def test_a_leak_case_needs_a_license_bond_but_terms_and_disclosure_do_not(
+    room: Courtroom, license_id: int
+) -> None:
     bondless = room.place_license(7, bond=0)
     with refused(room.court, "LicenseNotAccusable", licenseId=bondless):
         room.open(bondless, Kind.LEAK)
@@ -89,7 +98,9 @@ def test_a_leak_case_needs_a_mark_older_than_the_mark_age(room: Courtroom, licen
 
 
 @pytest.mark.parametrize("kind", [Kind.UNLICENSED, Kind.UNDECLARED_PARENT, Kind.OWNERSHIP])
-def test_kinds_without_a_license_name_none_and_a_registered_model(room: Courtroom, license_id: int, kind: Kind) -> None:
+def test_kinds_without_a_license_name_none_and_a_registered_model(
+    room: Courtroom, license_id: int, kind: Kind
+) -> None:
     with refused(room.court, "LicenseNotAccusable", licenseId=license_id):
         room.open(license_id, kind)
     with refused(room.models, "NoSuchModel", modelId=99):
@@ -126,7 +137,9 @@ def test_a_leak_counted_at_the_highest_bucket_is_not_opened_again(room: Courtroo
     assert room.court.leakBucket(thin) == 40
 
 
-def test_a_license_whose_shares_are_all_open_is_not_accused_of_a_leak(room: Courtroom, license_id: int) -> None:
+def test_a_license_whose_shares_are_all_open_is_not_accused_of_a_leak(
+    room: Courtroom, license_id: int
+) -> None:
     for index in range(16):
         room.open_share(room.open(license_id, bond=ETHER // 10), index)
     assert room.court.sharesOpened(license_id) == 0xFFFF
@@ -135,7 +148,9 @@ def test_a_license_whose_shares_are_all_open_is_not_accused_of_a_leak(room: Cour
     room.open(license_id, Kind.TERMS)
 
 
-def test_a_reporter_can_hold_two_cases_against_one_license(room: Courtroom, license_id: int, books: None) -> None:
+def test_a_reporter_can_hold_two_cases_against_one_license(
+    room: Courtroom, license_id: int, books: None
+) -> None:
     first, second = room.open(license_id), room.open(license_id)
     assert first.id != second.id
     assert room.bond(license_id).openCases == 2

@@ -1,6 +1,9 @@
-"""openShare, shareMissed, lapse. Branches of openShare: not OPEN | not LEAK | late | other record | not the fingerprinter | not in
-the commitment | second share | share of another case | opened. Ends of an open case: share missed (slashed | all had been opened |
-stake too small), lapsed."""
+"""openShare, shareMissed, lapse.
+
+Branches of openShare: not OPEN; not LEAK; late; other record; not the fingerprinter; not in the commitment; second
+share; share of another case; opened. Ends of an open case: share missed (slashed, all had been opened, stake too small);
+lapsed.
+"""
 
 from __future__ import annotations
 
@@ -124,7 +127,9 @@ def test_a_share_missed_needs_the_true_record(room: Courtroom, license_id: int) 
         room.call("shareMissed", file, innocent.as_tuple())
 
 
-def test_an_opened_share_is_not_missed_and_the_case_lapses(room: Courtroom, license_id: int, books: None) -> None:
+def test_an_opened_share_is_not_missed_and_the_case_lapses(
+    room: Courtroom, license_id: int, books: None
+) -> None:
     before = room.money()
     file = room.open(license_id)
     room.open_share(file)
@@ -157,7 +162,9 @@ def test_a_case_that_names_no_license_lapses(room: Courtroom, license_id: int, b
     assert room.free(room.reporter) == file.bond
 
 
-def test_no_fingerprinter_pays_when_every_share_had_been_opened(room: Courtroom, license_id: int, books: None) -> None:
+def test_no_fingerprinter_pays_when_every_share_had_been_opened(
+    room: Courtroom, license_id: int, books: None
+) -> None:
     files = [room.open(license_id, bond=ETHER // 10) for _ in range(17)]
     for index, file in enumerate(files[:16]):
         room.open_share(file, index)
@@ -169,7 +176,9 @@ def test_no_fingerprinter_pays_when_every_share_had_been_opened(room: Courtroom,
     assert room.free(room.reporter) == files[16].bond
 
 
-def test_a_stake_smaller_than_the_penalty_pays_what_it_has(room: Courtroom, license_id: int, books: None) -> None:
+def test_a_stake_smaller_than_the_penalty_pays_what_it_has(
+    room: Courtroom, license_id: int, books: None
+) -> None:
     stake, penalty = room.fingerprinter_stake, room.params.missed_share_penalty
     files = [room.open(license_id, bond=ETHER // 10) for _ in range(stake // penalty + 1)]
     room.past(files[-1])

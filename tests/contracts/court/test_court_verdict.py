@@ -1,5 +1,8 @@
-"""postVerdict. Branches: not OPEN | paused | late | expired | another case's verdict (each field) | share not this case's |
-too weak (LEAK, TERMS) | too few samples | signatures (see also test_committee) | posted: each kind and decision."""
+"""postVerdict.
+
+Branches: not OPEN; paused; late; expired; another case's verdict (each field); share not this case's; too weak
+(LEAK, TERMS); too few samples; signatures, which are the committee's `verify`; posted: each kind and decision.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from courtroom import (
 )
 from eth_account import Account
 from eth_account.messages import encode_typed_data
-from eth_utils import keccak
+from eth_utils.crypto import keccak
 
 SECP256K1_N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 VERDICT_FIELDS = [
