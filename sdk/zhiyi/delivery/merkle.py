@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -45,6 +45,29 @@ def root_and_path(leaves: bytes, index: int) -> tuple[bytes, tuple[bytes, ...]]:
         level, missing = _up(level, missing)
         index >>= 1
     return bytes(level), tuple(path)
+
+
+def roots_of_both(one: bytes, other: bytes, differing: Iterable[tuple[int, int]]) -> tuple[bytes, bytes]:
+    """Roots over two rows of leaves that are equal outside the intervals `differing`, hashing equal nodes once.
+
+    Raises BadInput for a wrong length. That they are equal there is for the caller to know.
+    """
+    depth = depth_of(_count(one))
+    if len(other) != len(one):
+        raise BadInput(f"two rows of leaves have {len(one)} and {len(other)} bytes")
+    first, second, missing, spans = one, other, MISSING, list(differing)
+    pair = 2 * HASH_BYTES
+    for _ in range(depth):
+        if len(first) % pair:
+            first += missing
+            second += missing
+        spans = [(start // 2, (end + 1) // 2) for start, end in spans]
+        above = parents(first)
+        changed = bytearray(above)
+        for start, end in spans:
+            changed[start * HASH_BYTES : end * HASH_BYTES] = parents(second[start * pair : end * pair])
+        first, second, missing = above, bytes(changed), node(missing, missing)
+    return bytes(first), bytes(second)
 
 
 class RootBuilder:

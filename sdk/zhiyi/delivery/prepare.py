@@ -8,7 +8,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
-from zhiyi.delivery.bundle import Bundle, Reader
+from zhiyi.delivery.bundle import WINDOW_CHUNKS, Bundle, Reader
 from zhiyi.delivery.hashing import HASH_BYTES, KEY_BYTES, delivery_leaves, keystream_xor, plain_leaves
 from zhiyi.delivery.merkle import RootBuilder, Tree
 from zhiyi.delivery.package import (
@@ -66,7 +66,7 @@ def prepare(
     copy, delivery = RootBuilder(), RootBuilder()
     changed = 0
     source = Reader(bundle, marked)
-    scratch = bytearray(max(window.size for window in bundle.windows()) + 64)
+    scratch = bytearray(WINDOW_CHUNKS * bundle.chunk_size)
     try:
         with new_folder(out_dir) as folder:
             with (
@@ -121,18 +121,15 @@ def _check_changes(
     bundle: Bundle, declared: DeclaredRange, promised: bytes, first: int, leaves: bytes
 ) -> int:
     """Number of leaves that differ from the registered ones; all of them have to be in the range."""
-    size = HASH_BYTES
-    window = promised[first * size : first * size + len(leaves)]
-    changed = 0
-    for k, (made, registered) in enumerate(
-        zip(_LEAF.iter_unpack(leaves), _LEAF.iter_unpack(window), strict=True)
-    ):
-        if made != registered:
-            if not declared.contains(first + k):
-                place = bundle.place(first + k)
+    window = promised[first * HASH_BYTES : first * HASH_BYTES + len(leaves)]
+    both = zip(_LEAF.iter_unpack(leaves), _LEAF.iter_unpack(window), strict=True)
+    changed = [first + k for k, (made, registered) in enumerate(both) if made != registered]
+    if changed and not declared.covers(changed[0], changed[-1] + 1):
+        for index in changed:
+            if not declared.contains(index):
+                place = bundle.place(index)
                 raise IntegrityError(
-                    f"chunk {first + k} (byte {place.start} of {place.segment.path or 'the manifest'!r}) differs "
+                    f"chunk {index} (byte {place.start} of {place.segment.path or 'the manifest'!r}) differs "
                     "from the registered bundle outside the declared range: mark only tensors of the range"
                 )
-            changed += 1
-    return changed
+    return len(changed)

@@ -81,6 +81,10 @@ class DeclaredRange:
         """Whether chunk `index` may differ."""
         return any(start <= index < end for start, end in self.intervals)
 
+    def covers(self, start: int, end: int) -> bool:
+        """Whether chunks start .. end-1 all lie in one interval."""
+        return any(low <= start and end <= high for low, high in self.intervals)
+
     def outside(self, chunks: int) -> Iterator[Interval]:
         """The intervals of 0 .. chunks-1 that must not differ."""
         at = 0

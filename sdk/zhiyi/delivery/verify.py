@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from zhiyi.delivery.bundle import Window, read_exactly
+from zhiyi.delivery.bundle import WINDOW_CHUNKS, Window, read_exactly
 from zhiyi.delivery.hashing import (
     HASH_BYTES,
     KEY_BYTES,
@@ -16,7 +16,7 @@ from zhiyi.delivery.hashing import (
     keystream_xor,
     plain_leaves,
 )
-from zhiyi.delivery.merkle import RootBuilder, root_and_path, root_of
+from zhiyi.delivery.merkle import RootBuilder, root_and_path, roots_of_both
 from zhiyi.delivery.package import OrderFigures, Package, Progress, new_folder, reserve, silent, write_all
 from zhiyi.delivery.ranges import DeclaredRange
 from zhiyi.errors import BadInput, IntegrityError
@@ -87,12 +87,11 @@ def verify_before_payment(
     """
     package = Package(package_dir, figures)  # 1
     bundle = package.bundle
-    if len(registered.leaves) != bundle.chunks * HASH_BYTES:  # 2
+    if len(registered.leaves) != bundle.chunks * HASH_BYTES:
         raise IntegrityError(
             f"the registered bundle has {len(registered.leaves) // HASH_BYTES} chunks, "
             f"the package {bundle.chunks}"
         )
-    _same("root of the registered leaves", root_of(registered.leaves), registered.weights_root)
     _same("hash of the declared range", registered.declared_range.hash(), registered.range_hash)  # 3
     registered.declared_range.check(bundle)
     promised = package.plain_leaves()  # 4
@@ -107,7 +106,9 @@ def verify_before_payment(
                 f"chunk {index} is promised to differ from the registered model outside the declared range: "
                 "do not pay"
             )
-    _same("root of the promised leaves", root_of(promised), figures.copy_root)  # 5
+    roots = roots_of_both(registered.leaves, promised, registered.declared_range.intervals)
+    _same("root of the registered leaves", roots[0], registered.weights_root)  # 2
+    _same("root of the promised leaves", roots[1], figures.copy_root)  # 5
     delivery = RootBuilder()  # 6
     for leaves in _delivery_leaves(package, promised, progress):
         delivery.add(leaves)
@@ -130,7 +131,7 @@ def decrypt(
     bundle = package.bundle
     promised = package.plain_leaves()
     wrong: list[int] = []
-    most = max(window.size for window in bundle.windows())
+    most = WINDOW_CHUNKS * bundle.chunk_size
     sealed, opened = bytearray(most), bytearray(most)
     with package.cipher() as source, new_folder(out_dir) as folder:
         handle, path = -1, ""
@@ -192,7 +193,7 @@ def complaint(
 
 def _delivery_leaves(package: Package, promised: bytes, progress: Progress) -> Iterator[bytes]:
     bundle = package.bundle
-    buffer = bytearray(max(window.size for window in bundle.windows()))
+    buffer = bytearray(WINDOW_CHUNKS * bundle.chunk_size)
     with package.cipher() as source:
         for window in bundle.windows():
             view = memoryview(buffer)[: window.size]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zhiyi.delivery import Tree, root_of, verify_path
-from zhiyi.delivery.merkle import RootBuilder, depth_of, root_and_path
+from zhiyi.delivery.merkle import RootBuilder, depth_of, root_and_path, roots_of_both
 from zhiyi.errors import BadInput, IntegrityError
 
 
@@ -42,6 +42,22 @@ def test_all_ways_to_the_root_agree(count: int, step: int, data: st.DataObject) 
     root, path = root_and_path(leaves, index)
     assert (root, list(path)) == (expected, tree.path(index))
     verify_path(expected, tree.leaf(index), index, count, path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(1, 200), data=st.data())
+def test_roots_of_both_hash_equal_parts_once(count: int, data: st.DataObject) -> None:
+    one = leaves_of(count)
+    cuts = sorted(data.draw(st.sets(st.integers(0, count), max_size=6)))
+    spans = list(zip(cuts[::2], cuts[1::2], strict=False))
+    other = bytearray(one)
+    for start, end in spans:
+        for index in range(start, end):
+            if data.draw(st.booleans()):
+                other[32 * index] ^= 1
+    assert roots_of_both(one, bytes(other), spans) == (root_of(one), root_of(bytes(other)))
+    with pytest.raises(BadInput):
+        roots_of_both(one, bytes(other) + bytes(32), spans)
 
 
 def test_root_builder_over_several_batches() -> None:
