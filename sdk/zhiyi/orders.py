@@ -28,6 +28,7 @@ from zhiyi.types import (
     to_address,
     to_bytes,
 )
+from zhiyi.vault import Permit
 from zhiyi.votes import bundle
 
 ORDER_HASH_BYTES = 26
@@ -175,6 +176,21 @@ class Orders(Group):
         value = self.quote(order) if order.sale.token == NATIVE else 0
         arguments = (order.as_tuple(), seller_signature, fingerprinter_signature)
         return self._send("LicenseEscrow", "open", *arguments, value=value, dry_run=dry_run)
+
+    def open_with_permit(
+        self,
+        order: Order,
+        seller_signature: bytes,
+        fingerprinter_signature: bytes,
+        permit: Permit,
+        *,
+        dry_run: bool = False,
+    ) -> TxResult:
+        """Buyer: as `open` for an ERC-20 price, with `vault.sign_permit` in place of an approval."""
+        r, s, v = permit.signature[:32], permit.signature[32:64], permit.signature[64]
+        signatures = (seller_signature, fingerprinter_signature)
+        arguments = (order.as_tuple(), *signatures, permit.deadline, v, r, s)
+        return self._send("LicenseEscrow", "openWithPermit", *arguments, dry_run=dry_run)
 
     def reveal(self, order: Order, key: bytes, *, dry_run: bool = False) -> TxResult:
         """Anyone who knows the key publishes it; it opens nothing without the buyer's delivery key."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from zhiyi.abi import Interface
 from zhiyi.chain import TxResult
 from zhiyi.deployment import Contract
-from zhiyi.errors import BadInput
+from zhiyi.errors import BadInput, TxReverted
 from zhiyi.group import Group
 from zhiyi.types import NATIVE, Bond, Stake, to_address, to_bytes
 
@@ -24,12 +24,23 @@ def _function(name: str, inputs: tuple[str, ...], output: str, mutability: str) 
     }
 
 
+class Permit(NamedTuple):
+    """A signed EIP-2612 permit for the vault."""
+
+    amount: int
+    deadline: int  # unix seconds
+    signature: bytes  # 65 bytes
+
+
 ERC20: Final = Interface(
     "ERC20",
     [
         _function("approve", ("address", "uint256"), "bool", "nonpayable"),
         _function("allowance", ("address", "address"), "uint256", "view"),
         _function("balanceOf", ("address",), "uint256", "view"),
+        _function("nonces", ("address",), "uint256", "view"),
+        _function("name", (), "string", "view"),
+        _function("version", (), "string", "view"),
     ],
 )
 
@@ -65,10 +76,42 @@ class Vault(Group):
         spender = self._deployment.contracts["LicenseEscrow"]
         return self._chain.send(contract, "approve", spender, amount, dry_run=dry_run)
 
+    def sign_permit(self, amount: int, *, token: str, deadline: int) -> Permit:
+        """Lets the vault pull `amount` of an EIP-2612 token without a transaction. Raises TxReverted for other tokens.
+
+        The token's EIP-712 domain is its `name()` and `version()`, or version "1" where it tells none.
+        """
+        contract = Contract("ERC20", to_address(token), ERC20)
+        try:
+            version = str(self._chain.call(contract, "version"))
+        except TxReverted:
+            version = "1"
+        domain = {
+            "name": str(self._chain.call(contract, "name")),
+            "version": version,
+            "chainId": self._deployment.chain_id,
+            "verifyingContract": contract.address,
+        }
+        fields = ("owner", "address"), ("spender", "address"), ("value", "uint256"), ("nonce", "uint256")
+        types = {"Permit": [{"name": n, "type": t} for n, t in (*fields, ("deadline", "uint256"))]}
+        message = {
+            "owner": self._chain.account,
+            "spender": self._deployment.contracts["LicenseEscrow"],
+            "value": amount,
+            "nonce": self._chain.call(contract, "nonces", self._chain.account),
+            "deadline": deadline,
+        }
+        return Permit(amount, deadline, self._chain.signer.sign_typed_data(domain, types, message))
+
     def balance(self, account: str | None = None, *, token: str = NATIVE) -> int:
         """Free balance of an account (default: the caller)."""
         who = to_address(account) if account else self._chain.account
         return int(self._call("LicenseEscrow", "balanceOf", who, to_address(token)))
+
+    def token_balance(self, account: str | None = None, *, token: str) -> int:
+        """What an account (default: the caller) holds of an ERC-20 token outside the vault."""
+        who = to_address(account) if account else self._chain.account
+        return int(self._chain.call(Contract("ERC20", to_address(token), ERC20), "balanceOf", who))
 
     def stake_of(self, account: str) -> Stake:
         """Stake of an operator or fingerprinter, wei."""

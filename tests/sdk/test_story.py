@@ -13,6 +13,7 @@ from zhiyi.cid import cid_v0_from_digest
 from zhiyi.delivery.commitments import key_commit, mark_commit, share_proof
 from zhiyi.errors import BadInput, BadSignature, InsufficientFunds, NotFound, TxReverted
 from zhiyi.types import (
+    NATIVE,
     CaseState,
     CopyRequest,
     Decision,
@@ -109,12 +110,18 @@ def stake(clients: Clients) -> None:
 
 
 def agree(
-    clients: Clients, model_id: int, *, buyer: str = "buyer", fingerprint: int = 77, fee: int = 0
+    clients: Clients,
+    model_id: int,
+    *,
+    buyer: str = "buyer",
+    fingerprint: int = 77,
+    fee: int = 0,
+    token: str = NATIVE,
 ) -> Purchase:
     """Offer, request, a pretended copy, the order with both signatures."""
     stake(clients)
     creator, client, fingerprinter = clients["creator"], clients[buyer], clients["fingerprinter"]
-    offer = creator.offers.sign(make_offer(clients, model_id))
+    offer = creator.offers.sign(make_offer(clients, model_id, token=token))
     client.offers.verify(offer)
     request = client.orders.sign_request(
         CopyRequest(
@@ -556,7 +563,65 @@ def test_verdict_not_guilty_costs_the_reporter_the_bond(clients: Clients) -> Non
     assert clients["buyer"].vault.balance() > 0
 
 
-def test_case_lapses_or_share_is_missed(clients: Clients) -> None:
+def challenged(clients: Clients) -> tuple[int, bytes]:
+    """A guilty verdict that the accused challenges."""
+    purchase, case_id = leak_case(clients)
+    base = cid_v0_from_digest(h("base"))
+    clients["fingerprinter"].cases.open_share(case_id, 3, SEEDS[3], share_proof(SEEDS, 3), base)
+    verdict = make_verdict(clients, case_id)
+    signatures = {clients[n].account: clients[n].cases.sign_verdict(verdict) for n in OPERATORS}
+    clients["operator1"].cases.post_verdict(verdict, signatures)
+    with pytest.raises(TxReverted, match="NotAllowedToChallenge"):
+        clients["stranger"].cases.challenge(case_id, value=ETHER)
+    defence = cid_v0_from_digest(h("defence"))
+    filed = clients["buyer"].cases.file_defence(case_id, defence)
+    assert cid_v0_from_digest(filed.event("DefenceFiled")["digest"]) == defence
+    clients["buyer"].cases.challenge(case_id, value=ETHER)
+    assert clients["stranger"].cases.get(case_id).state == CaseState.CHALLENGED
+    return purchase.order.delivery.license_id, case_id
+
+
+def test_overturned_verdict_clears_the_accused_at_the_signers_cost(clients: Clients) -> None:
+    license_id, case_id = challenged(clients)
+    with pytest.raises(TxReverted, match="NotTheAuthority"):
+        clients["stranger"].cases.rule(case_id, False)
+    clients["authority"].cases.rule(case_id, False)
+    assert clients["stranger"].cases.get(case_id).state == CaseState.CLEARED
+    assert clients["stranger"].licenses.bond(license_id).amount == BOND
+    assert clients["stranger"].vault.stake_of(clients["operator1"].account).staked < 5 * ETHER
+
+
+def test_silent_authorities_clear_without_prejudice(clients: Clients) -> None:
+    license_id, case_id = challenged(clients)
+    stranger = clients["stranger"]
+    with pytest.raises(TxReverted, match="TooEarly"):
+        stranger.cases.escalate(case_id)
+    for step, state in (
+        (stranger.cases.escalate, CaseState.ESCALATED),
+        (stranger.cases.clear_silent, CaseState.CLEARED),
+    ):
+        clients.node.travel(15 * DAY)
+        step(case_id)
+        assert stranger.cases.get(case_id).state == state
+    assert stranger.licenses.bond(license_id).open_cases == 1
+    clients.node.travel(15 * DAY)
+    stranger.cases.release_hold(case_id)
+    assert stranger.licenses.bond(license_id).open_cases == 0
+
+
+def test_report_that_nobody_judges_lapses(clients: Clients) -> None:
+    model_id = register(clients)
+    committee(clients)
+    reporter, bond = clients["reporter"], clients["reporter"].cases.min_bond()
+    evidence = cid_v0_from_digest(h("sealed"))
+    opened_case = reporter.cases.open(0, model_id, Kind.UNLICENSED, h("e"), evidence, bond, value=bond)
+    assert clients["stranger"].cases.get(opened_case.case_id).evidence_cid == evidence
+    clients.node.travel(8 * DAY)
+    clients["stranger"].cases.lapse(opened_case.case_id)
+    assert reporter.vault.balance() == bond
+
+
+def test_missed_share_ends_the_case_at_the_fingerprinters_cost(clients: Clients) -> None:
     _, case_id = leak_case(clients)
     with pytest.raises(TxReverted, match="TooEarly"):
         clients["stranger"].cases.share_missed(case_id)
