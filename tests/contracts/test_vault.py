@@ -1,0 +1,287 @@
+"""The vault: free balances, stakes, case bonds, license bonds, and what each peer may and may not move."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ape
+import pytest
+from ape.exceptions import VirtualMachineError
+from market import ETHER, NATIVE, Model, Order, Parcel, System, refuses
+
+CASE = b"\xca" * 32
+
+
+@pytest.fixture
+def court(system: System) -> Any:
+    return system.as_contract("MisuseCourt")
+
+
+@pytest.fixture
+def committee(system: System) -> Any:
+    return system.as_contract("OracleCommittee")
+
+
+# ---------------------------------------------------------------- balances
+
+
+def test_coins_go_in_and_out(system: System) -> None:
+    held = system.escrow.balance
+    receipt = system.escrow.depositNative(system.buyer, sender=system.stranger, value=100)
+    (event,) = receipt.decode_logs(system.escrow.Deposited)
+    assert (event.account, event.token, event.amount) == (system.buyer, NATIVE, 100)
+    assert (system.free(system.buyer), system.free(system.stranger)) == (100, 0)
+    before = system.collaborator.balance
+    receipt = system.escrow.withdraw(NATIVE, 60, system.collaborator, sender=system.buyer)
+    (event,) = receipt.decode_logs(system.escrow.Withdrawn)
+    assert (event.account, event.token, event.to, event.amount) == (
+        system.buyer,
+        NATIVE,
+        system.collaborator,
+        60,
+    )
+    assert system.collaborator.balance == before + 60
+    assert system.free(system.buyer) == 40
+    assert system.escrow.balance == held + 40
+
+
+def test_tokens_go_in_and_out(system: System, token: Any) -> None:
+    system.escrow.depositToken(token, 100, system.stranger, sender=system.buyer)
+    assert system.free(system.stranger, token.address) == 100
+    system.escrow.withdraw(token, 100, system.stranger, sender=system.stranger)
+    assert token.balanceOf(system.stranger) == 100
+    assert token.balanceOf(system.escrow) == 0
+
+
+def test_nobody_withdraws_what_is_not_his(system: System) -> None:
+    system.fund(system.buyer, 100)
+    expected = {"account": system.buyer.address, "token": NATIVE, "given": 100, "needed": 101}
+    with ape.reverts(system.escrow.BalanceTooSmall, error_inputs=expected):
+        system.escrow.withdraw(NATIVE, 101, system.buyer, sender=system.buyer)
+    with ape.reverts(system.escrow.BalanceTooSmall):
+        system.escrow.withdraw(NATIVE, 1, system.stranger, sender=system.stranger)
+
+
+def test_the_vault_takes_no_stray_coins(system: System) -> None:
+    with ape.reverts():
+        system.buyer.transfer(system.escrow, 1)
+
+
+def test_a_receiver_that_refuses_keeps_its_balance(system: System, project: Any) -> None:
+    wallet = system.deployer.deploy(project.TestWallet, system.buyer)
+    system.fund(system.buyer, 100)
+    expected = {"token": NATIVE, "to": wallet.address, "amount": 100}
+    with ape.reverts(system.escrow.TransferFailed, error_inputs=expected):
+        system.escrow.withdraw(NATIVE, 100, wallet, sender=system.buyer)
+    assert system.free(system.buyer) == 100
+
+
+def test_a_withdrawal_cannot_be_reentered(system: System, project: Any) -> None:
+    wallet = system.deployer.deploy(project.TestWallet, system.buyer)
+    system.escrow.depositNative(wallet, sender=system.buyer, value=100)
+    system.escrow.depositNative(system.stranger, sender=system.buyer, value=100)
+    wallet.setOpen(True, sender=system.buyer)
+    withdraw = system.escrow.withdraw.encode_input(NATIVE, 50, wallet)
+    wallet.setOnReceive(withdraw, sender=system.buyer)
+    wallet.execute(system.escrow, 0, withdraw, sender=system.buyer)
+    assert not wallet.reentered()
+    assert (wallet.balance, system.free(wallet)) == (50, 50)
+
+
+# ---------------------------------------------------------------- tokens
+
+
+def test_tokens_are_listed_by_the_administrator(system: System, token: Any, project: Any) -> None:
+    assert system.escrow.isListed(NATIVE)
+    assert system.escrow.isListed(token)
+    assert (system.escrow.tokenAt(0), system.escrow.tokenAt(1)) == (NATIVE, token)
+    other = system.deployer.deploy(project.PermitToken)
+    receipt = system.escrow.listToken(other, True, sender=system.deployer)
+    (event,) = receipt.decode_logs(system.escrow.TokenListed)
+    assert (event.token, event.index, event.listed) == (other, 2, True)
+    receipt = system.escrow.listToken(other, False, sender=system.deployer)
+    assert receipt.decode_logs(system.escrow.TokenListed)[0].index == 2
+    assert not system.escrow.isListed(other)
+    system.escrow.listToken(other, True, sender=system.deployer)
+    assert system.escrow.tokenAt(2) == other
+
+
+def test_only_contracts_are_listed(system: System) -> None:
+    for token in (NATIVE, system.stranger):
+        with ape.reverts(system.escrow.TokenNotListed):
+            system.escrow.listToken(token, True, sender=system.deployer)
+
+
+def test_unlisted_tokens_are_not_taken(system: System, project: Any) -> None:
+    other = system.deployer.deploy(project.PermitToken)
+    for token in (other, NATIVE):
+        with ape.reverts(system.escrow.TokenNotListed):
+            system.escrow.depositToken(token, 0, system.buyer, sender=system.buyer)
+
+
+def test_a_token_index_fits_its_byte(system: System, project: Any) -> None:
+    """The list's length is set to 256 by hand; 255 listings would only be slow."""
+    token = system.deployer.deploy(project.PermitToken)
+    web3 = ape.chain.provider.web3
+    words = {
+        slot: int.from_bytes(web3.eth.get_storage_at(system.escrow.address, slot), "big")
+        for slot in range(12)
+    }
+    (slot,) = [slot for slot, word in words.items() if word == 1]  # the list holds the native coin only
+    full = ["0x" + (256).to_bytes(32, "big").hex()]
+    web3.provider.make_request("anvil_setStorageAt", [system.escrow.address, hex(slot), *full])
+    with ape.reverts(system.escrow.TooManyTokens, error_inputs={"max": 256}):
+        system.escrow.listToken(token, True, sender=system.deployer)
+
+
+# ---------------------------------------------------------------- stakes
+
+
+def test_stakes_move_between_balance_and_stake(system: System, committee: Any) -> None:
+    system.fund(system.buyer, 100)
+    receipt = system.escrow.addStake(system.buyer, 70, sender=committee)
+    assert receipt.decode_logs(system.escrow.StakeAdded)[0].amount == 70
+    assert (system.free(system.buyer), tuple(system.escrow.stakeOf(system.buyer))) == (30, (70, 0))
+    receipt = system.escrow.removeStake(system.buyer, 20, sender=committee)
+    assert receipt.decode_logs(system.escrow.StakeRemoved)[0].amount == 20
+    assert (system.free(system.buyer), tuple(system.escrow.stakeOf(system.buyer))) == (50, (50, 0))
+    with ape.reverts(system.escrow.BalanceTooSmall):
+        system.escrow.addStake(system.buyer, 51, sender=committee)
+
+
+def test_a_locked_stake_is_neither_removed_nor_slashed(
+    system: System, model: Model, order: Order, committee: Any
+) -> None:
+    system.open(order)
+    stake = system.escrow.stakeOf(system.fingerprinter)
+    free = stake.staked - stake.locked
+    expected = {"account": system.fingerprinter.address, "given": free, "needed": free + 1}
+    with ape.reverts(system.escrow.StakeTooSmall, error_inputs=expected):
+        system.escrow.removeStake(system.fingerprinter, free + 1, sender=committee)
+    receipt = system.escrow.slashStake(system.fingerprinter, stake.staked, system.stranger, sender=committee)
+    (event,) = receipt.decode_logs(system.escrow.StakeSlashed)
+    assert (event.account, event.to, event.amount) == (system.fingerprinter, system.stranger, free)
+    assert tuple(system.escrow.stakeOf(system.fingerprinter)) == (stake.locked, stake.locked)
+    assert system.free(system.stranger) == free
+    receipt = system.escrow.slashStake(system.fingerprinter, 1, system.stranger, sender=committee)
+    assert receipt.decode_logs(system.escrow.StakeSlashed) == []
+
+
+# ---------------------------------------------------------------- case bonds
+
+
+def test_case_bonds_come_from_the_payer_and_go_where_the_court_says(system: System, court: Any) -> None:
+    system.fund(system.buyer, 100)
+    for amount in (60, 40):
+        receipt = system.escrow.lockCaseBond(CASE, system.buyer, amount, sender=court)
+        (event,) = receipt.decode_logs(system.escrow.CaseBondLocked)
+        assert (event.payer, event.amount) == (system.buyer, amount)
+    assert (system.escrow.caseBondOf(CASE), system.free(system.buyer)) == (100, 0)
+    with ape.reverts(system.escrow.BalanceTooSmall):
+        system.escrow.lockCaseBond(CASE, system.buyer, 1, sender=court)
+    receipt = system.escrow.payCaseBond(CASE, system.stranger, 30, sender=court)
+    assert receipt.decode_logs(system.escrow.CaseBondPaid)[0].to == system.stranger
+    assert (system.escrow.caseBondOf(CASE), system.free(system.stranger)) == (70, 30)
+    with ape.reverts(system.escrow.CaseBondTooSmall, error_inputs={"given": 70, "needed": 71}):
+        system.escrow.payCaseBond(CASE, system.stranger, 71, sender=court)
+
+
+# ---------------------------------------------------------------- license bonds
+
+
+@pytest.fixture
+def licensed(system: System, order: Order, parcel: Parcel) -> Order:
+    """Price 0.1 ether, bond 0.2."""
+    system.open(order)
+    system.reveal(order, parcel)
+    system.escrow.accept(order.as_tuple(), sender=system.buyer)
+    return order
+
+
+def test_a_slash_is_split_and_bounded_by_the_bond(
+    system: System, model: Model, licensed: Order, court: Any
+) -> None:
+    """The reporter has a tenth, the owner never more than the price in all, the treasury the rest."""
+    escrow, license_id, tenth = system.escrow, licensed.delivery.licenseId, ETHER // 10
+    price, bond = licensed.sale.price, licensed.sale.bond
+    gross, treasury = system.royalties.gross(model.id, NATIVE), system.free(system.treasury)
+    receipt = escrow.slashBond(license_id, tenth, system.stranger, 1_000, sender=court)
+    (event,) = receipt.decode_logs(escrow.BondSlashed)
+    assert (event.licenseId, event.amount, event.left) == (license_id, tenth, bond - tenth)
+    assert system.free(system.stranger) == tenth // 10
+    owner = tenth - tenth // 10
+    assert system.royalties.gross(model.id, NATIVE) == gross + owner
+    assert system.free(system.treasury) == treasury
+    assert tuple(escrow.bondOf(license_id)) == (bond - tenth, price - owner, 0, 0, 0)
+    escrow.slashBond(license_id, 10 * ETHER, system.stranger, 1_000, sender=court)
+    assert tuple(escrow.bondOf(license_id)) == (0, 0, 0, 0, 0)
+    assert system.free(system.stranger) == bond // 10
+    assert system.royalties.gross(model.id, NATIVE) == gross + price
+    assert system.free(system.treasury) == treasury + bond - bond // 10 - price
+    receipt = escrow.slashBond(license_id, 1, system.stranger, 1_000, sender=court)
+    assert receipt.decode_logs(escrow.BondSlashed) == []
+
+
+def test_a_reporter_gets_a_tenth_at_most(system: System, licensed: Order, court: Any) -> None:
+    system.escrow.slashBond(licensed.delivery.licenseId, 1_000, system.stranger, 9_999, sender=court)
+    assert system.free(system.stranger) == 100
+
+
+def test_holding_counts_cases_on_bonds_that_are_there(system: System, licensed: Order, court: Any) -> None:
+    license_id = licensed.delivery.licenseId
+    system.escrow.holdBond(license_id, sender=court)
+    assert system.escrow.bondOf(license_id).openCases == 1
+    with ape.reverts(system.escrow.BondTooSmall, error_inputs={"given": 0, "needed": 1}):
+        system.escrow.holdBond(license_id + 1, sender=court)
+    system.escrow.slashBond(license_id, ETHER, system.stranger, 0, sender=court)
+    system.escrow.unholdBond(license_id, sender=court)  # works on an empty bond, or the case could not end
+    assert system.escrow.bondOf(license_id).openCases == 0
+    with pytest.raises(VirtualMachineError, match="0x11"):  # underflow
+        system.escrow.unholdBond(license_id, sender=court)
+
+
+# ---------------------------------------------------------------- peers
+
+
+def test_royalties_leave_only_what_came_in(system: System, licensed: Order) -> None:
+    ledger = system.as_contract("RoyaltyLedger")
+    pool = system.escrow.royaltyPool(NATIVE)
+    expected = {"token": NATIVE, "given": pool, "needed": pool + 1}
+    with ape.reverts(system.escrow.RoyaltyPoolTooSmall, error_inputs=expected):
+        system.escrow.payRoyalty(NATIVE, system.stranger, pool + 1, sender=ledger)
+    system.escrow.payRoyalty(NATIVE, system.stranger, pool, sender=ledger)
+    assert (system.escrow.royaltyPool(NATIVE), system.free(system.stranger)) == (0, pool)
+
+
+PEERS = {
+    "addStake": ("OracleCommittee",),
+    "removeStake": ("OracleCommittee",),
+    "slashStake": ("OracleCommittee", "MisuseCourt"),
+    "lockCaseBond": ("MisuseCourt",),
+    "payCaseBond": ("MisuseCourt",),
+    "holdBond": ("MisuseCourt",),
+    "unholdBond": ("MisuseCourt",),
+    "slashBond": ("MisuseCourt",),
+    "payRoyalty": ("RoyaltyLedger",),
+}
+
+
+@pytest.mark.parametrize("function", PEERS)
+def test_each_move_belongs_to_its_peers(system: System, function: str) -> None:
+    """Tried by everybody else, the administrator and the other contracts included."""
+    arguments: dict[str, tuple[Any, ...]] = {
+        "addStake": (system.buyer, 1),
+        "removeStake": (system.buyer, 1),
+        "slashStake": (system.buyer, 1, system.stranger),
+        "lockCaseBond": (CASE, system.buyer, 1),
+        "payCaseBond": (CASE, system.buyer, 1),
+        "holdBond": (1,),
+        "unholdBond": (1,),
+        "slashBond": (1, 1, system.stranger, 0),
+        "payRoyalty": (NATIVE, system.stranger, 1),
+    }
+    strangers = [system.deployer, system.buyer, system.treasury]
+    strangers += [system.as_contract(n) for n in system.at if n not in PEERS[function]]
+    for sender in strangers:
+        with refuses("NotAPeer(address)"):
+            getattr(system.escrow, function)(*arguments[function], sender=sender)
