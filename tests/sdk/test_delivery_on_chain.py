@@ -235,7 +235,7 @@ def test_forged_public_files_are_refused(market: Market) -> None:
     buyer = market.client("buyer")
     known = buyer.delivery.registered(market.model_id)
     forged = replace(known, leaves=bytes(len(known.leaves)))
-    with pytest.raises(IntegrityError, match="root of the registered leaves"):
+    with pytest.raises(IntegrityError, match="registered"):
         buyer.delivery.verify(signed, offer, request, copy.folder, registered=forged)
     forged = replace(known, weights_root=bytes(32))
     with pytest.raises(IntegrityError, match="not those of the order's model"):
