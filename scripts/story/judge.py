@@ -21,9 +21,9 @@ PATIENCE = 300.0  # seconds for fetch, detect, sign and post
 
 def play(world: World) -> None:
     """The guilty case to its slashing; then a false report, to its dismissal."""
-    with operators(world):
+    with operators(world) as running:
         first = next(iter(world.facts["cases"]))
-        _await_verdict(world, first)
+        _await_verdict(world, first, running)
         _finish(world, first, CaseState.EXECUTED)
         false = leak.report(
             world, "liar", world.facts["licenses"]["buyer1"], world.folder("leaker") / "found"
@@ -31,27 +31,27 @@ def play(world: World) -> None:
         world.say("the liar shows buyer 2's file and accuses buyer 1")
         buy.fingerprinter(world).step()
         world.node.mine()
-        _await_verdict(world, false)
+        _await_verdict(world, false, running)
         _finish(world, false, CaseState.DISMISSED)
 
 
 @contextmanager
-def operators(world: World) -> Iterator[None]:
+def operators(world: World) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """Starts `zhiyi oracle run` three times; stops all of them whatever happens."""
-    running: list[subprocess.Popen[bytes]] = []
+    running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for role in OPERATORS:
             folder = world.folder(role)
             config = folder / "oracle.toml"
             config.write_text(_config(world, folder))
             with (folder / "log.jsonl").open("wb") as log:
-                running.append(subprocess.Popen(_command(config), stdout=log, stderr=log))
-            world.say(f"{role}: process {running[-1].pid}, its own keys, folder and database")
-        yield
+                running[role] = subprocess.Popen(_command(config), stdout=log, stderr=log)
+            world.say(f"{role}: process {running[role].pid}, its own keys, folder and database")
+        yield running
     finally:
-        for process in running:
+        for process in running.values():
             process.terminate()
-        for process in running:
+        for process in running.values():
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
@@ -89,7 +89,7 @@ turn_delay_s = 5
 """
 
 
-def _await_verdict(world: World, case_id: bytes) -> None:
+def _await_verdict(world: World, case_id: bytes, running: dict[str, subprocess.Popen[bytes]]) -> None:
     client = world.as_("anyone")
     started = time.monotonic()
     with world.bar("the operators fetch, detect, decide, sign and post") as progress:
@@ -98,6 +98,11 @@ def _await_verdict(world: World, case_id: bytes) -> None:
             case = client.cases.get(case_id)
             if case.posted is not None:
                 break
+            for role, process in running.items():
+                if process.poll() is not None:
+                    raise AssertionError(
+                        f"{role} ended with status {process.returncode}: see {world.out / role}/log.jsonl"
+                    )
             progress(int(time.monotonic() - started), int(PATIENCE))
             time.sleep(1.0)
         else:
