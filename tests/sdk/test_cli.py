@@ -638,7 +638,7 @@ def test_files_go_to_ipfs_and_back(zhiyi: Shell) -> None:
 
 
 def test_the_program_answers_as_a_program(zhiyi: Shell, tmp_path: Path) -> None:
-    program = [str(ROOT / ".venv" / "bin" / "zhiyi")]
+    program = [str(Path(sys.executable).parent / "zhiyi")]
     shown = subprocess.run([*program, "--help"], capture_output=True, text=True, check=True).stdout
     for name in ("register", "model", "order", "case", "fingerprint", "doctor", "Exit codes"):
         assert name in shown or name == "register"
@@ -656,6 +656,24 @@ def test_the_program_answers_as_a_program(zhiyi: Shell, tmp_path: Path) -> None:
     assert missing.returncode == 3
     assert json.loads(missing.stdout)["error"]["kind"] == "ConfigError"
     assert "ZHIYI_DEPLOYMENT" in missing.stderr
+
+
+def test_node_and_page_are_started_by_the_program(tmp_path: Path) -> None:
+    program = str(Path(sys.executable).parent / "zhiyi")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ZHIYI_")}
+    environment["ZHIYI_INDEX"] = f"sqlite:///{tmp_path / 'index.db'}"
+    commands = (
+        ["ipfs", "--repo", str(tmp_path / "repo"), "--port", "0"],
+        ["page", "--no-sync", "--listen", "127.0.0.1:0"],
+    )
+    for command in commands:
+        with subprocess.Popen(
+            [program, *command], stdout=subprocess.PIPE, text=True, env=environment
+        ) as running:
+            assert running.stdout is not None
+            assert "http://127.0.0.1:" in running.stdout.readline()
+            running.terminate()
+            assert running.wait(30) == 0
 
 
 def test_loading_the_command_line_loads_no_heavy_package() -> None:
