@@ -18,7 +18,7 @@ from hashlib import sha256
 from struct import Struct
 from typing import Final
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms
 
 from zhiyi.delivery import native
 
@@ -26,7 +26,7 @@ SUITE_CHACHA20: Final = 1
 HASH_BYTES: Final = 32
 KEY_BYTES: Final = 32
 BLOCK_BYTES: Final = 64  # of the keystream
-COUNTER_BLOCKS: Final = 1 << 32
+COUNTER_BYTES: Final = BLOCK_BYTES << 32
 
 _PLAIN: Final = 0
 _NODE: Final = b"\x01"
@@ -92,13 +92,31 @@ def parents(level: Buffer) -> bytes:
     return b"".join([sha256(_NODE + view[at : at + pair]).digest() for at in range(0, len(view), pair)])
 
 
+class Keystream:
+    """XOR with the keystream of one key; going on where the last call ended costs least."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._next = -1  # byte that the encryptor stands at
+        self._encryptor: CipherContext | None = None
+
+    def xor(self, position: int, data: Buffer, out: bytearray | memoryview) -> None:
+        """XOR `data` with the keystream from byte `position` into `out`, which is at least as long.
+
+        `position` is a multiple of 64, or where the last call ended.
+        """
+        source, target = memoryview(data), memoryview(out)
+        while source:
+            # the library counts 32 bits of blocks and refuses to go on: 256 GiB
+            size = min(len(source), COUNTER_BYTES - position % COUNTER_BYTES)
+            if self._encryptor is None or position != self._next or position % COUNTER_BYTES == 0:
+                block = (position // BLOCK_BYTES).to_bytes(8, "little")
+                self._encryptor = Cipher(algorithms.ChaCha20(self._key, block + bytes(8)), None).encryptor()
+            self._encryptor.update_into(source[:size], target)
+            self._next = position = position + size
+            source, target = source[size:], target[size:]
+
+
 def keystream_xor(key: bytes, position: int, data: Buffer, out: bytearray | memoryview) -> None:
     """XOR `data` with the keystream from byte `position` (a multiple of 64) into `out`, at least as long."""
-    source, target = memoryview(data), memoryview(out)
-    while source:
-        block = position // BLOCK_BYTES
-        # the library counts 32 bits of blocks and refuses to go on: 256 GiB
-        size = min(len(source), (COUNTER_BLOCKS - block % COUNTER_BLOCKS) * BLOCK_BYTES)
-        cipher = Cipher(algorithms.ChaCha20(key, block.to_bytes(8, "little") + bytes(8)), None)
-        cipher.encryptor().update_into(source[:size], target)
-        source, target, position = source[size:], target[size:], position + size
+    Keystream(key).xor(position, data, out)

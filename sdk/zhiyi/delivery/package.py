@@ -17,7 +17,7 @@ from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Final, NamedTuple, Protocol
 
-from zhiyi.delivery.bundle import MAX_MANIFEST_BYTES, Bundle, open_file, read_exactly
+from zhiyi.delivery.bundle import MAX_MANIFEST_BYTES, Bundle, open_file
 from zhiyi.delivery.hashing import HASH_BYTES, SUITE_CHACHA20
 from zhiyi.errors import BadInput, IntegrityError
 
@@ -105,9 +105,11 @@ def read_file(path: Path, limit: int) -> bytes:
         size = os.fstat(handle).st_size
         if size > limit:
             raise BadInput(f"{path} has {size} bytes: at most {limit} are allowed")
-        data = bytearray(size)
-        read_exactly(handle, memoryview(data), 0, path.name)
-        return bytes(data)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            data = file.read(size)
+        if len(data) != size:
+            raise IntegrityError(f"{path} ends at byte {len(data)} of {size}: fetch it again")
+        return data
     finally:
         os.close(handle)
 

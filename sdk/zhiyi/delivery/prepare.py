@@ -9,7 +9,7 @@ from struct import Struct
 from typing import Final
 
 from zhiyi.delivery.bundle import WINDOW_CHUNKS, Bundle, Reader
-from zhiyi.delivery.hashing import HASH_BYTES, KEY_BYTES, delivery_leaves, keystream_xor, plain_leaves
+from zhiyi.delivery.hashing import HASH_BYTES, KEY_BYTES, Keystream, delivery_leaves, plain_leaves
 from zhiyi.delivery.merkle import RootBuilder, Tree
 from zhiyi.delivery.package import (
     CIPHER,
@@ -65,7 +65,7 @@ def prepare(
     promised = registered_tree.leaves
     copy, delivery = RootBuilder(), RootBuilder()
     changed = 0
-    source = Reader(bundle, marked)
+    source, stream = Reader(bundle, marked), Keystream(key)
     scratch = bytearray(WINDOW_CHUNKS * bundle.chunk_size)
     try:
         with new_folder(out_dir) as folder:
@@ -83,7 +83,7 @@ def prepare(
                     ):
                         changed += _check_changes(bundle, declared_range, promised, window.first, leaves)
                     cipher = memoryview(scratch)[: window.size]
-                    keystream_xor(key, window.first * bundle.chunk_size, data, cipher)
+                    stream.xor(window.first * bundle.chunk_size, data, cipher)
                     copy.add(leaves)
                     delivery.add(delivery_leaves(window.first, cipher, bundle.chunk_size, leaves))
                     leaves_file.write(leaves)

@@ -12,8 +12,8 @@ from zhiyi.delivery.bundle import WINDOW_CHUNKS, Window, read_exactly
 from zhiyi.delivery.hashing import (
     HASH_BYTES,
     KEY_BYTES,
+    Keystream,
     delivery_leaves,
-    keystream_xor,
     plain_leaves,
 )
 from zhiyi.delivery.merkle import RootBuilder, root_and_path, roots_of_both
@@ -131,6 +131,7 @@ def decrypt(
     bundle = package.bundle
     promised = package.plain_leaves()
     wrong: list[int] = []
+    stream = Keystream(key)
     most = WINDOW_CHUNKS * bundle.chunk_size
     sealed, opened = bytearray(most), bytearray(most)
     with package.cipher() as source, new_folder(out_dir) as folder:
@@ -143,7 +144,7 @@ def decrypt(
             for window in bundle.windows():
                 cipher, data = memoryview(sealed)[: window.size], memoryview(opened)[: window.size]
                 read_exactly(source, cipher, window.segment.offset + window.start, package_dir.name)
-                keystream_xor(key, window.first * bundle.chunk_size, cipher, data)
+                stream.xor(window.first * bundle.chunk_size, cipher, data)
                 leaves = plain_leaves(window.first, data, bundle.chunk_size)
                 expected = promised[window.first * HASH_BYTES : (window.first + window.chunks) * HASH_BYTES]
                 if leaves != expected:
