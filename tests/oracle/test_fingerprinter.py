@@ -419,3 +419,41 @@ def test_time_is_the_chains(world: World, maker: Fingerprinter) -> None:
     """Eight days were skipped on the chain; the machine's clock knows nothing of it."""
     assert world.node.now() - time.time() > 7 * DAY
     assert maker._market.now() == world.node.now()
+
+
+# -- orders that are let pass
+
+
+def test_the_fee_of_an_order_let_pass_is_earned(world: World, maker: Fingerprinter) -> None:
+    offer, request = ask(world, prepare_fee=PRICE // 50)
+    buyer = world.as_("buyer1")
+    digest = buyer.orders.request_hash(request.request)
+    me, token = address_of("fingerprinter"), offer.offer.token
+    buyer.orders.pay_prepare_fee(digest, me, token, PRICE // 50, request.request.by)
+    world.node.mine()
+    made = maker.prepare(offer, request)
+    order = world.order(offer, request, made)
+    with pytest.raises(BadSignature):
+        maker.sign_order(order, b"\1" * 65)
+    maker.sign_order(order, world.as_("creator").orders.sign(order))
+    before = buyer.vault.balance(me)
+    maker.step()
+    assert _row(maker, made.delivery.license_id).step == CopyStep.SIGNED
+    world.node.travel(DAY + 1)
+    world.node.mine()
+    maker.step()
+    assert _row(maker, made.delivery.license_id).step == CopyStep.ENDED
+    earned = buyer.vault.balance(me) - before
+    assert 0 < earned <= PRICE // 50
+
+
+def test_copies_nobody_bought_end_with_their_time(world: World, maker: Fingerprinter) -> None:
+    offer, request = ask(world, by=world.node.now() + DAY)
+    made = maker.prepare(offer, request)
+    assert maker._store.unsold(address_of("buyer1")) == 1
+    world.node.travel(DAY + 1)
+    world.node.mine()
+    maker.step()
+    assert maker._store.unsold(address_of("buyer1")) == 0
+    with pytest.raises(Refused, match="only a prepared copy"):
+        maker.sign_order(world.order(offer, request, made))

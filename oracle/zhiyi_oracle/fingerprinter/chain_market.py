@@ -36,9 +36,10 @@ class ChainMarket:
         """Our account."""
         return self._client.account
 
-    def finalized(self) -> int:
-        """Number of the last finalized block."""
-        return self._chain.block("finalized").number
+    def finalized(self) -> tuple[int, int]:
+        """Number and unix seconds of the last finalized block."""
+        block = self._chain.block("finalized")
+        return block.number, block.timestamp
 
     def now(self) -> int:
         """Unix seconds of the latest block."""
@@ -105,6 +106,14 @@ class ChainMarket:
     def sign_order(self, order: Order) -> bytes:
         """Our signature over an order."""
         return self._client.orders.sign(order)
+
+    def earn_fee(self, order: Order, seller_signature: bytes) -> str:
+        """Takes the prepare fee of an order that the buyer let pass; returns the transaction hash."""
+        return self._client.orders.earn_prepare_fee(order, seller_signature).tx_hash
+
+    def check_seller(self, order: Order, signature: bytes) -> None:
+        """Raises BadSignature unless the order's seller signed it."""
+        self._chain.check_signature(self._client.orders.data(order), signature, order.sale.seller)
 
     def reveal(self, order: Order, key: bytes) -> str:
         """Publishes the key; returns the transaction hash."""

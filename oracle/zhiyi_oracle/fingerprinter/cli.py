@@ -131,7 +131,7 @@ def sign(
     session = session_of(ctx)
     service, store = _service(session, home)
     found = read_document(file, OrderFile)
-    signature = service.sign_order(found.order)
+    signature = service.sign_order(found.order, found.seller_signature)
     store.close()
     write_document(file, found.model_copy(update={"fingerprinter_signature": signature}))
     session.console.result({"file": str(file), "order_hash": found.order.hash()})

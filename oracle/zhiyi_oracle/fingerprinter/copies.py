@@ -128,6 +128,9 @@ class CopyRow(Base):
     order_hash: Mapped[bytes | None] = mapped_column(LargeBinary(32))
     order: Mapped[str | None] = mapped_column(Text)  # Order
     order_signature: Mapped[bytes | None] = mapped_column(LargeBinary(65))
+    seller_signature: Mapped[bytes | None] = mapped_column(
+        LargeBinary
+    )  # earns the prepare fee of an order let pass
     reveal_tx: Mapped[str | None] = mapped_column(String(66))
     created_at: Mapped[float] = mapped_column(default=time.time)
     note: Mapped[str | None] = mapped_column(Text)

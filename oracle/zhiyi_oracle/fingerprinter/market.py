@@ -57,8 +57,8 @@ class Market(Protocol):
         """Our account."""
         ...
 
-    def finalized(self) -> int:
-        """Number of the last finalized block."""
+    def finalized(self) -> tuple[int, int]:
+        """Number and unix seconds of the last finalized block."""
         ...
 
     def now(self) -> int:
@@ -103,6 +103,14 @@ class Market(Protocol):
 
     def sign_order(self, order: Order) -> bytes:
         """Our signature over an order."""
+        ...
+
+    def check_seller(self, order: Order, signature: bytes) -> None:
+        """Raises BadSignature unless the order's seller signed it."""
+        ...
+
+    def earn_fee(self, order: Order, seller_signature: bytes) -> str:
+        """Takes the prepare fee of an order that the buyer let pass; returns the transaction hash."""
         ...
 
     def reveal(self, order: Order, key: bytes) -> str:

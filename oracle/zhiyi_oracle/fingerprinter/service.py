@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +47,7 @@ from zhiyi_watermark.errors import WatermarkError
 MAX_UNSOLD_PER_BUYER: Final = 3  # copies a buyer may have waiting: each costs minutes of work and disk
 MAX_FEE_SHARE: Final = 20  # a prepare fee is at most price / 20, as the escrow rules
 MAX_BLOCKS: Final = 2_000  # read at once
+STALE_SCRATCH_S: Final = 86_400
 _CURSOR: Final = "chain"
 
 log = structlog.get_logger()
@@ -102,6 +105,9 @@ class Fingerprinter:
         self._store, self._market, self._files, self._sealer = store, market, files, sealer
         self._work, self._rules, self._start = work, rules, start_block
         work.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for left in (*work.glob("copy-*"), *work.glob("base-*")):  # of a process that was killed
+            if time.time() - left.stat().st_mtime > STALE_SCRATCH_S:
+                shutil.rmtree(left, ignore_errors=True)
 
     # -- models
 
@@ -251,7 +257,14 @@ class Fingerprinter:
             report=made.report,
         )
         log.info("prepared", license_id=license_id, package_cid=cid)
-        return Prepared(delivery=half, request_hash=request_hash, package_cid=cid)
+        made_row = self._store.copy(
+            license_id
+        )  # another process may have been first: its package is the copy
+        if made_row is None:
+            raise IntegrityError(
+                f"license {license_id} vanished from the database; restore it from the backup"
+            )
+        return _prepared(made_row)
 
     def _is_taken(self, license_id: int) -> bool:
         return self._market.order_status(license_id).state is not OrderState.NONE
@@ -287,13 +300,17 @@ class Fingerprinter:
 
     # -- order
 
-    def sign_order(self, order: Order) -> bytes:
+    def sign_order(self, order: Order, seller_signature: bytes | None = None) -> bytes:
         """Our signature over the one order of a copy; asked again for the same order, the same one.
 
+        seller_signature: where given it is kept, and earns the prepare fee should the buyer let the order pass.
+
         Raises:
-            NotFound: no such copy.
+            NotFound: no such copy. BadSignature: not the seller's.
             Refused: it does not say what offer, request and copy say, or another order was signed.
         """
+        if seller_signature is not None:
+            self._market.check_seller(order, seller_signature)
         row = self._store.copy(order.delivery.license_id)
         if row is None or row.delivery is None:
             raise NotFound(
@@ -332,6 +349,7 @@ class Fingerprinter:
             order_hash=order.hash(),
             order=order.model_dump_json(),
             order_signature=signature,
+            seller_signature=seller_signature,
         ):
             raise Refused(f"license {row.license_id} is {row.step}; only a prepared copy gets an order")
         return signature
@@ -343,7 +361,7 @@ class Fingerprinter:
 
         Safe to repeat and to interrupt: what was read is stored before the cursor moves.
         """
-        last = self._market.finalized()
+        last, horizon = self._market.finalized()
         first = max(self._start, (self._store.cursor(_CURSOR) or -1) + 1)
         read = 0
         while first <= last:
@@ -356,6 +374,8 @@ class Fingerprinter:
             self._store.set_cursor(_CURSOR, until)
             read += until - first + 1
             first = until + 1
+        for row in self._store.copies(CopyStep.DRAWN, CopyStep.PREPARED, CopyStep.SIGNED):
+            self._try(lambda copy: self._expire(copy, horizon), row, row.license_id)
         for row in self._store.copies(CopyStep.OPENED):
             self._try(self._reveal, row, row.license_id)
         for share in self._store.shares():
@@ -373,6 +393,21 @@ class Fingerprinter:
             )
             return
         self._store.advance(row.license_id, CopyStep.SIGNED, CopyStep.OPENED)
+
+    def _expire(self, row: CopyRow, horizon: int) -> None:
+        """Ends a copy that can no longer be bought, by the time of the last finalized block, and takes its fee."""
+        request = SignedRequest.model_validate_json(row.request).request
+        if row.step != CopyStep.SIGNED or row.order is None:
+            if horizon > request.by:
+                self._store.advance(row.license_id, CopyStep(row.step), CopyStep.ENDED)
+            return
+        order = Order.model_validate_json(row.order)
+        if horizon <= order.sale.open_by:
+            return
+        if request.prepare_fee and row.seller_signature and self._market.now() <= request.by:
+            tx = self._market.earn_fee(order, row.seller_signature)
+            log.info("prepare fee earned", license_id=row.license_id, tx_hash=tx)
+        self._store.advance(row.license_id, CopyStep.SIGNED, CopyStep.ENDED)
 
     def _note_leak(self, seen: LeakSeen) -> None:
         row = self._store.copy(seen.file.license_id)

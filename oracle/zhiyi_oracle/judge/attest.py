@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -20,7 +21,8 @@ from zhiyi.types import Address, Bytes32, Signature, Value, Verdict
 from zhiyi_oracle.errors import LyingPeer, NotYet
 
 MAX_ATTESTATION_BYTES: Final = 64 * 1024
-PEER_SECONDS: Final = 5.0
+PEER_SECONDS: Final = 5.0  # without a byte
+PEER_TOTAL_SECONDS: Final = 10.0  # for the whole answer: a peer that drips bytes must not hold us up
 # LEAK is judged with integers from end to end (class A), so honest operators count the same samples.
 SAMPLES_TOLERANCE: Final = 0
 NO_RESULT: Final = bytes(32)  # result digest where nothing was measured
@@ -137,11 +139,13 @@ def ask_peer(client: httpx.Client, url: str, case_id: bytes) -> bytes:
         ) as answer:
             if answer.status_code != httpx.codes.OK:
                 raise NotYet(f"{url} answers {answer.status_code}")
-            body = b""
+            body, end = b"", time.monotonic() + PEER_TOTAL_SECONDS
             for piece in answer.iter_bytes(8192):
                 body += piece
                 if len(body) > MAX_ATTESTATION_BYTES:
                     raise LyingPeer(f"{url} sends more than {MAX_ATTESTATION_BYTES} bytes")
+                if time.monotonic() > end:
+                    raise NotYet(f"{url} takes longer than {PEER_TOTAL_SECONDS:.0f} s")
             return body
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise NotYet(f"{url} does not answer: {exc}") from exc

@@ -11,7 +11,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -34,6 +34,7 @@ from zhiyi_oracle.judge.submit import Submitter, turn_at
 from zhiyi_oracle.judge.watch import watch
 from zhiyi_watermark.result import Detection
 
+MAX_ASKED_AT_ONCE: Final = 8  # peers
 # Parts of the posting window after which something missing counts as missing: the rest is for signing and posting.
 EVIDENCE_PATIENCE: Final = (3, 4)
 BASE_PATIENCE: Final = (7, 8)
@@ -150,6 +151,8 @@ class Judge:
                 self._store.note(row.case_id, str(exc))
                 return
             found = self._store.case(row.case_id)
+            if found is not None and found.step in (CaseStep.FINAL, CaseStep.ENDED):
+                self._tidy(row.case_id)
             if found is None or (found.step, found.evidence) == before:
                 return
             row = found
@@ -346,16 +349,30 @@ class Judge:
         missing = [signer for signer in epoch.signers if signer not in known]
         if len(known) >= epoch.threshold or not missing:
             return
-        ours = self._ours(row)
-        urls = self._ledger.peer_urls(epoch)
-        for signer in missing:
-            if signer in urls:
-                self._ask(row, epoch, ours, signer, urls[signer])
+        ours, urls = self._ours(row), self._ledger.peer_urls(epoch)
+        asked = [signer for signer in missing if signer in urls]
+        if not asked:
+            return
+        with ThreadPoolExecutor(min(len(asked), MAX_ASKED_AT_ONCE)) as pool:
+            answers = pool.map(lambda signer: self._answer_of(urls[signer], ours.case_id), asked)
+            for signer, answer in zip(asked, answers, strict=True):
+                self._weigh(row, epoch, ours, signer, answer)
 
-    def _ask(self, row: CaseRow, epoch: Epoch, ours: Verdict, signer: str, url: str) -> None:
+    def _answer_of(self, url: str, case_id: bytes) -> bytes | NotYet | LyingPeer:
+        try:
+            return ask_peer(self.http, url, case_id)
+        except (NotYet, LyingPeer) as exc:
+            return exc
+
+    def _weigh(
+        self, row: CaseRow, epoch: Epoch, ours: Verdict, signer: str, answer: bytes | NotYet | LyingPeer
+    ) -> None:
+        """Counts one peer's answer, or keeps it as a lie."""
         body = b""
         try:
-            body = ask_peer(self.http, url, ours.case_id)
+            if isinstance(answer, Exception):
+                raise answer
+            body = answer
             given = Attestation.from_wire(body)
             check_peer(
                 given,
@@ -390,6 +407,11 @@ class Judge:
         folder = self._store.folder / "cases" / case_id
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder
+
+    def _tidy(self, case_id: str) -> None:
+        """What was judged leaves this disk when the case ends; it stays sealed on IPFS, and result.json stays here."""
+        for name in ("evidence", "base"):
+            shutil.rmtree(self._folder(case_id) / name, ignore_errors=True)
 
     def _write_result(
         self,
@@ -460,6 +482,3 @@ def _ruling_of(text: str | None) -> Ruling:
         fields["samples"],
         fields["why"],
     )
-
-
-ReadyCheck = Callable[[], str | None]

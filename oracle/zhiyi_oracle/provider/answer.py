@@ -66,7 +66,9 @@ class TransformersGenerator:
         """
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
 
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
         torch.set_num_threads(threads)
         if not (folder / "config.json").is_file():
             raise ConfigError(f"{folder} holds no config.json; give the folder of a transformers model")
@@ -114,7 +116,9 @@ class TransformersGenerator:
                 logits_processor=[mark.processor(payload)],
                 pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
             )
-        text: str = self.tokenizer.decode(found[0][length:], skip_special_tokens=True)
+        text: str = self.tokenizer.decode(
+            found[0][length:], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
         return text
 
 
