@@ -120,7 +120,7 @@ def register(
             "weights_root": tree.root,
             "leaves_cid": leaves_cid,
             "manifest_cid": manifest_cid,
-            "range": declared.to_json(),
+            "declared_range": declared.to_json(),
             "format": "safetensors",
             "modality": modality,
         },
@@ -296,7 +296,7 @@ def registered(session: Session, model: Model) -> delivery.Registered:
         weights_root=model.record.weights_root,
         range_hash=model.record.range_hash,
         leaves=leaves,
-        declared_range=DeclaredRange.from_json(document.model.get("range")),
+        declared_range=DeclaredRange.from_json(document.model.get("declared_range")),
     )
 
 
