@@ -1,8 +1,8 @@
 """Gas of the court's steps, as whole transactions on the deployed system; rows for `benchmarks/gas.py`.
 
-What "repeat" means here: reporter, treasury, arbiter and the model's royalties have been paid before, so that no balance
-slot is new. The case is a LEAK case with an opened share. Report bonds come from the free balance; `open_case_value` sends
-them along instead.
+"Repeat" means here that reporter, treasury, arbiter and the model's royalties have been paid before, so that no balance
+slot is new. The case is a LEAK case with an opened share. Report bonds come from the free balance; in the row
+`open_case_value` they are sent along.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from courtroom import (  # noqa: E402
     share_levels,
     share_seeds,
 )
-from market import Model, System, make_parcel  # noqa: E402
+from market import Model, Order, System, make_parcel  # noqa: E402
 
 from report import Row  # noqa: E402
 
@@ -46,6 +46,7 @@ class SystemCourtroom(Courtroom):
 
     system: System
     model: Model
+    orders: dict[int, Order]
 
     @classmethod
     def of(cls, system: System) -> SystemCourtroom:
@@ -69,7 +70,7 @@ class SystemCourtroom(Courtroom):
             system.court, system.deployer, system.creator, system.buyer, system.collaborator, system.fingerprinter,
             system.stranger, system.registrar, system.regulator, system.treasury, system.stranger,
         )  # fmt: skip
-        room.system = system
+        room.system, room.orders = system, {}
         room.operator_stake = system.committee.minStake(1)
         room.model = system.register(system.creator, "court gas")
         system.approve(room.model)
@@ -104,6 +105,7 @@ class SystemCourtroom(Courtroom):
             order.sale.termsHash,
             order.delivery.fingerprinter,
         )
+        self.orders[license_id] = order
         self.wait(self.params.mark_age)
         return int(license_id)
 

@@ -72,6 +72,7 @@ interface IOracleCommittee {
 
     /// @notice Names the next epoch: signers ascending, 2k > n, k >= the deployment's minimum; at most a third of the seats change
     /// (at least one may), active after the announcement delay (the first epoch at once).
+    /// @dev A signer key belongs to whoever joined with it first: look at `accountOfSigner` before naming it.
     function announceEpoch(address[] calldata signers, uint8 threshold) external returns (uint64 epoch);
     /// @notice Anyone, from `activeFrom` on. The epoch before counts for 14 d more, the one before that no longer.
     function activateEpoch(uint64 epoch) external;

@@ -1,7 +1,7 @@
 """openShare, shareMissed, lapse.
 
 Branches of openShare: not OPEN; not LEAK; late; other record; not the fingerprinter; not in the commitment; second
-share; share of another case; opened. Ends of an open case: share missed (slashed, all had been opened, stake too small);
+share; share of another case; opened. Ends of an open case: share missed (slashed, all opened before, stake too small);
 lapsed.
 """
 
