@@ -628,6 +628,26 @@ def test_exit_codes_tell_what_went_wrong(zhiyi: Shell, node: Node) -> None:
     zhiyi("", "model", "list", code=8)
 
 
+def test_values_that_fit_no_field_are_usage_errors(zhiyi: Shell) -> None:
+    (zhiyi.folder / "license.txt").write_text("Do no harm.")
+    arguments = [
+        "offer",
+        "sign",
+        1,
+        "--price",
+        "1eth",
+        "--bond",
+        "1eth",
+        "--license-text",
+        zhiyi.folder / "license.txt",
+    ]
+    refused = zhiyi("creator", *arguments, "--out", zhiyi.folder / "o", "--territory", 5000, code=2)
+    assert "territory" in refused["error"]["message"]
+    huge = zhiyi("creator", *arguments, "--out", zhiyi.folder / "o", "--price", f"{2**100}", code=2)
+    assert "price" in huge["error"]["message"]
+    zhiyi("", "keys", "new", "delivery", "/proc/none/delivery.key", "--unsafe-plain", code=3)
+
+
 def test_files_go_to_ipfs_and_back(zhiyi: Shell) -> None:
     (zhiyi.folder / "in").write_bytes(b"content")
     cid = zhiyi("", "ipfs", "add", zhiyi.folder / "in")["cid"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from pydantic import ValidationError
 
 from zhiyi.cli import (
     cases,
@@ -38,6 +39,7 @@ from zhiyi.errors import (
     IntegrityError,
     MissingExtra,
     NotFound,
+    RpcRefused,
     RpcUnavailable,
     Timeout,
     TxReverted,
@@ -55,6 +57,7 @@ EXIT_CODES: Final[tuple[tuple[type[ZhiyiError], int], ...]] = (
     (TxReverted, 6),
     (InsufficientFunds, 7),
     (RpcUnavailable, 8),
+    (RpcRefused, 8),
     (Timeout, 8),
     (ZhiyiError, 1),
 )
@@ -127,9 +130,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ZhiyiError as error:
         console.error(type(error).__name__, str(error), _details(error))
         sys.exit(exit_code(error))
+    except ValidationError as error:  # a value of the command line that no field takes
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        console.error("BadInput", f"{where or error.title}: {first['msg']}", {})
+        sys.exit(2)
     except BrokenPipeError:  # the reader of our output went away
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:  # a file or folder that cannot be read or written
+        console.error("OSError", f"{error.filename or 'input or output'}: {error.strerror or error}", {})
+        sys.exit(3)
 
 
 def exit_code(error: ZhiyiError) -> int:
