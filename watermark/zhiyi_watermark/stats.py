@@ -256,7 +256,8 @@ class BitSums:
         median = int(magnitudes[len(magnitudes) // 2]) if len(magnitudes) else 0
         unit = max(1, (3 * median + levels - 1) // levels)
         rounded = (2 * np.abs(self.q) + unit) // (2 * unit)
-        return BitSums(np.sign(self.q) * np.minimum(rounded, levels))
+        clipped: IntArray = np.minimum(rounded, levels)
+        return BitSums(np.where(self.q < 0, -clipped, clipped))
 
 
 def bit_sums(

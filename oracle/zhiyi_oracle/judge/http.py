@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from flask import Flask, Response, jsonify
 from flask.typing import ResponseReturnValue
@@ -68,7 +68,8 @@ class HttpServer:
 
     def __init__(self, app: Flask, host: str, port: int) -> None:
         """port 0 takes a free one, see `port`."""
-        self._server = create_server(
+        # Any: waitress types neither the port nor the trigger of the server that one address gives
+        self._server: Any = create_server(
             app, host=host, port=port, threads=THREADS, max_request_body_size=MAX_REQUEST_BYTES, ident="zhiyi"
         )
         self.port: int = self._server.effective_port

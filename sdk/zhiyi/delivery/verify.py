@@ -50,13 +50,14 @@ class WrongChunk(IntegrityError):
     Pass `index` to `complaint` before the window ends.
     """
 
-    def __init__(self, wrong: tuple[int, ...], path: str) -> None:
-        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    def __init__(self, wrong: Sequence[int], path: str) -> None:
+        first, *others = wrong
+        more = f" and {len(others)} more" if others else ""
         super().__init__(
-            f"chunk {wrong[0]} ({path!r}){more} decrypts to something else than promised: send a complaint"
+            f"chunk {first} ({path!r}){more} decrypts to something else than promised: send a complaint"
         )
-        self.index = wrong[0]
-        self.wrong = wrong
+        self.index = first
+        self.wrong = tuple(wrong)
 
 
 @dataclass(frozen=True)
