@@ -1,16 +1,20 @@
-"""Structured JSON logs on standard error, one object a line, with secrets left out."""
+"""Structured logs: one JSON object a line on standard error, secrets left out.
+
+Until `configure_logs` is called only warnings and errors are shown, as Python's logging does for any library.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, Final, cast
 
 import structlog
 
+ROOT: Final = "zhiyi_oracle"
 # Names under which this package never logs anything; a mistake becomes "[left out]", not a leak.
-SECRET_NAMES = frozenset(
+SECRET_NAMES: Final = frozenset(
     {
         "key",
         "seed",
@@ -36,17 +40,30 @@ def leave_out_secrets(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutab
     return event
 
 
-def configure_logs(level: str = "INFO") -> None:
-    """Sets up JSON logging for this process; call once, in the command."""
-    structlog.configure(
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """The logger of a module; pass `__name__`."""
+    made = structlog.wrap_logger(
+        logging.getLogger(name),
+        wrapper_class=structlog.stdlib.BoundLogger,
         processors=[
+            structlog.stdlib.filter_by_level,
             structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             leave_out_secrets,
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(sort_keys=True),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
+    return cast("structlog.stdlib.BoundLogger", made)
+
+
+def configure_logs(level: str = "INFO") -> None:
+    """Shows this package's log from `level` on; call once, in the command."""
+    logger = logging.getLogger(ROOT)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [handler]
+    logger.propagate = False
+    logger.setLevel(level.upper())

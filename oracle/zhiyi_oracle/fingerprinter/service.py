@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-import structlog
-
 from zhiyi import delivery
 from zhiyi.delivery import Bundle, DeclaredRange, Tree
 from zhiyi.errors import BadInput, IntegrityError, NotFound, RpcUnavailable, Timeout, TxReverted, ZhiyiError
@@ -41,6 +39,7 @@ from zhiyi_oracle.errors import Refused
 from zhiyi_oracle.fingerprinter.copies import CopyRow, CopyStep, CopyStore, ModelRow, ShareRow
 from zhiyi_oracle.fingerprinter.mark_copy import Source, make_copy
 from zhiyi_oracle.fingerprinter.market import LeakSeen, Market, OrderSeen
+from zhiyi_oracle.logs import get_logger
 from zhiyi_watermark import weights
 from zhiyi_watermark.errors import WatermarkError
 
@@ -50,7 +49,7 @@ MAX_BLOCKS: Final = 2_000  # read at once
 STALE_SCRATCH_S: Final = 86_400
 _CURSOR: Final = "chain"
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 Row = TypeVar("Row")
 

@@ -13,7 +13,6 @@ from zhiyi.cli.session import session_of
 from zhiyi.errors import ConfigError
 from zhiyi.keys import KeyKind, new_key
 from zhiyi.signers import LocalSigner
-from zhiyi_oracle.errors import OracleError
 from zhiyi_oracle.judge import operator
 from zhiyi_oracle.judge.config import TEMPLATE, JudgeConfig, load
 from zhiyi_oracle.judge.store import CaseStep, CaseStore
@@ -53,9 +52,8 @@ def check(ctx: typer.Context, config: ConfigOption = Path(CONFIG_NAME)) -> None:
     """Look at secrets, chain, seat, balance, disk and IPFS; fails when one of them is not right."""
     findings = list(operator.check(load(config)))
     session_of(ctx).console.result([{"check": f.name, "good": f.good, "found": f.found} for f in findings])
-    bad = [f.name for f in findings if not f.good]
-    if bad:
-        raise OracleError(f"not ready: {', '.join(bad)}; each line above says what to do")
+    if not all(f.good for f in findings):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import httpx
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from zhiyi.errors import RpcUnavailable, ZhiyiError
@@ -32,6 +31,7 @@ from zhiyi_oracle.judge.ledger import Head, Ledger, RegisteredModel
 from zhiyi_oracle.judge.store import CaseRow, CaseStep, CaseStore
 from zhiyi_oracle.judge.submit import Submitter, turn_at
 from zhiyi_oracle.judge.watch import watch
+from zhiyi_oracle.logs import get_logger
 from zhiyi_watermark.result import Detection
 
 MAX_ASKED_AT_ONCE: Final = 8  # peers
@@ -43,7 +43,7 @@ BASE_PATIENCE: Final = (7, 8)
 # lies this much later. The court still takes nothing after its own deadline.
 DEADLINE_SLACK: Final = 14 * 86_400
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 class Fetcher(Protocol):

@@ -10,20 +10,19 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import structlog
-
 from zhiyi.errors import TxReverted
 from zhiyi.types import CaseFile, CaseState, Epoch, Verdict, keccak
 from zhiyi_oracle.errors import FeeCapReached, NotYet
 from zhiyi_oracle.judge.config import FeesSection
 from zhiyi_oracle.judge.ledger import Fee, Head, Ledger, Poster, SignedTx
 from zhiyi_oracle.judge.store import CaseRow, CaseStep, CaseStore, OutboxRow
+from zhiyi_oracle.logs import get_logger
 
 GWEI: Final = 10**9
 BUMP: Final = (1125, 1000)  # nodes accept a replacement that pays at least 10 % more
 MAX_FAILED_POSTS: Final = 3  # mined and failed while the case is open; then somebody has to look
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 def turn_order(case_id: bytes, epoch: Epoch) -> list[str]:

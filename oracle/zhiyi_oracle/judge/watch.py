@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from typing import Final
 
-import structlog
-
 from zhiyi.types import Kind
 from zhiyi_oracle.judge.ledger import CaseEnded, CaseSeen, Ledger, Observation, ShareSeen
 from zhiyi_oracle.judge.store import CaseStep, CaseStore
+from zhiyi_oracle.logs import get_logger
 
 CURSOR: Final = "court"
 MAX_BLOCKS: Final = 2_000  # read at once
 
-log = structlog.get_logger()
+log = get_logger(__name__)
 
 
 def watch(store: CaseStore, ledger: Ledger, signer: str, start_block: int) -> int:

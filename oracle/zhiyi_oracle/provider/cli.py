@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Annotated, Final
 
-import structlog
 import typer
 from waitress import serve as wsgi_serve  # type: ignore[import-untyped]  # ships no types
 
@@ -18,7 +17,7 @@ from zhiyi.errors import ZhiyiError
 from zhiyi.keys import KeyKind
 from zhiyi.usage_log import UsageLog
 from zhiyi_oracle.api_users import ApiUsers
-from zhiyi_oracle.logs import configure_logs
+from zhiyi_oracle.logs import configure_logs, get_logger
 from zhiyi_oracle.provider.anchor import anchor_pending
 from zhiyi_oracle.provider.answer import Provider, TransformersGenerator
 from zhiyi_oracle.provider.server import MAX_REQUEST_BYTES, MAX_WAITING, create_app
@@ -29,7 +28,7 @@ app = typer.Typer(
     name="provider", help="Serve a model: marked, labelled, logged answers.", no_args_is_help=True
 )
 
-logger = structlog.get_logger()
+logger = get_logger(__name__)
 
 HOME: Final = Path("provider")
 HomeOption = Annotated[

@@ -1,0 +1,150 @@
+"""The commands, as typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chain_stage import World, address_of, key_of
+from tiny_model import MODEL_KEY, make_registered
+
+from zhiyi.cli import main
+from zhiyi.cli.orders import OrderFile
+from zhiyi.keys import KeyKind, save_key
+from zhiyi.types import OrderState
+from zhiyi_oracle.fingerprinter.service import Prepared
+from zhiyi_watermark import weights
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`run("fingerprint", "status")` → what it printed as JSON; `fails=N` expects that exit code."""
+    world.deployment.save(tmp_path / "deployment.json")
+
+    def call(*words: str, role: str = "fingerprinter", fails: int = 0) -> Any:
+        key = tmp_path / f"{role}.hex"
+        if not key.exists():
+            key.touch(mode=0o600)
+            key.write_text(key_of(role).hex())
+        options = ["--json", "--rpc", world.node.url, "--ipfs", world.ipfs.api, "--key-file", str(key)]
+        options += ["--deployment", str(tmp_path / "deployment.json")]
+        capsys.readouterr()
+        try:
+            main([*options, *words])
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        text = capsys.readouterr().out
+        assert code == fails, text
+        return json.loads(text) if text.strip() else None
+
+    return call
+
+
+def test_a_copy_from_plan_to_key_by_commands_alone(world: World, run: Run, tmp_path: Path) -> None:
+    registered, home = world.registered, str(tmp_path / "home")
+    kit, order_file = tmp_path / "kit.json", tmp_path / "order.json"
+    kit.write_text(registered.kit.to_json())
+    (tmp_path / "range.json").write_text(json.dumps(registered.declared.to_json()))
+    run("fingerprint", "init", "--home", home)
+    words = ["fingerprint", "add-model", str(world.model_id), str(registered.folder), "--kit", str(kit)]
+    run(*words, "--range", str(tmp_path / "range.json"), "--home", home)
+    offer = world.offer()
+    request = world.request("buyer2", offer, 77)
+    (tmp_path / "offer.json").write_text(offer.model_dump_json())
+    (tmp_path / "request.json").write_text(request.model_dump_json())
+    papers = [str(tmp_path / "offer.json"), str(tmp_path / "request.json")]
+    shown = run("fingerprint", "prepare", *papers, "--out", str(tmp_path / "prepared.json"), "--home", home)
+    made = Prepared.model_validate_json((tmp_path / "prepared.json").read_text())
+    assert shown["license_id"] == made.delivery.license_id
+    order = world.order(offer, request, made)
+    seller = world.as_("creator").orders.sign(order)
+    order_file.write_text(
+        OrderFile(order=order, seller_signature=seller, package_cid=made.package_cid).model_dump_json()
+    )
+    run("fingerprint", "sign", str(order_file), "--home", home)
+    signed = OrderFile.model_validate_json(order_file.read_text()).signed()
+    world.as_("buyer2").orders.open(order, signed.seller_signature, signed.fingerprinter_signature)
+    world.node.mine()
+    run("fingerprint", "run", "--once", "--home", home)
+    assert world.as_("buyer2").orders.state(made.delivery.license_id).state is OrderState.REVEALED
+    copies = run("fingerprint", "status", "--home", home)["copies"]
+    assert [(c["license_id"], c["step"]) for c in copies] == [(made.delivery.license_id, "revealed")]
+
+
+def test_a_plan_names_tensors_and_commitments_and_the_kit_is_private(run: Run, tmp_path: Path) -> None:
+    folder = make_registered(tmp_path / "model").folder
+    save_key(tmp_path / "model.key", KeyKind.TRACE, MODEL_KEY, unsafe_plain=True)
+    kit, plan = tmp_path / "kit.json", tmp_path / "plan.json"
+    words = ["fingerprint", "plan", str(folder), "--model-key", str(tmp_path / "model.key")]
+    shown = run(*words, "--out", str(plan), "--kit", str(kit), fails=2)
+    assert "too small" in json.dumps(shown) or "need" in json.dumps(shown)  # default marks want a real model
+    assert not kit.exists()
+
+
+def test_an_operators_folder_is_made_checked_and_shown(world: World, run: Run, tmp_path: Path) -> None:
+    home = tmp_path / "operator"
+    made = run("oracle", "init", str(home))
+    assert (home / "signer.key").stat().st_mode & 0o077 == 0
+    assert made["signer"].startswith("0x")
+    run("oracle", "init", str(home), fails=3)
+    config = world.write_config("operator2", folder=tmp_path / "second")
+    findings = run("oracle", "check", "--config", str(config))
+    assert all(f["good"] for f in findings)
+    assert run("oracle", "run", "--once", "--config", str(config)) is None
+    assert isinstance(run("oracle", "status", "--config", str(config)), list)
+    assert world.signer_key("operator2").hex() not in json.dumps(findings)
+
+
+def test_check_fails_with_a_code_when_something_is_missing(world: World, run: Run, tmp_path: Path) -> None:
+    config = world.write_config("operator2", folder=tmp_path / "second")
+    config.write_text(config.read_text().replace(world.ipfs.api, "http://127.0.0.1:1"))
+    findings = {f["check"]: f["good"] for f in run("oracle", "check", "--config", str(config), fails=1)}
+    assert [name for name, good in findings.items() if not good] == ["IPFS"]
+
+
+def test_a_leaked_file_is_traced_by_command(world: World, run: Run, sold: Any, tmp_path: Path) -> None:
+    kit = tmp_path / "kit.json"
+    kit.write_text(world.registered.kit.to_json())
+    found = run("trace", str(sold.second_copy), "--kit", f"{world.model_id}={kit}", "--json")
+    assert (found["found"], found["license_id"]) == (True, sold.second)
+    run("trace", str(sold.second_copy), fails=3)
+    run("trace", str(sold.second_copy), "--kit", str(kit), fails=2)
+    (tmp_path / "x.bin").write_bytes(b"\x80")
+    run("trace", str(tmp_path / "x.bin"), "--kit", f"{world.model_id}={kit}", fails=2)
+
+
+def test_users_are_added_and_dropped_by_command(run: Run, tmp_path: Path) -> None:
+    home = str(tmp_path / "provider")
+    first = run("provider", "add-user", "ana", "--home", home)
+    assert first["number"] == 1
+    assert len(first["token"]) > 40
+    run("provider", "add-user", "ana", "--home", home, fails=2)
+    assert run("provider", "drop-user", "ana", "--home", home) == {"name": "ana", "active": False}
+    run("provider", "drop-user", "nobody", "--home", home, fails=4)
+    assert run("provider", "anchor", "--model-id", "3", "--home", home) == {"anchored": 0}
+
+
+def test_a_wrong_kit_is_refused_by_command(world: World, run: Run, tmp_path: Path) -> None:
+    home = str(tmp_path / "home")
+    other = weights.TraceKit.derive(b"\7" * 32, world.registered.spec)
+    (tmp_path / "kit.json").write_text(other.to_json())
+    (tmp_path / "range.json").write_text(json.dumps(world.registered.declared.to_json()))
+    run("fingerprint", "init", "--home", home)
+    words = ["fingerprint", "add-model", str(world.model_id), str(world.registered.folder)]
+    run(
+        *words,
+        "--kit",
+        str(tmp_path / "kit.json"),
+        "--range",
+        str(tmp_path / "range.json"),
+        "--home",
+        home,
+        fails=5,
+    )
+    assert address_of("fingerprinter")
