@@ -29,14 +29,17 @@ lint: setup ## format, lint, import contracts
 	ruff format --check .
 	ruff check .
 	lint-imports
+	$(PY) scripts/check_docs.py
 
 types: setup ## mypy strict and pyright
 	mypy
 	pyright
 
-contracts: setup ## compile with Ape and compare the exported ABIs
+contracts: setup ## compile with Ape; ABIs and golden vectors must not differ
 	ape compile
 	$(PY) scripts/export_abi.py --check
+	$(PY) scripts/make_vectors.py --check
+	$(PY) scripts/vectors_eip712.py --check
 
 abi: setup ## compile and write the ABIs into the SDK
 	ape compile
@@ -44,6 +47,7 @@ abi: setup ## compile and write the ABIs into the SDK
 
 vectors: setup ## regenerate tests/vectors
 	$(PY) scripts/make_vectors.py
+	$(PY) scripts/vectors_eip712.py
 
 test-contracts: setup ## contract tests on a real Anvil node
 	ape test tests/contracts --network ethereum:local:foundry
