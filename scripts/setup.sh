@@ -44,6 +44,10 @@ fi
 say "installing $(grep -cE '^[a-z0-9]' requirements.lock) locked Python packages"
 .venv/bin/uv pip install -q --python .venv/bin/python --no-deps --require-hashes -r requirements.lock
 .venv/bin/uv pip install -q --python .venv/bin/python --no-deps -e .
+if command -v "${CC:-cc}" >/dev/null; then
+  say "compiling the delivery's hashing loops (optional: Python does the same, slower)"
+  .venv/bin/python -m zhiyi.delivery >/dev/null
+fi
 say "installing locked npm packages"
 npm ci --no-audit --no-fund --ignore-scripts --silent
 echo "$stamp" >.venv/.ready
