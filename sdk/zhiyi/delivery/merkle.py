@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from zhiyi.delivery.hashing import HASH_BYTES, MISSING, node, parents
 from zhiyi.errors import BadInput, IntegrityError
 
 MAX_LEAVES: Final = 1 << 32
+_SUBTREE_DEPTH: Final = 13  # 8,192 leaves, 256 KiB: what is hashed at a time
 
 
 def depth_of(leaves: int) -> int:
@@ -27,10 +28,7 @@ def depth_of(leaves: int) -> int:
 
 def root_of(leaves: bytes) -> bytes:
     """Root over n * 32 bytes of leaves, without keeping the levels. Raises BadInput for a wrong length."""
-    level, missing = leaves, MISSING
-    for _ in range(depth_of(_count(leaves))):
-        level, missing = _up(level, missing)
-    return bytes(level)
+    return _climb(leaves, MISSING, depth_of(_count(leaves)))[0]
 
 
 def root_and_path(leaves: bytes, index: int) -> tuple[bytes, tuple[bytes, ...]]:
@@ -47,33 +45,28 @@ def root_and_path(leaves: bytes, index: int) -> tuple[bytes, tuple[bytes, ...]]:
     return bytes(level), tuple(path)
 
 
-def roots_of_both(one: bytes, other: bytes, differing: Iterable[tuple[int, int]]) -> tuple[bytes, bytes]:
-    """Roots over two rows of leaves that are equal outside the intervals `differing`, hashing equal nodes once.
-
-    Raises BadInput for a wrong length. That they are equal there is for the caller to know.
-    """
+def roots_of_both(one: bytes, other: bytes) -> tuple[bytes, bytes]:
+    """Roots over two rows of leaves, hashing what they share once. Raises BadInput for a wrong length."""
     depth = depth_of(_count(one))
     if len(other) != len(one):
         raise BadInput(f"two rows of leaves have {len(one)} and {len(other)} bytes")
-    first, second, missing, spans = one, other, MISSING, list(differing)
-    pair = 2 * HASH_BYTES
-    for _ in range(depth):
-        if len(first) % pair:
-            first += missing
-            second += missing
-        spans = [(start // 2, (end + 1) // 2) for start, end in spans]
-        above = parents(first)
-        changed = bytearray(above)
-        for start, end in spans:
-            changed[start * HASH_BYTES : end * HASH_BYTES] = parents(second[start * pair : end * pair])
-        first, second, missing = above, bytes(changed), node(missing, missing)
-    return bytes(first), bytes(second)
+    low = min(depth, _SUBTREE_DEPTH)
+    step = HASH_BYTES << low
+    tops: tuple[list[bytes], list[bytes]] = ([], [])
+    for start in range(0, len(one), step):
+        first, second = one[start : start + step], other[start : start + step]
+        top = _climb(first, MISSING, low)[0]
+        tops[0].append(top)
+        tops[1].append(top if first == second else _climb(second, MISSING, low)[0])
+    missing = _climb(b"", MISSING, low)[1]
+    roots = [_climb(b"".join(level), missing, depth - low)[0] for level in tops]
+    return roots[0], roots[1]
 
 
 class RootBuilder:
     """The root over leaves that come in order; holds about half a megabyte, however many they are."""
 
-    _BATCH: Final = 8192 * HASH_BYTES
+    _BATCH: Final = HASH_BYTES << _SUBTREE_DEPTH
 
     def __init__(self) -> None:
         self._pending: list[bytearray] = [bytearray()]  # by level: nodes without a parent yet
@@ -200,6 +193,13 @@ def _count(leaves: bytes) -> int:
     if not leaves or len(leaves) % HASH_BYTES:
         raise BadInput(f"{len(leaves)} bytes are not one or more leaves of {HASH_BYTES} bytes")
     return len(leaves) // HASH_BYTES
+
+
+def _climb(level: bytes, missing: bytes, steps: int) -> tuple[bytes, bytes]:
+    """The level so many steps up, and what stands there for a missing node."""
+    for _ in range(steps):
+        level, missing = _up(level, missing)
+    return bytes(level), missing
 
 
 def _up(level: bytes, missing: bytes) -> tuple[bytes, bytes]:

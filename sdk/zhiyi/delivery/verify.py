@@ -107,7 +107,7 @@ def verify_before_payment(
                 f"chunk {index} is promised to differ from the registered model outside the declared range: "
                 "do not pay"
             )
-    roots = roots_of_both(registered.leaves, promised, registered.declared_range.intervals)
+    roots = roots_of_both(registered.leaves, promised)
     _same("root of the registered leaves", roots[0], registered.weights_root)  # 2
     _same("root of the promised leaves", roots[1], figures.copy_root)  # 5
     delivery = RootBuilder()  # 6
