@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from zhiyi.cid import cid_v0_from_digest, digest_from_cid
 from zhiyi.errors import BadInput, ConfigError, IntegrityError, MissingExtra, NotFound, Timeout
 from zhiyi.ipfs import LEAF_BYTES, LINKS_PER_NODE, CidHasher, Ipfs, cid_of_bytes, cid_of_file
