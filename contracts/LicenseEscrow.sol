@@ -335,7 +335,7 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         _checkAfter(request.by);
         delete _fees[msg.sender][requestHash];
         emit PrepareFeeReclaimed(requestHash, msg.sender, request.fee);
-        _credit(msg.sender, _tokens[request.tokenIndex], request.fee, requestHash);
+        _credit(msg.sender, _tokenOf(request.tokenIndex), request.fee, requestHash);
     }
 
     /// @inheritdoc ILicenseEscrow

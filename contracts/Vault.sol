@@ -40,7 +40,7 @@ abstract contract Vault is IVault, AccessManaged, ReentrancyGuardTransient {
     mapping(bytes32 caseId => uint256 amount) private _caseBonds;
     mapping(address token => uint256 amount) private _royaltyPools;
     mapping(address token => TokenEntry) private _entries;
-    address[] internal _tokens; // 0 is the native coin; a delisted token keeps its place, bonds refer to it
+    address[] private _tokens; // 0 is the native coin; a delisted token keeps its place, bonds refer to it
 
     modifier onlyPeer(address peer) {
         if (msg.sender != peer) revert NotAPeer(msg.sender);
@@ -211,10 +211,11 @@ abstract contract Vault is IVault, AccessManaged, ReentrancyGuardTransient {
         bond.amount -= uint96(slashed);
         bond.price -= uint96(toOwner);
         _bonds[licenseId] = bond;
-        emit BondSlashed(licenseId, slashed, bond.amount);
-        address token = _tokens[bond.tokenIndex];
-        _credit(reporter, token, toReporter, bytes32(licenseId));
-        _credit(treasury, token, slashed - toReporter - toOwner, bytes32(licenseId));
+        emit BondSlashed(licenseId, reporter, slashed, bond.amount, toReporter, toOwner);
+        address token = _tokenOf(bond.tokenIndex);
+        if (toReporter != 0) _balances[reporter][token] += toReporter;
+        uint256 rest = slashed - toReporter - toOwner;
+        if (rest != 0) _balances[treasury][token] += rest;
         _payRoyalty(uint64(licenseId >> 28), token, toOwner);
     }
 
@@ -236,6 +237,11 @@ abstract contract Vault is IVault, AccessManaged, ReentrancyGuardTransient {
 
     function _indexOf(address token) internal view returns (uint8) {
         return token == NATIVE ? 0 : _entries[token].index;
+    }
+
+    /// @dev Spares the native coin two reads.
+    function _tokenOf(uint8 index) internal view returns (address) {
+        return index == 0 ? NATIVE : _tokens[index];
     }
 
     function _credit(address account, address token, uint256 amount, bytes32 cause) internal {

@@ -15,6 +15,7 @@ interface IRoyaltyLedger {
     event RoyaltyInherited(uint64 indexed modelId, uint64 indexed ancestorId, address indexed token, uint256 amount);
 
     error NotTheVault(address caller);
+    error RecordMismatch(uint64 modelId);
     error TermsMismatch(uint64 modelId);
     error NoSuchShare(uint64 modelId, uint256 index);
     error NothingToPull(uint64 modelId, address token);

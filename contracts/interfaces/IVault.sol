@@ -26,7 +26,11 @@ interface IVault {
     event StakeAdded(address indexed account, uint256 amount);
     event StakeRemoved(address indexed account, uint256 amount);
     event StakeSlashed(address indexed account, address indexed to, uint256 amount);
-    event BondSlashed(uint256 indexed licenseId, uint256 amount, uint256 left);
+    /// @dev In the bond's token: toReporter to the reporter's free balance, toOwner into the model's royalties, the rest to the
+    /// treasury's free balance.
+    event BondSlashed(
+        uint256 indexed licenseId, address indexed reporter, uint256 amount, uint256 left, uint256 toReporter, uint256 toOwner
+    );
     event CaseBondLocked(bytes32 indexed caseId, address indexed payer, uint256 amount);
     event CaseBondPaid(bytes32 indexed caseId, address indexed to, uint256 amount);
     event TokenListed(address indexed token, uint8 index, bool listed);

@@ -24,11 +24,11 @@ from eth_account.messages import encode_typed_data
 from eth_utils import keccak
 
 from contracts_plan import ZERO_ADDRESS, Call, Deploy, Params, plan
+from zhiyi.delivery import CHUNK_SIZE as CHUNK
 
 ETHER = 10**18
 HOUR = 3_600
 DAY = 86_400
-CHUNK = 896  # bytes; as docs/decisions/0001 chose it
 NATIVE = ZERO_ADDRESS
 EMPTY_CID = b"\xc1" * 32
 
@@ -234,6 +234,7 @@ class Parcel:
     key: bytes
     chunks: tuple[bytes, ...]
     wrong: int | None = None
+    size: int = CHUNK
     plain: list[bytes] = field(init=False)
     cipher: list[bytes] = field(init=False)
     levels: list[list[bytes]] = field(init=False)
@@ -241,7 +242,7 @@ class Parcel:
     def __post_init__(self) -> None:
         plain = [plain_leaf(i, chunk) for i, chunk in enumerate(self.chunks)]
         sent = [bytes(len(c)) if i == self.wrong else c for i, c in enumerate(self.chunks)]
-        cipher = [keystream_xor(self.key, i * CHUNK, chunk) for i, chunk in enumerate(sent)]
+        cipher = [keystream_xor(self.key, i * self.size, chunk) for i, chunk in enumerate(sent)]
         object.__setattr__(self, "plain", plain)
         object.__setattr__(self, "cipher", cipher)
         leaves = [delivery_leaf(i, p, c) for i, (p, c) in enumerate(zip(plain, cipher, strict=True))]
@@ -254,7 +255,7 @@ class Parcel:
             "deliveryRoot": self.levels[-1][0],
             "totalBytes": sum(map(len, self.chunks)),
             "chunks": len(self.chunks),
-            "chunkSize": CHUNK,
+            "chunkSize": self.size,
             "suite": 1,
         }
 
@@ -263,20 +264,22 @@ class Parcel:
         return self.key, index, self.cipher[index], self.plain[index], path_of(self.levels, index)
 
 
-def make_parcel(seed: str = "parcel", count: int = 5, wrong: int | None = None) -> Parcel:
-    chunks = [hashlib.shake_256(f"{seed}{i}".encode()).digest(CHUNK) for i in range(count - 1)]
+def make_parcel(seed: str = "parcel", count: int = 5, wrong: int | None = None, size: int = CHUNK) -> Parcel:
+    chunks = [hashlib.shake_256(f"{seed}{i}".encode()).digest(size) for i in range(count - 1)]
     chunks.append(hashlib.shake_256(f"{seed}-last".encode()).digest(300))
-    return Parcel(sha(f"key {seed}".encode()), tuple(chunks), wrong)
+    return Parcel(sha(f"key {seed}".encode()), tuple(chunks), wrong, size)
 
 
-def deep_parcel(depth: int, *, wrong: bool) -> tuple[Parcel, dict[str, Any], tuple[Any, ...]]:
+def deep_parcel(
+    depth: int, *, wrong: bool, size: int = CHUNK
+) -> tuple[Parcel, dict[str, Any], tuple[Any, ...]]:
     """One real chunk in a tree of 2^depth full chunks whose other nodes are noise: figures and proof for index 0."""
-    base = make_parcel(f"deep {depth}", count=2, wrong=0 if wrong else None)
+    base = make_parcel(f"deep {depth} {size}", count=2, wrong=0 if wrong else None, size=size)
     path = [sha(b"noise", u32(i)) for i in range(depth)]
     node = delivery_leaf(0, base.plain[0], base.cipher[0])
     for sibling in path:
         node = sha(b"\x01", node, sibling)
-    figures = base.figures | {"deliveryRoot": node, "chunks": 2**depth, "totalBytes": CHUNK << depth}
+    figures = base.figures | {"deliveryRoot": node, "chunks": 2**depth, "totalBytes": size << depth}
     return base, figures, (base.key, 0, base.cipher[0], base.plain[0], path)
 
 
@@ -457,6 +460,7 @@ class System:
 
 def deploy(project: Any, accounts: Any, **changes: Any) -> System:
     """Runs the plan that `scripts/deploy.py` runs, with short delays."""
+    project.load_contracts()  # all that changed: asked for one by one, Ape leaves others as they were
     people = list(accounts[:10])
     deployer, _, _, _, registrar, regulator, pauser, treasury, _, _ = people
     params = Params(

@@ -185,9 +185,9 @@ def test_a_pull_needs_the_models_own_terms(system: System, model: Model, child: 
         ledger.pullCollaborator(
             child.id, NATIVE, 0, astuple(child.record), greedy.as_tuple(), sender=system.buyer
         )
-    with ape.reverts(system.models.RecordMismatch):
+    with ape.reverts(ledger.RecordMismatch, error_inputs={"modelId": child.id}):
         ledger.pullCollaborator(child.id, NATIVE, 0, astuple(record), greedy.as_tuple(), sender=system.buyer)
-    with ape.reverts(system.models.RecordMismatch):
+    with ape.reverts(ledger.RecordMismatch, error_inputs={"modelId": child.id}):
         ledger.pullOwner(child.id, NATIVE, *model.opening, sender=system.buyer)
 
 

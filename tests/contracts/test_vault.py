@@ -207,7 +207,9 @@ def test_a_slash_is_split_and_bounded_by_the_bond(
     gross, treasury = system.royalties.gross(model.id, NATIVE), system.free(system.treasury)
     receipt = escrow.slashBond(license_id, tenth, system.stranger, 1_000, sender=court)
     (event,) = receipt.decode_logs(escrow.BondSlashed)
-    assert (event.licenseId, event.amount, event.left) == (license_id, tenth, bond - tenth)
+    assert (event.licenseId, event.reporter) == (license_id, system.stranger)
+    assert (event.amount, event.left) == (tenth, bond - tenth)
+    assert (event.toReporter, event.toOwner) == (tenth // 10, tenth - tenth // 10)
     assert system.free(system.stranger) == tenth // 10
     owner = tenth - tenth // 10
     assert system.royalties.gross(model.id, NATIVE) == gross + owner
