@@ -105,7 +105,7 @@ def read_file(path: Path, limit: int) -> bytes:
         size = os.fstat(handle).st_size
         if size > limit:
             raise BadInput(f"{path} has {size} bytes: at most {limit} are allowed")
-        with os.fdopen(handle, "rb", closefd=False) as file:
+        with os.fdopen(handle, "rb", buffering=0, closefd=False) as file:
             data = file.read(size)
         if len(data) != size:
             raise IntegrityError(f"{path} ends at byte {len(data)} of {size}: fetch it again")

@@ -22,6 +22,7 @@ from zhiyi.delivery.ranges import DeclaredRange
 from zhiyi.errors import BadInput, IntegrityError
 
 MAX_WRONG_LISTED: Final = 1000
+_PIECE: Final = 16_384  # leaves
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,8 @@ def verify_before_payment(
     if promised[:own] != plain_leaves(0, bundle.manifest, bundle.chunk_size):
         raise IntegrityError("the promised leaves are not those of the package's manifest: do not pay")
     for start, end in registered.declared_range.outside(bundle.chunks):
-        low, high = start * HASH_BYTES, end * HASH_BYTES
-        if promised[low:high] != registered.leaves[low:high]:
-            index = _first_difference(promised[low:high], registered.leaves[low:high]) + start
+        index = _first_difference(promised, registered.leaves, start, end)
+        if index is not None:
             raise IntegrityError(
                 f"chunk {index} is promised to differ from the registered model outside the declared range: "
                 "do not pay"
@@ -213,8 +213,13 @@ def _differences(a: bytes, b: bytes, first: int) -> list[int]:
     return [first + at // step for at in range(0, len(a), step) if a[at : at + step] != b[at : at + step]]
 
 
-def _first_difference(a: bytes, b: bytes) -> int:
-    return _differences(a, b, 0)[0]
+def _first_difference(a: bytes, b: bytes, start: int, end: int) -> int | None:
+    """The first of the leaves start .. end-1 that differ, compared in pieces of half a megabyte."""
+    for first in range(start, end, _PIECE):
+        low, high = first * HASH_BYTES, min(first + _PIECE, end) * HASH_BYTES
+        if a[low:high] != b[low:high]:
+            return _differences(a[low:high], b[low:high], first)[0]
+    return None
 
 
 def _same(what: str, found: bytes, expected: bytes) -> None:
