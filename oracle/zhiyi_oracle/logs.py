@@ -59,10 +59,18 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return cast("structlog.stdlib.BoundLogger", made)
 
 
+class _Stderr(logging.Handler):
+    """Writes to whatever sys.stderr is when a line is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.flush()
+
+
 def configure_logs(level: str = "INFO") -> None:
     """Shows this package's log from `level` on; call once, in the command."""
     logger = logging.getLogger(ROOT)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.handlers = [handler]
     logger.propagate = False
