@@ -3,8 +3,8 @@
 
     scripts/check_report.py build/demo
 
-Starts its own Anvil on DIR/chain.json and its own IPFS node on DIR/ipfs. Money, gas, orders and cases come from the
-chain; detections are run again on the files; perplexities are measured again. Seconds and process ids, which nothing
+Starts its own Anvil on DIR/chain.json and its own IPFS node on DIR/ipfs (or asks ZHIYI_IPFS). Money, gas, orders and
+cases come from the chain; detections are run again on the files; perplexities are measured again. Seconds and process ids, which nothing
 can recompute, are compared with what steps and operators wrote at the time (steps.jsonl, operator*/state). Nothing of
 the demo is imported.
 """
@@ -19,36 +19,41 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 from eth_account import Account
 
 from devnode import ACCOUNTS, ETH_EACH, MNEMONIC, Node, NodeError
-from zhiyi import Zhiyi, abi
+from zhiyi import Zhiyi, abi, delivery
 from zhiyi.case_evidence import ObjectKind, canonical_root
 from zhiyi.cid import cid_v0_from_digest
 from zhiyi.delivery import ecies
 from zhiyi.deployment import Deployment
-from zhiyi.errors import ZhiyiError
+from zhiyi.errors import TxReverted, ZhiyiError
 from zhiyi.ipfs_node import EmbeddedNode
 from zhiyi.metadata import parse
 from zhiyi.types import CaseFile, LicenseEnd, Order, OrderState, Verdict, to_address, to_hex
+from zhiyi.usage_log import Batch, UsageLeaf, output_hash
 from zhiyi_oracle.base_tensors import read_base
 from zhiyi_watermark import weights
 from zhiyi_watermark.result import Detection
-from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
+from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig, user_of
 
 Account.enable_unaudited_hdwallet_features()
 
 WEI = 10**18
+HONEST_CHUNK = 4_242  # the chunk that buyer 1 complained about for nothing
+TRACED_WORDS = 150  # shorter answers cannot carry the payload and were not traced
 OPERATORS = ("operator1", "operator2", "operator3")
 DECISIONS = {"detected": "GUILTY", "not_detected": "NOT_GUILTY", "inconclusive": "INCONCLUSIVE"}
 TEMPERATURE, HORIZON = 1.0, 512  # of the provider's mark; the detector depends on neither
-TOLERANCE = {"perplexity": 2e-3}  # float sums depend on the machine's kernels; everything else is exact
+TOLERANCE = {"perplexity": 1e-5}  # float sums depend on the machine's kernels; everything else is exact
 
 
 class Checker:
@@ -90,18 +95,40 @@ class Checker:
             "orders": list(self.orders()),
             "cases": list(self.cases()),
             "leak": self.leak(),
+            "refusals": list(self.refusals()),
             "detections": list(self.detections()),
             "operators": list(self.operators()),
             "money": self.money(),
         }
-        states = sorted(case["state"] for case in found["cases"])
-        found["ok"] = (
-            found["money"]["balance_error"] == found["money"]["vault_error"] == 0
-            and states == ["DISMISSED", "EXECUTED"]
-            and [order["refund_reason"] for order in found["orders"]].count(2) == 1
-            and sum(case["slashed"] for case in found["cases"]) > 0
-        )
+        found["ok"] = self.ended_well(found)
         return found
+
+    def ended_well(self, found: dict[str, Any]) -> bool:
+        """What `ok` means: the books balance, and everybody got what the protocol promises."""
+        leaker = self.roles["buyer2"]
+        leaked = [order["license_id"] for order in found["orders"] if order["buyer"] == leaker]
+        cases = {case["license_id"]: case for case in found["cases"]}
+        guilty = cases.pop(leaked[0], None) if len(leaked) == 1 else None
+        others = list(cases.values())
+        entries = [[e for e in found["operators"] if e["case_id"] == c["case_id"]] for c in found["cases"]]
+        return (
+            found["money"]["balance_error"] == found["money"]["vault_error"] == 0
+            and guilty is not None
+            and (guilty["decision"], guilty["state"], guilty["license_end"])
+            == ("GUILTY", "EXECUTED", "REVOKED")
+            and guilty["slashed"] > 0
+            and len(others) == 1
+            and (others[0]["decision"], others[0]["state"]) == ("NOT_GUILTY", "DISMISSED")
+            and (others[0]["license_end"], others[0]["slashed"]) == ("NONE", 0)
+            and sorted(order["refund_reason"] for order in found["orders"]) == [0, 0, 1, 2]
+            and {refusal["error"] for refusal in found["refusals"]} == {"ChunkIsRight", "NotInDelivery"}
+            and any("payload" in item for item in found["detections"])
+            and found["detections"][-1]["license"] == leaked[0]
+            and all(
+                len({e["pid"] for e in group}) == 3 and len({e["digest"] for e in group}) == 1
+                for group in entries
+            )
+        )
 
     def accounts(self) -> dict[str, str]:
         """Roles in the file's order are the node's development accounts."""
@@ -167,10 +194,12 @@ class Checker:
         posted = {event["caseId"]: event for event in self.logs("MisuseCourt", "VerdictPosted")}
         done = {event["caseId"]: event for event in self.logs("MisuseCourt", "Executed")}
         shares = {event["caseId"]: event for event in self.logs("MisuseCourt", "ShareOpened")}
+        slashes = {event["licenseId"]: event for event in self.logs("LicenseEscrow", "BondSlashed")}
+        nothing = {"amount": 0, "toReporter": 0, "toOwner": 0}
         for event in self.logs("MisuseCourt", "CaseOpened"):
             case_id, file = event["caseId"], CaseFile.from_abi(event["file"])
             verdict = Verdict.from_abi(posted[case_id]["verdict"])
-            executed = done.get(case_id, {"slashed": 0, "toReporter": 0})
+            slash = slashes.get(file.license_id, nothing) if case_id in done else nothing
             yield {
                 "case_id": to_hex(case_id),
                 "license_id": file.license_id,
@@ -182,10 +211,51 @@ class Checker:
                 "samples": verdict.samples,
                 "signatures": int(posted[case_id]["bitmap"]).bit_count(),
                 "share_index": shares[case_id]["index"],
-                "slashed": executed["slashed"],
-                "to_reporter": executed["toReporter"],
+                "bond_back": done[case_id]["toReporter"] if case_id in done else 0,
+                "slashed": slash["amount"],
+                "reward": slash["toReporter"],
+                "to_owner": slash["toOwner"],
                 "license_end": LicenseEnd(self.client.licenses.get(file.license_id).end).name,
             }
+
+    def refusals(self) -> Iterator[dict[str, Any]]:
+        """The two complaints that had to fail, put to the contract's own arithmetic again with the buyers' packages."""
+        orders = {order.delivery.license_id: order for order in self.client.orders.list()}
+        for buyer, what in (("buyer1", "honest chunk"), ("buyer3", "wrong path")):
+            package = self.folder / buyer / "package"
+            order = next(
+                o
+                for o in orders.values()
+                if o.delivery.buyer == self.roles[buyer]
+                and (package / "cipher.bin").exists()
+                and _fits(package, o)
+            )
+            license_id = order.delivery.license_id
+            chunk = HONEST_CHUNK if what == "honest chunk" else self._wrong_chunk(license_id)
+            proof = delivery.complaint(package, order.delivery, chunk)
+            path = list(proof.path) if what == "honest chunk" else [bytes(32), *proof.path[1:]]
+            key = self.client.orders.key(license_id)
+            try:
+                wrong = self.client.chain.call(
+                    self.book.contract("DeliveryCheck"),
+                    "complain",
+                    order.as_tuple(),
+                    key,
+                    chunk,
+                    proof.cipher,
+                    proof.plain_leaf,
+                    path,
+                )
+                error = "ChunkIsRight" if wrong is False else "accepted"
+            except TxReverted as refused:
+                error = refused.error_name
+            yield {"what": what, "license_id": license_id, "chunk": chunk, "error": error}
+
+    def _wrong_chunk(self, license_id: int) -> int:
+        proven = {
+            event["licenseId"]: event["index"] for event in self.logs("LicenseEscrow", "ChunkProvenWrong")
+        }
+        return int(proven[license_id])
 
     # -- detections -----------------------------------------------------------------------------
 
@@ -218,13 +288,28 @@ class Checker:
         tokenizer = AutoTokenizer.from_pretrained(self.folder / "creator" / "model", local_files_only=True)
         key = (self.folder / "creator" / "model.key").read_bytes()
         mark = BinPlus(key, BinPlusConfig(temperature=TEMPERATURE, horizon=HORIZON))
-        leaves = [json.loads(line) for line in (home / "log" / "leaves.jsonl").read_text().splitlines()]
+        lines = (home / "log" / "leaves.jsonl").read_text(encoding="utf-8").splitlines()
+        leaves = [UsageLeaf.model_validate_json(line) for line in lines]
         users = json.loads((home / "numbers.json").read_text(encoding="utf-8"))
-        for number in range(len(leaves)):
+        batch = Batch(0, tuple(leaves))
+        anchors = self.client.evidence.anchors(self.roles["creator"])
+        anchor = next(a for a in anchors if (a.root, a.leaf_count) == (batch.root, batch.count))
+        for number, leaf in enumerate(leaves):
             text = (home / f"answer-{number}.txt").read_text(encoding="utf-8")
             found = mark.detect_text(text, tokenizer, users)
-            if found.payload is not None:
-                yield {"what": f"text {number}", "payload": found.payload.hex()} | _figures(found)
+            if found.payload is None or len(text.split()) < TRACED_WORDS:
+                continue
+            batch.proof(number).verify(anchor.root)
+            if leaf.output_hash != output_hash(text) or leaf.user_number != user_of(found.payload):
+                raise ZhiyiError(f"answer {number} and its leaf in the anchored log disagree on text or user")
+            yield {
+                "what": f"text {number}",
+                "payload": found.payload.hex(),
+                "user": leaf.user_number,
+                "leaf": number,
+                "root": to_hex(anchor.root),
+                "anchored_in": anchor.block_number,
+            } | _figures(found)
         licenses = sorted(event["licenseId"] for event in self.logs("LicenseEscrow", "OrderOpened"))
         traced = weights.trace(self.folder / "leaker" / "found", self.kit(), licenses)
         yield {"what": "leaked copy"} | _figures(traced)
@@ -232,6 +317,7 @@ class Checker:
     def operators(self) -> Iterator[dict[str, Any]]:
         """What each operator wrote, against a confirm test run here on the base tensors from IPFS."""
         truth = {event["caseId"]: self._confirm(event) for event in self.logs("MisuseCourt", "ShareOpened")}
+        seats = set(self.client.oracles.current_epoch().signers)
         for role in OPERATORS:
             for event in self.logs("MisuseCourt", "CaseOpened"):
                 case_id = event["caseId"]
@@ -239,10 +325,24 @@ class Checker:
                 wrote = json.loads(path.read_text(encoding="utf-8"))
                 found, digest = truth[case_id]
                 secret = (self.folder / role / "signer.key").read_text(encoding="utf-8").strip()
+                signer = Account.from_key(secret).address
+                if signer not in seats or wrote["signer"] != signer:
+                    raise ZhiyiError(
+                        f"{role} wrote as {wrote['signer']}, its key is {signer}: no seat, or another's result"
+                    )
+                wrote_found = wrote["detection"]
+                if (wrote_found["T"], wrote_found["n"], wrote["digest"]) != (
+                    found.T,
+                    found.n,
+                    to_hex(digest),
+                ):
+                    raise ZhiyiError(
+                        f"{role}'s own record in {path} has other figures than the test run here"
+                    )
                 yield {
                     "operator": role,
                     "pid": wrote["pid"],
-                    "signer": Account.from_key(secret).address,
+                    "signer": signer,
                     "case_id": to_hex(case_id),
                     "decision": {"detected": "GUILTY", "not_detected": "NOT_GUILTY"}.get(
                         found.decision, "INCONCLUSIVE"
@@ -332,6 +432,18 @@ class Checker:
         }
 
 
+def _fits(package: Path, order: Order) -> bool:
+    """Whether a package folder is that of this order: its promised leaves lead to the order's copy root."""
+    return delivery.root_of((package / "plain_leaves.bin").read_bytes()) == order.delivery.copy_root
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key of the report stands twice")
+    return found
+
+
 def _development_account(index: int) -> str:
     return str(Account.from_mnemonic(MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}").address)
 
@@ -395,10 +507,19 @@ def differences(found: Any, expected: Any, path: str = "") -> Iterator[str]:
 
 def check(folder: Path, reports: list[Path]) -> dict[Path, list[str]]:
     """Recomputes once, compares each report; the differences by report."""
-    with Node(load=folder / "chain.json") as node, EmbeddedNode(folder / "ipfs") as ipfs:
-        expected = json.loads(json.dumps(Checker(folder, node, ipfs.api).report()))
+    given = os.environ.get("ZHIYI_IPFS", "")
+    with Node(load=folder / "chain.json") as node, ExitStack() as stack:
+        api = given or stack.enter_context(EmbeddedNode(folder / "ipfs")).api
+        expected = json.loads(json.dumps(Checker(folder, node, api).report()))
     return {
-        path: list(differences(json.loads(path.read_text(encoding="utf-8")), expected, "report"))
+        path: [
+            *differences(
+                json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_no_duplicates),
+                expected,
+                "report",
+            ),
+            *([] if expected["ok"] is True else ["report.ok: the story did not end as it has to"]),
+        ]
         for path in reports
     }
 

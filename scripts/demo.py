@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))  # the adversaries live with the tests
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"  # everything here is on loopback
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from rich.console import Console  # noqa: E402
@@ -27,6 +29,10 @@ from fetch_model import FetchError, ensure_model  # noqa: E402
 from story import accounts, buy, cheated, judge, leak, register, report, serve, stage  # noqa: E402
 from zhiyi.errors import ZhiyiError  # noqa: E402
 from zhiyi.ipfs_node import EmbeddedNode  # noqa: E402
+from zhiyi_oracle.errors import OracleError  # noqa: E402
+from zhiyi_watermark.errors import WatermarkError  # noqa: E402
+
+MARKER = ".zhiyi-demo"  # only a folder that holds it, or nothing, is emptied
 
 
 def main() -> int:
@@ -43,16 +49,17 @@ def main() -> int:
     console = Console(
         force_terminal=False if args.plain else None, width=None if sys.stdout.isatty() else 140
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything started is stopped
     try:
-        play(args.out.resolve(), args.rpc_port, console)
-    except (ZhiyiError, NodeError, FetchError, OSError) as exc:
+        ended_well = play(args.out.resolve(), args.rpc_port, console)
+    except (ZhiyiError, OracleError, WatermarkError, NodeError, FetchError, OSError, AssertionError) as exc:
         console.print(f"[red]demo stopped:[/red] {exc}", highlight=False)
         return 1
-    return 0
+    return 0 if ended_well else 1
 
 
-def play(out: Path, rpc_port: int | None, console: Console) -> None:
-    """The chapters, in order; everything started here is stopped here."""
+def play(out: Path, rpc_port: int | None, console: Console) -> bool:
+    """The chapters, in order; everything started here is stopped here. True when the story ended as it has to."""
     _empty(out)
     source = ensure_model()
     ipfs_api = os.environ.get("ZHIYI_IPFS", "")
@@ -79,17 +86,18 @@ def play(out: Path, rpc_port: int | None, console: Console) -> None:
                 judge.play(world)
             with world.chapter("Royalties, withdrawals, books"):
                 accounts.play(world)
-            report.write(world)
+            return report.write(world)
         finally:
             if embedded is not None:
                 embedded.stop()
 
 
 def _empty(out: Path) -> None:
-    if out.exists() and any(out.iterdir()) and not (out / "accounts.json").exists():
-        raise OSError(f"{out} is not a folder of this demo: name another with --out")
+    if out.exists() and any(out.iterdir()) and not (out / MARKER).exists():
+        raise OSError(f"{out} is not empty and not a folder of this demo: name another with --out")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    (out / MARKER).touch()
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ class Node:
             try:
                 if int(self.rpc("eth_chainId"), 16) == CHAIN_ID:
                     return self
-            except OSError:
+            except (OSError, ValueError):  # not listening yet, or half an answer
                 time.sleep(0.05)
         self.__exit__()
         raise NodeError(f"anvil did not answer on port {self.port} within {START_SECONDS:.0f} s")

@@ -25,7 +25,7 @@ node_major=$(node -p 'process.versions.node.split(".")[0]')
 command -v npm >/dev/null || die "npm is not installed"
 [ "$(uname -s)-$(uname -m)" = Linux-x86_64 ] || say "note: the pinned Anvil and Kubo packages are for Linux x86-64; on $(uname -s)-$(uname -m) put anvil on PATH and set ZHIYI_IPFS"
 
-stamp=$({ cat requirements.lock package-lock.json pyproject.toml; "$python" --version; } | sha256sum | cut -c1-16)
+stamp=$({ cat requirements.lock package-lock.json pyproject.toml sdk/zhiyi/delivery/native.c; "$python" --version; } | sha256sum | cut -c1-16)
 if [ "$(cat .venv/.ready 2>/dev/null || true)" = "$stamp" ] && [ -d node_modules ]; then
   say "environment is up to date"
   exit 0
@@ -46,7 +46,7 @@ say "installing $(grep -cE '^[a-z0-9]' requirements.lock) locked Python packages
 .venv/bin/uv pip install -q --python .venv/bin/python --no-deps -e .
 if command -v "${CC:-cc}" >/dev/null; then
   say "compiling the delivery's hashing loops (optional: Python does the same, slower)"
-  .venv/bin/python -m zhiyi.delivery >/dev/null
+  .venv/bin/python -m zhiyi.delivery >/dev/null || say "not compiled; Python does it"
 fi
 say "installing locked npm packages"
 npm ci --no-audit --no-fund --ignore-scripts --silent

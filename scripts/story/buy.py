@@ -149,6 +149,7 @@ def complain_about_nothing(world: World, buyer: str, order: Order, package: Path
         if refused.error_name != "ChunkIsRight":
             raise
         world.say("a complaint after an honest delivery is rejected: ChunkIsRight")
+        world.refused("honest chunk", order.delivery.license_id, HONEST_CHUNK, "ChunkIsRight")
         return
     raise AssertionError("a complaint against an honest chunk was accepted")
 

@@ -110,6 +110,7 @@ def _wrong_path_refused(
         if refused.error_name != "NotInDelivery":
             raise
         world.say("a wrong path is rejected: NotInDelivery")
+        world.refused("wrong path", signed.order.delivery.license_id, proof.index, "NotInDelivery")
         return
     raise AssertionError("a complaint with a wrong path was accepted")
 

@@ -96,7 +96,7 @@ def _await_verdict(world: World, case_id: bytes, running: dict[str, subprocess.P
         while time.monotonic() - started < PATIENCE:
             world.node.mine()  # what is mined becomes final, as on a live chain
             case = client.cases.get(case_id)
-            if case.posted is not None:
+            if case.posted is not None and all(path.exists() for path in _results(world, case_id)):
                 break
             for role, process in running.items():
                 if process.poll() is not None:
@@ -126,7 +126,8 @@ def _finish(world: World, case_id: bytes, expected: CaseState) -> None:
     world.say(f"the challenge window of {wait // 86_400} days passes unused")
     if expected is CaseState.EXECUTED:
         done = client.cases.execute(case_id)
-        slashed, reward = done.event("Executed")["slashed"], done.event("Executed")["toReporter"]
+        slash = done.event("BondSlashed")
+        slashed, reward = slash["amount"], slash["toReporter"]
         world.sent(
             f"anyone executes: {slashed / ETHER:g} ETH of the bond slashed, {reward / ETHER:g} ETH to the reporter",
             done,
@@ -142,11 +143,14 @@ def _finish(world: World, case_id: bytes, expected: CaseState) -> None:
     assert state is expected, f"case ended as {state.name}, expected {expected.name}"
 
 
+def _results(world: World, case_id: bytes) -> list[Path]:
+    return [world.out / role / "state" / "cases" / to_hex(case_id) / "result.json" for role in OPERATORS]
+
+
 def results(world: World) -> list[dict[str, Any]]:
     """What each operator wrote down in its own folder, case by case."""
     found = []
-    for role in OPERATORS:
+    for seat, role in enumerate(OPERATORS):
         for case_id in world.facts["cases"]:
-            path = world.folder(role) / "state" / "cases" / to_hex(case_id) / "result.json"
-            found.append({"operator": role} | json.loads(path.read_text()))
+            found.append({"operator": role} | json.loads(_results(world, case_id)[seat].read_text()))
     return found

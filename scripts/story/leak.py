@@ -12,7 +12,7 @@ from story import buy, language_model, serve
 from story.world import ETHER, World
 from zhiyi import case_evidence
 from zhiyi.case_evidence import ObjectKind
-from zhiyi.types import Kind
+from zhiyi.types import Kind, to_hex
 from zhiyi.usage_log import UsageLog
 from zhiyi_oracle.api_users import ApiUsers
 from zhiyi_oracle.provider.anchor import usage_topic
@@ -23,6 +23,7 @@ from zhiyi_watermark import weights
 TEXTS = Path(__file__).resolve().parent / "texts"
 STEPS, LEARNING_RATE, SEED = 6, 3e-4, 5
 REPORT_BOND = ETHER
+TRACED_WORDS = 150
 DAY = 86_400
 
 
@@ -53,10 +54,10 @@ def _trace_texts(world: World) -> None:
     mark = serve.mark_of(world)
     creator, topic = world.as_("creator"), usage_topic(world.facts["model_id"])
     with UsageLog(home / "log") as log:
-        for number, (name, _, tokens, _) in enumerate(serve.ASKED):
-            if tokens < serve.TOKENS:
-                continue  # too short to carry 32 bits
+        for number, (name, *_) in enumerate(serve.ASKED):
             text = (home / f"answer-{number}.txt").read_text(encoding="utf-8")
+            if len(text.split()) < TRACED_WORDS:
+                continue  # too short to carry 32 bits
             trace, detection = trace_text(text, mark, tokenizer, users, log)
             if not trace.found:
                 world.say(f"answer {number}: no user can be named (p_global 2^{trace.log2_p_global:.0f})")
@@ -68,7 +69,15 @@ def _trace_texts(world: World) -> None:
                 f"answer {number}: payload {trace.payload} names user {trace.user_number}; its leaf "
                 f"{trace.exact.number} is in the batch anchored in block {block}"
             )
-            found.append({"what": f"text {number}", "payload": trace.payload} | figures(detection))
+            entry = {
+                "what": f"text {number}",
+                "payload": trace.payload,
+                "user": trace.user_number,
+                "leaf": trace.exact.number,
+                "root": to_hex(trace.exact.proof.root),
+                "anchored_in": block,
+            }
+            found.append(entry | figures(detection))
     users.close()
     assert found, "none of the user's texts could be traced"
     world.facts["detections"] = found

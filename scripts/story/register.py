@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 from story.world import World
 from zhiyi import metadata
-from zhiyi.delivery import Bundle, DeclaredRange, Tree, range_for_tensors
+from zhiyi.delivery import Bundle, Tree, range_for_tensors
 from zhiyi.types import ModelRecord, Preference, Preferences, Review, Split, to_hex
 from zhiyi_watermark import weights
 
@@ -37,9 +38,9 @@ def play(world: World) -> None:
 
     home = world.folder("creator")
     tree.save(home / "leaves.bin")
-    (home / "kit.json").write_text(kit.to_json())
+    _private(home / "kit.json", kit.to_json().encode())
     (home / "range.json").write_text(json.dumps(declared.to_json()))
-    (home / "model.key").write_bytes(model_key)
+    _private(home / "model.key", model_key)
     preferences = Preferences(
         data_mining=Preference.ALLOWED,
         ai_inference=Preference.CONSTRAINED,
@@ -99,6 +100,6 @@ def play(world: World) -> None:
     }
 
 
-def load_range(world: World) -> DeclaredRange:
-    """The declared range as the creator published it."""
-    return DeclaredRange.from_json(json.loads((world.folder("creator") / "range.json").read_text()))
+def _private(path: Path, data: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(data)

@@ -8,11 +8,11 @@ from typing import Any
 from story import accounts, judge
 from story.world import ETHER, World
 from zhiyi import abi
-from zhiyi.types import CaseState, OrderState, to_address, to_hex
+from zhiyi.types import OrderState, to_address, to_hex
 
 
-def write(world: World) -> None:
-    """Writes the report and prints every account's balance."""
+def write(world: World) -> bool:
+    """Writes the report and prints every account's balance; True when the story ended as it has to."""
     money = accounts.money(world)
     for row in money["accounts"]:
         if row["name"].startswith("unused") or not any(
@@ -37,25 +37,46 @@ def write(world: World) -> None:
         "orders": _orders(world),
         "cases": _cases(world),
         "leak": world.facts["leak"],
+        "refusals": world.facts["refusals"],
         "detections": world.facts["detections"],
         "operators": [_operator(result) for result in judge.results(world)],
         "money": money,
     }
-    found["ok"] = _ok(found)
+    found["ok"] = _ok(found, world.facts["licenses"]["buyer2"])
     text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     (world.out / "report.json").write_text(text, encoding="utf-8")
     world.say(f"report: {world.out / 'report.json'}, ok: {found['ok']}")
+    return bool(found["ok"])
 
 
-def _ok(found: dict[str, Any]) -> bool:
-    states = {case["state"] for case in found["cases"]}
-    refunded = [order for order in found["orders"] if order["refund_reason"] == 2]
+def _ok(found: dict[str, Any], suspect: int) -> bool:
+    """Whether the story ended as it has to; `suspect` is the license that really leaked."""
+    reasons = [order["refund_reason"] for order in found["orders"]]
+    ends = {
+        (
+            case["license_id"] == suspect,
+            case["decision"],
+            case["state"],
+            case["license_end"],
+            case["slashed"] > 0,
+        )
+        for case in found["cases"]
+    }
+    by_case = [
+        [entry for entry in found["operators"] if entry["case_id"] == case["case_id"]]
+        for case in found["cases"]
+    ]
     return (
         found["money"]["balance_error"] == 0
         and found["money"]["vault_error"] == 0
-        and states == {CaseState.EXECUTED.name, CaseState.DISMISSED.name}
-        and len(refunded) == 1
-        and any(case["slashed"] for case in found["cases"])
+        and ends
+        == {(True, "GUILTY", "EXECUTED", "REVOKED", True), (False, "NOT_GUILTY", "DISMISSED", "NONE", False)}
+        and sorted(reasons) == [0, 0, 1, 2]
+        and {refusal["error"] for refusal in found["refusals"]} == {"ChunkIsRight", "NotInDelivery"}
+        and any("payload" in item for item in found["detections"])
+        and found["detections"][-1]["license"] == suspect
+        and all(len({entry["pid"] for entry in entries}) == 3 for entries in by_case)
+        and all(len({entry["digest"] for entry in entries}) == 1 for entries in by_case)
     )
 
 
@@ -136,11 +157,14 @@ def _orders(world: World) -> list[dict[str, Any]]:
 def _cases(world: World) -> list[dict[str, Any]]:
     client = world.as_("anyone")
     court = client.deployment.contract("MisuseCourt")
+    escrow = client.deployment.contract("LicenseEscrow")
     executed = {event["caseId"]: event for event in client.chain.events(court, "Executed")}
+    slashes = {event["licenseId"]: event for event in client.chain.events(escrow, "BondSlashed")}
     found = []
     for case in client.cases.list():
         assert case.posted is not None
         done = executed.get(case.case_id)
+        slash = slashes.get(case.file.license_id) if done else None
         found.append(
             {
                 "case_id": to_hex(case.case_id),
@@ -153,8 +177,10 @@ def _cases(world: World) -> list[dict[str, Any]]:
                 "samples": case.posted.verdict.samples,
                 "signatures": case.posted.bitmap.bit_count(),
                 "share_index": case.share_index,
-                "slashed": done["slashed"] if done else 0,
-                "to_reporter": done["toReporter"] if done else 0,
+                "bond_back": done["toReporter"] if done else 0,
+                "slashed": slash["amount"] if slash else 0,
+                "reward": slash["toReporter"] if slash else 0,
+                "to_owner": slash["toOwner"] if slash else 0,
                 "license_end": client.licenses.get(case.file.license_id).end.name,
             }
         )

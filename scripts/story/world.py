@@ -121,6 +121,11 @@ class World:
         self.node.mine()
         return result
 
+    def refused(self, what: str, license_id: int, chunk: int, error: str) -> None:
+        """Notes a complaint that the contract refused."""
+        entry = {"what": what, "license_id": license_id, "chunk": chunk, "error": error}
+        self.facts.setdefault("refusals", []).append(entry)
+
     @contextmanager
     def bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
         """A progress bar; yields the callback (done, total) that the SDK and the marks take."""
