@@ -338,6 +338,23 @@ def test_a_node_that_is_away_loses_nothing(tmp_path: Path) -> None:
     assert step_of(stage) == CaseStep.SIGNED
 
 
+def test_a_full_disk_stops_one_case_and_no_other(tmp_path: Path) -> None:
+    stage = make_stage(
+        tmp_path / "a", fetcher=GivenFetcher(evidence_error=OSError(28, "No space left on device"))
+    )
+    other = make_file(license_id=(1 << 28) | 78)
+    stage.chain.open_case(FILE)
+    stage.judge.step()
+    assert "No space" in (stage.store.case(CASE).note or "")  # type: ignore[union-attr]
+    stage.fetcher.evidence_error = None
+    stage.chain.open_case(other)
+    stage.chain.open_share(other)
+    stage.judge.step()
+    row = stage.store.case("0x" + other.hash().hex())
+    assert row is not None
+    assert row.step == CaseStep.SIGNED
+
+
 # -- crashes: the process dies at a place, a new one starts on the same folder
 
 

@@ -14,17 +14,18 @@ from zhiyi.cli.keys import open_key
 from zhiyi.cli.orders import OrderFile
 from zhiyi.cli.session import Session, read_bytes, read_document, session_of, write_bytes, write_document
 from zhiyi.delivery import DeclaredRange, ecies
-from zhiyi.errors import BadInput, RpcUnavailable
+from zhiyi.errors import BadInput, ZhiyiError
 from zhiyi.keys import KeyKind
 from zhiyi.types import SignedOffer, SignedRequest, to_hex
 from zhiyi_oracle.fingerprinter.chain_market import ChainMarket
 from zhiyi_oracle.fingerprinter.copies import CopyStore
 from zhiyi_oracle.fingerprinter.service import Fingerprinter, Rules
-from zhiyi_oracle.logs import configure_logs
+from zhiyi_oracle.logs import configure_logs, get_logger
 from zhiyi_oracle.secret_files import write_private
 from zhiyi_watermark import weights
 from zhiyi_watermark.errors import WatermarkError
 
+log = get_logger(__name__)
 app = typer.Typer(name="fingerprint", help="Plan marks and run a fingerprinter.", no_args_is_help=True)
 
 MAX_KIT_BYTES: Final = 1 << 20
@@ -155,9 +156,10 @@ def run(
         while not stop.is_set():
             try:
                 service.step()
-            except RpcUnavailable:
+            except ZhiyiError as exc:
                 if once:
                     raise
+                log.warning("step not completed, will try again", reason=str(exc))
             if once:
                 return
             stop.wait(poll_s)

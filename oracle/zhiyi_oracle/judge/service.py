@@ -104,14 +104,14 @@ class Judge:
     # -- loop
 
     def run(self, stop: threading.Event, poll_s: float) -> None:
-        """Steps until `stop` is set; a node that is away is waited for."""
+        """Steps until `stop` is set; a node that is away, or answers wrongly, is waited for."""
         while not stop.is_set():
             try:
                 self.step()
-            except RpcUnavailable as exc:
+            except ZhiyiError as exc:
                 self._failure = str(exc)
-                self.metrics.errors.labels("RpcUnavailable").inc()
-                log.warning("no node answers", reason=str(exc))
+                self.metrics.errors.labels(type(exc).__name__).inc()
+                log.warning("step not completed, will try again", reason=str(exc))
             stop.wait(poll_s)
 
     def not_ready(self) -> str | None:
@@ -145,7 +145,7 @@ class Judge:
                 return
             except RpcUnavailable:
                 raise
-            except ZhiyiError as exc:
+            except (ZhiyiError, OSError) as exc:  # OSError: a full disk, say, stops this case and no other
                 self.metrics.errors.labels(type(exc).__name__).inc()
                 log.error("case needs attention", case_id=row.case_id, step=row.step, reason=str(exc))
                 self._store.note(row.case_id, str(exc))
