@@ -207,6 +207,7 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         _checkBuyer(delivery);
         _checkNotAfter(revealedAt + delivery.complaintWindow);
         uint64 epoch = IOracleCommittee(committee).currentEpoch();
+        if (epoch == 0) revert NoCommittee();
         _rangeEpochs[delivery.licenseId] = epoch;
         _setOrder(delivery.licenseId, OrderState.RANGE_CHECK, orderHash);
         uint256 bond = _rangeBond(order.sale);
@@ -563,7 +564,7 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         request = _fees[order.delivery.buyer][sale.requestHash];
         if (
             request.fee == 0 || request.fingerprinter != order.delivery.fingerprinter
-                || request.tokenIndex != _indexOf(sale.token)
+                || _tokenOf(request.tokenIndex) != sale.token
         ) revert RequestUnknown(sale.requestHash);
         uint256 max = sale.price * MAX_FEE_BPS / BPS;
         if (request.fee > max) revert FeeTooLarge(request.fee, max);

@@ -308,6 +308,9 @@ contract ModelNFT is IModelNFT, ERC721, EIP712, AccessManaged {
         uint256 sum = 0;
         for (uint256 i = 0; i < parents.length; ++i) {
             ParentProof calldata parent = parents[i];
+            for (uint256 j = 0; j < i; ++j) {
+                if (parents[j].parentId == parent.parentId) revert ParentRepeated(parent.parentId);
+            }
             sum += parent.bps;
             if (sum > RoyaltyMath.MAX_LINEAGE_BPS) revert SharesTooLarge(sum, RoyaltyMath.MAX_LINEAGE_BPS);
             if (!_agreed(weightsRoot, parent)) revert ParentNotAgreed(parent.parentId);

@@ -77,6 +77,7 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
         _members[msg.sender] = Member(role, signer, 0, encryptionKey);
         emit MemberJoined(msg.sender, role, signer, encryptionKey, url);
         if (stake != 0) VAULT.addStake(msg.sender, stake);
+        if (role == Role.FINGERPRINTER) VAULT.allowDeposits(msg.sender, true);
     }
 
     /// @inheritdoc IOracleCommittee
@@ -101,6 +102,7 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
         member.exitAt = exitAt;
         emit ExitRequested(msg.sender, exitAt);
         _vacateSeats(msg.sender);
+        if (member.role == Role.FINGERPRINTER) VAULT.allowDeposits(msg.sender, false);
     }
 
     /// @inheritdoc IOracleCommittee

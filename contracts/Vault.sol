@@ -140,8 +140,13 @@ abstract contract Vault is IVault, AccessManaged, ReentrancyGuardTransient {
     /// @inheritdoc IVault
     function addStake(address account, uint256 amount) external onlyPeer(committee) {
         _debit(account, NATIVE, amount);
-        _stakes[account].staked += uint128(amount); // below 2^128: it was a balance of the native coin
+        _stakes[account].staked += uint120(amount); // below 2^120: it was a balance of the native coin
         emit StakeAdded(account, amount);
+    }
+
+    /// @inheritdoc IVault
+    function allowDeposits(address account, bool allowed) external onlyPeer(committee) {
+        _stakes[account].mayLock = allowed;
     }
 
     /// @inheritdoc IVault
@@ -149,7 +154,7 @@ abstract contract Vault is IVault, AccessManaged, ReentrancyGuardTransient {
         Stake storage stake = _stakes[account];
         uint256 free = stake.staked - stake.locked;
         if (free < amount) revert StakeTooSmall(account, free, amount);
-        stake.staked -= uint128(amount);
+        stake.staked -= uint120(amount);
         _balances[account][NATIVE] += amount;
         emit StakeRemoved(account, amount);
     }
@@ -162,7 +167,7 @@ abstract contract Vault is IVault, AccessManaged, ReentrancyGuardTransient {
         Stake storage stake = _stakes[account];
         slashed = Math.min(amount, stake.staked - stake.locked);
         if (slashed == 0) return 0;
-        stake.staked -= uint128(slashed);
+        stake.staked -= uint120(slashed);
         _balances[to][NATIVE] += slashed;
         emit StakeSlashed(account, to, slashed);
     }
@@ -272,17 +277,18 @@ abstract contract Vault is IVault, AccessManaged, ReentrancyGuardTransient {
 
     function _lockDeposit(address account, uint128 deposit) internal {
         Stake memory stake = _stakes[account];
+        if (!stake.mayLock) revert DepositsNotAllowed(account);
         uint256 needed = uint256(stake.locked) + deposit + stakeReserve;
         if (stake.staked < needed) revert StakeTooSmall(account, stake.staked, needed);
-        stake.locked += deposit;
+        stake.locked += uint120(deposit); // not above what is staked
         _stakes[account] = stake;
     }
 
     /// @dev Frees the deposit, less the penalty, which leaves the stake. Cannot revert: a lock is never slashed.
     function _freeDeposit(address account, uint128 deposit, uint128 penalty) internal {
         Stake memory stake = _stakes[account];
-        stake.locked -= deposit;
-        stake.staked -= penalty;
+        stake.locked -= uint120(deposit); // what was locked
+        stake.staked -= uint120(penalty); // not above the deposit
         _stakes[account] = stake;
     }
 }

@@ -108,6 +108,7 @@ interface ILicenseEscrow {
     error UseNotAllowed(uint16 useMask, uint16 preferences);
     error IdentityTooLow(uint8 given, uint8 needed);
     error FeeTooLarge(uint256 given, uint256 max);
+    error NoCommittee();
     error RequestUnknown(bytes32 requestHash);
     error RequestTaken(bytes32 requestHash);
     error LicenseStillActive(uint256 licenseId);

@@ -94,6 +94,7 @@ interface IModelNFT {
     error BadPreferences(uint16 preferences);
     error SharesTooLarge(uint256 bps, uint256 max);
     error TooManyShares(uint256 given, uint256 max);
+    error ParentRepeated(uint64 parentId);
     error ParentNotAgreed(uint64 parentId);
     error FreezeLimit(uint64 modelId, uint8 count);
     error FreezeTooLong(uint40 until, uint40 max);

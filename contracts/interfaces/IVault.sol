@@ -11,8 +11,9 @@ struct Bond {
 }
 
 struct Stake {
-    uint128 staked; // wei, locked part included
-    uint128 locked; // wei, deposits of open orders
+    uint120 staked; // wei, locked part included
+    uint120 locked; // wei, deposits of open orders
+    bool mayLock; // a fingerprinter that is not leaving; an operator's stake must stay within reach of a slash
 }
 
 /// @notice The only place that holds money. Every peer moves it by a typed call that the vault's own records bound.
@@ -41,6 +42,7 @@ interface IVault {
     error TokenNotListed(address token);
     error TooManyTokens(uint256 max);
     error BalanceTooSmall(address account, address token, uint256 given, uint256 needed);
+    error DepositsNotAllowed(address account);
     error StakeTooSmall(address account, uint256 given, uint256 needed);
     error BondTooSmall(uint256 licenseId, uint256 given, uint256 needed);
     error CaseBondTooSmall(bytes32 caseId, uint256 given, uint256 needed);
@@ -76,6 +78,8 @@ interface IVault {
     /* COMMITTEE: stakes of operators and fingerprinters, in the native coin, out of the account's free balance */
 
     function addStake(address account, uint256 amount) external;
+    /// @notice Whether orders may lock deposits from the account's stake from now on. Locks that are there stay.
+    function allowDeposits(address account, bool allowed) external;
     /// @notice Back to the account's free balance; never the locked part.
     function removeStake(address account, uint256 amount) external;
 

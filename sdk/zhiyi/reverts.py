@@ -319,6 +319,18 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "Signer {signer} was used before: make a new key.",
         "签名密钥 {signer} 已被使用：请生成新密钥。",
     ),
+    "DepositsNotAllowed": (
+        "{account} is no fingerprinter, or is leaving: its stake cannot cover an order's deposit.",
+        "{account} 不是指纹制作方或正在退出：其质押不能作为订单押金。",
+    ),
+    "NoCommittee": (
+        "No committee is active yet, so nobody could answer a range claim: complain about a chunk, or wait.",
+        "尚无生效的委员会，无人可裁定范围主张：请对数据块提出申诉，或等待。",
+    ),
+    "ParentRepeated": (
+        "Parent model {parentId} is named twice: name it once, with its whole share.",
+        "父模型 {parentId} 被重复列出：请只列一次并写明全部份额。",
+    ),
     "StakeBelowMinimum": ("Stake {given} is below the minimum {needed}.", "质押 {given} 低于最低 {needed}。"),
     "CommitteeMismatch": (
         "This is not the signer list of epoch {epoch}: read it from the chain.",

@@ -134,6 +134,7 @@ U32 = Annotated[int, Field(ge=0, lt=1 << 32), Abi("uint32")]
 U40 = Annotated[int, Field(ge=0, lt=1 << 40), Abi("uint40")]
 U64 = Annotated[int, Field(ge=0, lt=1 << 64), Abi("uint64")]
 U96 = Annotated[int, Field(ge=0, lt=1 << 96), Abi("uint96")]
+U120 = Annotated[int, Field(ge=0, lt=1 << 120), Abi("uint120")]
 U128 = Annotated[int, Field(ge=0, lt=1 << 128), Abi("uint128")]
 U256 = Annotated[int, Field(ge=0, lt=1 << 256), Abi("uint256")]
 
@@ -675,8 +676,9 @@ class Bond(ChainStruct):
 class Stake(ChainStruct):
     """An operator's or fingerprinter's stake."""
 
-    staked: U128
-    locked: U128
+    staked: U120
+    locked: U120
+    may_lock: bool = False  # orders may lock deposits from it
 
 
 # -- committee and cases ---------------------------------------------------------------------------
