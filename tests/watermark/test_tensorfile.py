@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from conftest import from_bf16, to_bf16, write_tensors
 from safetensors.numpy import save_file
 
+from zhiyi_watermark import tensorfile
 from zhiyi_watermark.errors import CarrierError, UnavailableError
 from zhiyi_watermark.tensorfile import (
     MAX_HEADER,
@@ -131,3 +133,38 @@ def test_bf16_rounding_is_to_nearest_even() -> None:
     values = np.array([1.0, 1.00390625, 1.01171875, -1.00390625, 3.14159], dtype=np.float32)
     assert (to_storage(values, "BF16") == to_bf16(values)).all()
     assert from_bf16(to_storage(values, "BF16")).tolist() == [1.0, 1.0, 1.015625, -1.0, 3.140625]
+
+
+def test_many_files_need_no_more_open_files_than_one(tmp_path: Path) -> None:
+    """Seven hundred tiny shards under a low limit: the limit is the process's, the shards are a stranger's."""
+    for number in range(700):
+        raw_file(tmp_path / f"{number}.safetensors", {f"t{number}": tensor(0, 4)}, bytes(4))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with Checkpoint(tmp_path) as one, Checkpoint(tmp_path) as other:
+            assert one.floats("t699", (1,)).tolist() == other.floats("t0", (1,)).tolist() == [0.0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_tensors_are_counted_over_all_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorfile, "MAX_TENSORS", 3)
+    for number in range(2):
+        header = {f"a{number}": tensor(0, 4), f"b{number}": tensor(4, 8)}
+        raw_file(tmp_path / f"{number}.safetensors", header, bytes(8))
+    with pytest.raises(CarrierError, match="more than 3 tensors"):
+        Checkpoint(tmp_path)
+
+
+def test_a_file_cut_after_it_was_opened_is_refused_and_only_a_writable_one_changes(tmp_path: Path) -> None:
+    path = raw_file(tmp_path / "x.safetensors", {"a": tensor(0, 8)}, bytes(8))
+    with TensorFile(path, writable=True) as file:
+        file.store(file.entries[0], b"\x00\x00\x80\x3f" * 2)
+        assert file.floats(file.entries[0]).tolist() == [1.0, 1.0]
+    found = TensorFile(path)
+    with pytest.raises(CarrierError, match="not opened for writing"):
+        found.store(found.entries[0], bytes(8))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CarrierError, match="shorter"):
+        found.floats(found.entries[0])

@@ -1,15 +1,15 @@
-"""Reading safetensors without trusting them: numpy and mmap only, never pickle, limits before parsing.
+"""Reading safetensors without trusting them: numpy only, never pickle, limits before parsing.
 
 Format: u64 little-endian header length, JSON header, tensors back to back
 (https://huggingface.co/docs/safetensors). bf16 is read through uint16 << 16. Opening a file neither copies
-nor changes it.
+nor changes it. A checkpoint keeps no file open, so its number of files is no matter of the process's limits.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import mmap
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from zhiyi_watermark.errors import CarrierError, UnavailableError
 
 MAX_HEADER: Final = 32 << 20  # bytes
-MAX_TENSORS: Final = 1 << 18
+MAX_TENSORS: Final = 1 << 18  # of all files together
 MAX_FILES: Final = 1024
 MAX_RANK: Final = 8
 
@@ -106,27 +106,21 @@ def _parse_header(raw: bytes, path: Path, data_start: int, size: int) -> list[En
 
 
 class TensorFile:
-    """One safetensors file, memory-mapped. Use as a context manager; writable=True maps it for patching in
+    """One safetensors file, opened for each read. Use as a context manager; writable=True allows patching in
     place."""
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = path
-        self._file = path.open("r+b" if writable else "rb")
-        try:
-            size = self._file.seek(0, 2)
-            self._file.seek(0)
-            length = int.from_bytes(self._file.read(8), "little")
+        self._writable = writable
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(MAX_HEADER, size - 8):
                 raise CarrierError(
                     f"{path.name}: header length {length} exceeds the file ({size} bytes) or {MAX_HEADER}; "
                     "it is not a safetensors file"
                 )
-            parsed = _parse_header(self._file.read(length), path, 8 + length, size)
-            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-            self._map = mmap.mmap(self._file.fileno(), 0, access=access)
-        except BaseException:
-            self._file.close()
-            raise
+            parsed = _parse_header(file.read(length), path, 8 + length, size)
         self.entries = parsed  # in file order
         self.bytes = size
 
@@ -139,9 +133,17 @@ class TensorFile:
         self.close()
 
     def close(self) -> None:
-        """Unmaps and closes."""
-        self._map.close()
-        self._file.close()
+        """No more changes."""
+        self._writable = False
+
+    def raw(self, entry: Entry) -> bytes:
+        """The tensor's bytes as stored. Raises CarrierError when the file was cut meanwhile."""
+        with self.path.open("rb") as file:
+            file.seek(entry.start)
+            found = file.read(entry.end - entry.start)
+        if len(found) != entry.end - entry.start:
+            raise CarrierError(f"{self.path.name}: the file became shorter while it was read")
+        return found
 
     def floats(self, entry: Entry) -> Float32:
         """A copy of the tensor as float32, flat.  # (count,)"""
@@ -150,17 +152,21 @@ class TensorFile:
             raise UnavailableError(
                 f"tensor {entry.name} is stored as {entry.dtype}; marks are read from {set(FLOATS)}"
             )
-        raw = np.frombuffer(self._map[entry.start : entry.end], dtype=kind)
+        raw = np.frombuffer(self.raw(entry), dtype=kind)
         if entry.dtype == "BF16":
             return (raw.astype(np.uint32) << 16).view(np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             return raw.astype(np.float32)
 
     def store(self, entry: Entry, raw: bytes) -> None:
-        """Overwrites the tensor's bytes; the length can't change."""
+        """Overwrites the tensor's bytes; the length can't change. Raises CarrierError, also if not writable."""
+        if not self._writable:
+            raise CarrierError(f"{self.path.name} was not opened for writing")
         if len(raw) != entry.end - entry.start:
             raise CarrierError(f"{entry.name} takes {entry.end - entry.start} bytes, given {len(raw)}")
-        self._map[entry.start : entry.end] = raw
+        with self.path.open("r+b") as file:
+            file.seek(entry.start)
+            file.write(raw)
 
 
 def files_of(path: Path) -> list[Path]:
@@ -193,6 +199,8 @@ class Checkpoint:
             for file in files_of(path):
                 opened = TensorFile(file)
                 self.files.append(opened)
+                if len(self._where) + len(opened.entries) > MAX_TENSORS:
+                    raise CarrierError(f"{path} holds more than {MAX_TENSORS} tensors")
                 for entry in opened.entries:
                     if entry.name in self._where:
                         raise CarrierError(f"tensor {entry.name!r:.80} is in two files of {path}")
@@ -241,7 +249,7 @@ class Checkpoint:
     def raw(self, name: str) -> bytes:
         """The tensor's bytes as stored."""
         file, entry = self._where[self.entry(name).name]
-        return bytes(file._map[entry.start : entry.end])
+        return file.raw(entry)
 
 
 def to_storage(values: Float32, dtype: str) -> npt.NDArray[np.generic]:

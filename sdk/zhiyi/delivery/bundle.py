@@ -30,6 +30,7 @@ MAX_CHUNK_SIZE: Final = 4096  # as in FairDelivery.sol: larger ones cost too muc
 MAX_CHUNKS: Final = (1 << 32) - 1  # u32 in the order
 MAX_FILES: Final = 4096
 MAX_PATH_BYTES: Final = 512
+MAX_NAME_BYTES: Final = 255  # of one folder or file: more no usual file system takes
 MAX_MANIFEST_BYTES: Final = MAX_FILES * (MAX_PATH_BYTES * 6 + 64)
 WINDOW_CHUNKS: Final = 512  # read at once: 448 KiB stay in a core's cache
 # Formats that run code when loaded.
@@ -300,6 +301,11 @@ def check_name(path: str) -> bytes:
     if not 0 < len(name) <= MAX_PATH_BYTES:
         raise BadInput(f"a path has 1 .. {MAX_PATH_BYTES} bytes, {path[:60]!r} has {len(name)}")
     parts = path.split("/")
+    for part in parts:
+        if len(part.encode()) > MAX_NAME_BYTES:
+            raise BadInput(
+                f"{part[:60]!r}… has {len(part.encode())} bytes, a name has at most {MAX_NAME_BYTES}"
+            )
     bad = any(part in ("", ".", "..") or part != part.strip(" ") or part.endswith(".") for part in parts)
     if bad or any(ord(c) < 32 or c in '\\:*?"<>|\x7f' for c in path):
         raise BadInput(f"{path!r} is not a plain relative path: use letters, digits, '-', '_', '.' and '/'")

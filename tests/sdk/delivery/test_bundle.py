@@ -56,6 +56,8 @@ def test_every_file_begins_a_chunk_and_every_byte_has_one_place(sizes: list[int]
         " a",
         "a.",
         "x" * 600,
+        "x" * 256,
+        "a/" + "ä" * 128 + ".safetensors/b",
         "\ud800",
         "model.bin",
         "sub/weights.PT",
