@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -235,6 +235,19 @@ class Chain:
 
         Raises RpcUnavailable when none answers, RpcRefused when one answers with an error.
         """
+        return self._in_turn(method, lambda index: self._request(index, method, *params))
+
+    def _logs(self, query: Mapping[str, Any]) -> Any:
+        """The logs of a query, from an endpoint that has its last block: one that lags would say there are none."""
+
+        def ask(index: int) -> Any:
+            if self._request(index, "eth_getBlockByNumber", query["toBlock"], False) is None:
+                raise RpcUnavailable(f"{self.urls[index]} has no block {int(query['toBlock'], 16)} yet")
+            return self._request(index, "eth_getLogs", query)
+
+        return self._in_turn("eth_getLogs", ask)
+
+    def _in_turn(self, method: str, ask: Callable[[int], Any]) -> Any:
         failed: list[str] = []
         for attempt in range(READ_ROUNDS * len(self.urls)):
             index = attempt % len(self.urls)
@@ -242,7 +255,7 @@ class Chain:
                 time.sleep(self.options.poll)
             try:
                 self._check_endpoint(index)
-                return self._request(index, method, *params)
+                return ask(index)
             except RpcUnavailable as exc:
                 failed.append(str(exc))
         raise RpcUnavailable(f"no RPC endpoint answered {method}: {'; '.join(dict.fromkeys(failed))}")
@@ -396,6 +409,8 @@ class Chain:
     ) -> list[Event]:
         """Events in order, read in chunks of blocks that shrink when the node refuses.
 
+        Raises RpcUnavailable when no endpoint has block `to_block`: what it says of later blocks means nothing.
+
         `filters`: value (or list of values) by name of an indexed argument; needs one contract and `name`.
         """
         group = [contracts] if isinstance(contracts, Contract) else list(contracts)
@@ -418,7 +433,7 @@ class Chain:
                 "toBlock": hex(end),
             }
             try:
-                logs = self.rpc("eth_getLogs", query)
+                logs = self._logs(query)
             except RpcRefused:
                 if step == 1:
                     raise

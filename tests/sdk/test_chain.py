@@ -348,7 +348,7 @@ class _LogLimited(Chain):
         super().__init__(url, options=FAST)
         self._refused = refused
 
-    def rpc(self, method: str, *params: object) -> object:
+    def _request(self, index: int, method: str, *params: object) -> object:
         if method == "eth_getLogs":
             query = params[0]
             assert isinstance(query, dict)
@@ -356,7 +356,30 @@ class _LogLimited(Chain):
             if span >= 16:
                 self._refused.append(span)
                 raise RpcRefused(method, -32005, "query returned more than 10000 results")
-        return super().rpc(method, *params)
+        return super()._request(index, method, *params)
+
+
+class _Lagging(Chain):
+    """Two endpoints of one node. The first answers no logs; the second lags: it lacks the last block."""
+
+    def _request(self, index: int, method: str, *params: object) -> object:
+        if index == 0 and method == "eth_getLogs":
+            raise RpcUnavailable("no logs here")
+        if index == 1 and method == "eth_getBlockByNumber":
+            return None
+        if index == 1 and method == "eth_getLogs":
+            return []
+        return super()._request(index, method, *params)
+
+
+def test_logs_of_an_endpoint_that_lags_are_not_believed(clients: Clients) -> None:
+    clients["buyer"].vault.deposit(1)
+    escrow = clients.deployment.contract("LicenseEscrow")
+    url = clients.node.url
+    with pytest.raises(RpcUnavailable, match="has no block"):
+        _Lagging([url, url.replace("127.0.0.1", "localhost")], options=FAST).events(escrow, "Deposited")
+    last = _Lagging([url, url.replace("127.0.0.1", "localhost"), f"{url}/"], options=FAST)
+    assert last.events(escrow, "Deposited")[-1]["amount"] == 1
 
 
 def test_contract_accounts_sign_by_erc1271(clients: Clients, node: Node) -> None:
