@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zhiyi.chain import TxResult
-from zhiyi.errors import NotFound
+from zhiyi.errors import BadInput, NotFound
 from zhiyi.group import Group
 from zhiyi.types import Epoch, Member, MemberInfo, Role, to_address, to_bytes
 
@@ -96,8 +96,27 @@ class Oracles(Group):
         return tuple(found)
 
     def encryption_keys(self, number: int) -> tuple[bytes, ...]:
-        """X25519 keys of an epoch's operators, in seat order: evidence is sealed to all of them."""
+        """X25519 keys of an epoch's operators, in seat order, as registered; see `sealing_keys`."""
         return tuple(info.member.encryption_key for info in self.seats(number))
+
+    def sealing_keys(self, number: int) -> tuple[bytes, ...]:
+        """Keys to seal evidence or base tensors to: those of an epoch's operators that can be sealed to.
+
+        The contract takes any 32 bytes for a key. A point of low order is left out, so that one operator cannot keep
+        a committee from getting anything. Raises NotFound without the epoch, BadInput when fewer than its threshold
+        are left: nothing sealed to them could be decided.
+        """
+        from zhiyi.delivery import ecies
+
+        keys = self.encryption_keys(number)
+        usable = tuple(key for key in keys if ecies.is_usable(key))
+        threshold = self.epoch(number).threshold
+        if len(usable) < threshold:
+            raise BadInput(
+                f"{len(usable)} of {len(keys)} operators of epoch {number} have an X25519 key that can be sealed to, "
+                f"a verdict needs {threshold}: its operators have to register others"
+            )
+        return usable
 
     def min_stake(self, role: Role) -> int:
         """wei."""

@@ -464,6 +464,26 @@ def test_committee_is_read_back_in_seat_order(clients: Clients) -> None:
     assert clients["stranger"].vault.stake_of(clients["operator2"].account).staked == 5 * ETHER
 
 
+def test_operators_with_unusable_keys_are_not_sealed_to(clients: Clients) -> None:
+    committee(clients)
+    oracles, seats = clients["stranger"].oracles, list(OPERATORS)
+    number = oracles.current_epoch().number
+    assert oracles.sealing_keys(number) == oracles.encryption_keys(number)
+    low_order = (
+        (1).to_bytes(32, "little"),
+        bytes.fromhex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+    )
+    for left, key in enumerate(low_order[: len(seats) - 1], 1):
+        me = clients[seats[left - 1]]
+        me.oracles.update(signer=me.account, encryption_key=key, url="")
+        if len(seats) - left >= oracles.current_epoch().threshold:
+            keys = oracles.sealing_keys(number)
+            assert len(keys) == len(seats) - left
+            assert key not in keys
+    with pytest.raises(BadInput, match="a verdict needs 2"):
+        oracles.sealing_keys(number)
+
+
 def leak_case(clients: Clients) -> tuple[Purchase, bytes]:
     model_id = register(clients)
     purchase = bought(clients, model_id)

@@ -124,8 +124,8 @@ class ChainMarket:
         return self._client.licenses.record(license_id).mark_commit
 
     def committee_keys(self, epoch: int) -> Sequence[bytes]:
-        """X25519 keys of an epoch's operators, in seat order."""
-        return self._client.oracles.encryption_keys(epoch)
+        """X25519 keys of an epoch's operators that can be sealed to. Raises BadInput when they are too few."""
+        return self._client.oracles.sealing_keys(epoch)
 
     def shares_opened(self, license_id: int) -> int:
         """Bitmap of shares opened on chain."""

@@ -122,7 +122,7 @@ class Market(Protocol):
         ...
 
     def committee_keys(self, epoch: int) -> Sequence[bytes]:
-        """X25519 keys of an epoch's operators, in seat order."""
+        """X25519 keys of an epoch's operators that can be sealed to. Raises BadInput when they are too few."""
         ...
 
     def shares_opened(self, license_id: int) -> int:

@@ -83,7 +83,7 @@ def open_case(
         raise BadInput("name the accused license, or the model where no license is accused")
     amount = client.cases.min_bond() if bond is None else words.amount(bond)
     epoch = client.oracles.current_epoch()
-    keys = list(client.oracles.encryption_keys(epoch.number))
+    keys = list(client.oracles.sealing_keys(epoch.number))
     with tempfile.TemporaryDirectory(prefix="zhiyi-case-") as scratch:
         sealed_file = Path(scratch) / "evidence.sealed"
         with session.console.progress("sealing the evidence"):

@@ -52,6 +52,15 @@ _PATH: Final = Struct(">H")
 _SIZE: Final = Struct(">Q")
 
 
+def is_usable(key: bytes) -> bool:
+    """Whether something can be sealed to this X25519 public key: 32 bytes and no point of low order."""
+    try:
+        X25519PrivateKey.generate().exchange(_public(key))
+    except (BadInput, ValueError):
+        return False
+    return True
+
+
 class NotARecipient(BadInput):
     """None of the envelope's wrapped keys opens with this secret key. Use the key it was sealed to."""
 
