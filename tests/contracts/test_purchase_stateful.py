@@ -1,0 +1,414 @@
+"""Several purchases at once, in any order of moves, against a plain Python model of states, times and money.
+
+After every move the chain must hold what the model says, to the wei; a move that the model forbids must be refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import ape
+import pytest
+from eth_utils import keccak
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from market import (
+    DAY,
+    ETHER,
+    HOUR,
+    NATIVE,
+    Model,
+    Order,
+    Parcel,
+    State,
+    System,
+    make_parcel,
+    sign_digest,
+)
+from web3.exceptions import ContractLogicError
+
+LIVE = (State.OPEN, State.REVEALED, State.RANGE_CHECK)
+ANSWER_TIME = 7 * DAY
+FAR = 2**40 - 1
+PARCELS: dict[int | None, Parcel] = {
+    wrong: make_parcel(f"stateful {wrong}", wrong=wrong) for wrong in (None, 1)
+}
+WAITS = st.sampled_from([1, 60, HOUR, DAY, DAY + 1, 8 * DAY, 100 * DAY])
+NUMBERS = st.integers(1, 4)
+
+
+@dataclass
+class Purchase:
+    """What the model knows of an order."""
+
+    order: Order
+    parcel: Parcel
+    state: State = State.OPEN
+    since: int = 0
+    key_out: bool = False
+    bond: int = 0
+    ended: bool = False
+    release_at: int | None = None
+    released: bool = False
+
+    @property
+    def paid(self) -> int:
+        return self.order.sale.price + self.order.sale.bond
+
+    @property
+    def claim_bond(self) -> int:
+        return self.order.sale.price // 10
+
+    @property
+    def held(self) -> int:
+        """What the vault keeps for the order itself."""
+        if self.state == State.RANGE_CHECK:
+            return self.paid + self.claim_bond
+        return self.paid if self.state in LIVE else 0
+
+    @property
+    def reveal_deadline(self) -> int:
+        return self.since + self.order.delivery.revealWindow + self.order.delivery.grace
+
+    @property
+    def complaint_deadline(self) -> int:
+        return self.since + self.order.delivery.complaintWindow
+
+
+class PurchaseMachine(RuleBasedStateMachine):
+    """`system`, `model` and `operators` are set on a subclass by the test."""
+
+    system: System
+    model: Model
+    operators: list[Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.isolation = ape.chain.isolate()
+        self.isolation.__enter__()
+        self.purchases: dict[int, Purchase] = {}
+        self.paid_out = 0
+        self.price_pulled = 0
+
+    def teardown(self) -> None:
+        try:
+            self.replay_agrees()
+        finally:
+            self.isolation.__exit__(None, None, None)
+
+    @initialize()
+    def begin(self) -> None:
+        s = self.system
+        self.first_block = ape.chain.blocks.height
+        self.clock = s.now + 10
+        self.free = {a.address: s.free(a) for a in (s.buyer, s.treasury, s.creator, s.collaborator)}
+        stake = s.escrow.stakeOf(s.fingerprinter)
+        self.staked, self.locked = stake.staked, stake.locked
+        self.pool = s.escrow.royaltyPool(NATIVE)
+        self.gross = s.royalties.gross(self.model.id, NATIVE)
+        self.other_money = s.escrow.balance - self.staked - self.pool - sum(self.free.values())
+
+    # ------------------------------------------------------------ moves
+
+    def move(self, allowed: bool, method: Any, *arguments: Any, sender: Any, value: int = 0) -> bool:
+        """Sends it in a block of exactly `clock`; what the model forbids is simulated there, and must revert."""
+        self.clock += 1
+        self.system.go_to(self.clock)
+        if allowed:
+            method(*arguments, sender=sender, value=value)
+            return True
+        call = {
+            "from": sender.address,
+            "to": method.contract.address,
+            "data": bytes(method.encode_input(*arguments)),
+            "value": value,
+        }
+        with pytest.raises(ContractLogicError):
+            ape.chain.provider.web3.eth.call(call, "pending")
+        return False
+
+    def known(self, number: int) -> Purchase:
+        """The purchase, or one that was never opened: moves on it must be refused."""
+        if number in self.purchases:
+            return self.purchases[number]
+        parcel = PARCELS[None]
+        return Purchase(self.system.make_order(self.model, parcel, number), parcel, State.NONE)
+
+    @rule(wait=WAITS)
+    def time_passes(self, wait: int) -> None:
+        self.clock += wait
+
+    @rule(
+        number=NUMBERS,
+        price=st.sampled_from([0, 10**15 + 7, ETHER // 3]),
+        bond=st.sampled_from([0, ETHER // 5]),
+        wrong=st.sampled_from([None, None, 1]),
+        deposit=st.sampled_from([ETHER // 3, 3 * ETHER]),
+    )
+    def open(self, number: int, price: int, bond: int, wrong: int | None, deposit: int) -> None:
+        s, parcel = self.system, PARCELS[wrong]
+        order = s.make_order(
+            self.model, parcel, number, price=price, bond=bond, deposit=deposit, openBy=self.clock + DAY
+        )
+        fits = self.locked + deposit + ETHER <= self.staked
+        arguments = (order.as_tuple(), *s.signatures(order))
+        allowed = number not in self.purchases and fits
+        if self.move(allowed, s.escrow.open, *arguments, sender=s.buyer, value=price + bond):
+            self.purchases[number] = Purchase(order, parcel, State.OPEN, self.clock)
+            self.locked += deposit
+
+    @rule(number=NUMBERS)
+    def reveal(self, number: int) -> None:
+        p = self.known(number)
+        s = self.system
+        allowed = p.state == State.OPEN and self.clock + 1 <= p.reveal_deadline
+        arguments = (s.escrow.saleHash(astuple(p.order.sale)), astuple(p.order.delivery), p.parcel.key)
+        if self.move(allowed, s.escrow.revealKey, *arguments, sender=s.stranger):
+            p.state, p.since, p.key_out = State.REVEALED, self.clock, True
+
+    @rule(number=NUMBERS, index=st.sampled_from([0, 1]))
+    def complain(self, number: int, index: int) -> None:
+        p, s = self.known(number), self.system
+        allowed = (
+            p.state == State.REVEALED and self.clock + 1 <= p.complaint_deadline and p.parcel.wrong == index
+        )
+        proof = p.parcel.proof(index)
+        if self.move(allowed, s.escrow.complain, p.order.as_tuple(), *proof, sender=s.buyer):
+            self.refunded(p, p.order.delivery.deposit)
+
+    @rule(number=NUMBERS, who=st.sampled_from(["buyer", "stranger"]))
+    def accept(self, number: int, who: str) -> None:
+        p, s = self.known(number), self.system
+        allowed = p.state == State.REVEALED and who == "buyer"
+        if self.move(allowed, s.escrow.accept, p.order.as_tuple(), sender=getattr(s, who)):
+            self.settled(p)
+
+    @rule(number=NUMBERS)
+    def settle(self, number: int) -> None:
+        p, s = self.known(number), self.system
+        allowed = p.state == State.REVEALED and self.clock + 1 > p.complaint_deadline
+        if self.move(allowed, s.escrow.settle, p.order.as_tuple(), sender=s.stranger):
+            self.settled(p)
+
+    @rule(number=NUMBERS)
+    def refund(self, number: int) -> None:
+        p, s = self.known(number), self.system
+        late = self.clock + 1 > p.reveal_deadline
+        silent = self.clock + 1 > p.since + ANSWER_TIME
+        allowed = (p.state == State.OPEN and late) or (p.state == State.RANGE_CHECK and silent)
+        if self.move(allowed, s.escrow.refund, p.order.as_tuple(), sender=s.stranger):
+            if p.state == State.OPEN:
+                self.refunded(p, p.order.delivery.deposit // 10)
+            else:
+                self.free[s.buyer.address] += p.claim_bond
+                self.refunded(p, 0)
+
+    @rule(number=NUMBERS)
+    def claim_range(self, number: int) -> None:
+        p, s = self.known(number), self.system
+        allowed = p.state == State.REVEALED and self.clock + 1 <= p.complaint_deadline
+        call = s.escrow.rangeClaim
+        if self.move(allowed, call, p.order.as_tuple(), sender=s.buyer, value=p.claim_bond):
+            p.state, p.since = State.RANGE_CHECK, self.clock
+
+    @rule(number=NUMBERS, upheld=st.booleans())
+    def answer_range(self, number: int, upheld: bool) -> None:
+        p, s = self.known(number), self.system
+        allowed = p.state == State.RANGE_CHECK and self.clock + 1 <= p.since + ANSWER_TIME
+        said = (p.order.delivery.licenseId, s.order_hash(p.order), upheld, 1, FAR)
+        digest = bytes(s.escrow.rangeVerdictDigest(*said))
+        signatures = b"".join(sign_digest(digest, operator) for operator in self.operators)
+        arguments = (p.order.as_tuple(), upheld, 1, FAR, self.operators, 0b111, signatures)
+        if self.move(allowed, s.escrow.resolveRange, *arguments, sender=s.stranger):
+            if upheld:
+                self.free[s.buyer.address] += p.claim_bond
+                self.refunded(p, p.order.delivery.deposit)
+            else:
+                self.free[s.treasury.address] += p.claim_bond
+                self.settled(p)
+
+    @rule(number=NUMBERS)
+    def surrender(self, number: int) -> None:
+        p, s = self.known(number), self.system
+        allowed = p.state == State.SETTLED and not p.ended
+        if self.move(allowed, s.licenses.surrender, p.order.delivery.licenseId, sender=s.buyer):
+            p.ended = True
+
+    @rule(number=NUMBERS)
+    def request_release(self, number: int) -> None:
+        p, s = self.known(number), self.system
+        allowed = p.ended and p.bond > 0 and p.release_at is None
+        if self.move(allowed, s.escrow.requestBondRelease, p.order.delivery.licenseId, sender=s.stranger):
+            p.release_at = self.clock + p.order.sale.bondTail
+
+    @rule(number=NUMBERS)
+    def release(self, number: int) -> None:
+        p, s = self.known(number), self.system
+        allowed = p.bond > 0 and p.release_at is not None and self.clock + 1 >= p.release_at
+        if self.move(allowed, s.escrow.releaseBond, p.order.as_tuple(), sender=s.stranger):
+            self.free[s.buyer.address] += p.bond
+            p.bond, p.released = 0, True
+
+    @rule()
+    @precondition(lambda self: self.gross > self.price_pulled)
+    def pull_royalties(self) -> None:
+        """Platform, collaborator and owner, whatever each is owed."""
+        s = self.system
+        net = self.gross * (10_000 - s.params.platform_bps) // 10_000
+        for call, index, key, account, earned in (
+            (s.royalties.pullPlatform, (), 0, s.treasury, self.gross * s.params.platform_bps // 10_000),
+            (s.royalties.pullCollaborator, (0,), 16, s.collaborator, net * 1_000 // 10_000),
+            (s.royalties.pullOwner, (), 1, s.creator, net * 9_000 // 10_000),
+        ):
+            due = earned - s.royalties.pulled(self.model.id, NATIVE, key)
+            arguments = (self.model.id, NATIVE, *index, *self.model.opening)
+            if self.move(due > 0, call, *arguments, sender=s.stranger):
+                self.free[account.address] += due
+                self.pool -= due
+        self.price_pulled = self.gross
+
+    @rule(share=st.sampled_from([0, 2, 1]))
+    def withdraw(self, share: int) -> None:
+        """Nothing, half or all of the buyer's balance; and never one more."""
+        s = self.system
+        held = self.free[s.buyer.address]
+        amount = held * share // 2 if share != 1 else held
+        self.move(False, s.escrow.withdraw, NATIVE, held + 1, s.buyer, sender=s.buyer)
+        self.move(True, s.escrow.withdraw, NATIVE, amount, s.stranger, sender=s.buyer)
+        self.free[s.buyer.address] -= amount
+
+    # ------------------------------------------------------------ ends
+
+    def refunded(self, p: Purchase, penalty: int) -> None:
+        p.state = State.REFUNDED
+        self.locked -= p.order.delivery.deposit
+        self.staked -= penalty
+        self.free[self.system.buyer.address] += p.paid + penalty
+
+    def settled(self, p: Purchase) -> None:
+        p.state, p.bond = State.SETTLED, p.order.sale.bond
+        self.locked -= p.order.delivery.deposit
+        self.gross += p.order.sale.price
+        self.pool += p.order.sale.price
+
+    # ------------------------------------------------------------ invariants
+
+    @invariant()
+    def every_wei_has_an_owner(self) -> None:
+        bonds = sum(p.bond for p in self.purchases.values())
+        held = sum(p.held for p in self.purchases.values())
+        owned = sum(self.free.values()) + self.staked + self.pool + bonds + held + self.other_money
+        assert self.system.escrow.balance == owned
+
+    @invariant()
+    def balances_are_the_models(self) -> None:
+        assert {a: self.system.free(a) for a in self.free} == self.free
+
+    @invariant()
+    def the_stake_covers_its_locks(self) -> None:
+        stake = self.system.escrow.stakeOf(self.system.fingerprinter)
+        live = sum(p.order.delivery.deposit for p in self.purchases.values() if p.state in LIVE)
+        assert (stake.staked, stake.locked) == (self.staked, self.locked)
+        assert stake.locked == live <= stake.staked
+
+    @invariant()
+    def the_pool_is_what_was_earned_and_not_pulled(self) -> None:
+        assert self.system.royalties.gross(self.model.id, NATIVE) == self.gross
+        assert self.system.escrow.royaltyPool(NATIVE) == self.pool
+
+    @invariant()
+    def states_are_the_models(self) -> None:
+        for number in range(1, 5):
+            p = self.purchases.get(number)
+            state, since, _ = self.system.escrow.orderState(self.model.id << 28 | number)
+            assert state == (p.state if p else State.NONE)
+            if p and p.state in LIVE:
+                assert since == p.since
+
+    @invariant()
+    def a_license_exists_exactly_for_a_settled_order(self) -> None:
+        settled = [p for p in self.purchases.values() if p.state == State.SETTLED]
+        assert self.system.licenses.balanceOf(self.system.buyer) == len(settled)
+        for p in self.purchases.values():
+            license_id = p.order.delivery.licenseId
+            assert self.system.licenses.isActive(license_id) == (p.state == State.SETTLED and not p.ended)
+
+    @invariant()
+    def bonds_are_the_models(self) -> None:
+        for p in self.purchases.values():
+            assert self.system.escrow.bondOf(p.order.delivery.licenseId).amount == p.bond
+
+    @invariant()
+    def no_price_without_the_key(self) -> None:
+        assert all(p.key_out for p in self.purchases.values() if p.state == State.SETTLED)
+
+    @invariant()
+    def no_refund_with_the_key_but_for_a_proof(self) -> None:
+        for p in self.purchases.values():
+            if p.state == State.REFUNDED and p.key_out and p.parcel.wrong is None:
+                assert self.system.escrow.rangeClaimEpoch(p.order.delivery.licenseId) != 0
+
+    def replay_agrees(self) -> None:
+        """The events alone lead to the same states."""
+        if not hasattr(self, "first_block"):
+            return
+        escrow = self.system.escrow
+        ends = {
+            "OrderOpened": State.OPEN,
+            "KeyRevealed": State.REVEALED,
+            "RangeClaimed": State.RANGE_CHECK,
+            "OrderSettled": State.SETTLED,
+            "OrderRefunded": State.REFUNDED,
+        }
+        logs = ape.chain.provider.web3.eth.get_logs(
+            {"address": escrow.address, "fromBlock": self.first_block, "toBlock": "latest"}
+        )
+        topics = {bytes.fromhex(ape_topic(escrow, name)): state for name, state in ends.items()}
+        replayed: dict[int, State] = {}
+        for log in logs:
+            state = topics.get(bytes(log["topics"][0]))
+            if state is not None:
+                replayed[int.from_bytes(log["topics"][1], "big")] = state
+        assert replayed == {p.order.delivery.licenseId: p.state for p in self.purchases.values()}
+
+
+def ape_topic(contract: Any, event: str) -> str:
+    return keccak(text=getattr(contract, event).abi.selector).hex()
+
+
+@pytest.fixture
+def operators(system: System, model: Model, accounts: Any) -> list[Any]:
+    people = [accounts.generate_test_account() for _ in range(3)]
+    for person in people:
+        ape.chain.provider.set_balance(person.address, 100 * ETHER)
+        system.stake(person, 6 * ETHER, role=1)
+    people.sort(key=lambda person: int(person.address, 16))
+    system.committee.announceEpoch(people, 3, sender=system.deployer)
+    system.committee.activateEpoch(1, sender=system.stranger)
+    return people
+
+
+@pytest.mark.slow
+def test_purchases_follow_the_model(system: System, model: Model, operators: list[Any]) -> None:
+    ape.chain.provider.set_balance(system.buyer.address, 1_000 * ETHER)
+    machine = type("Machine", (PurchaseMachine,), {"system": system, "model": model, "operators": operators})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=8,
+            stateful_step_count=25,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
