@@ -203,7 +203,7 @@ class World:
 
     def report_cid(self, license_id: int, evidence_hash: bytes, cid: str) -> bytes:
         reporter = self.as_("reporter")
-        bond = reporter.cases.min_bond()
+        bond = reporter.cases.min_bond(license_id)
         done = reporter.cases.open(license_id, self.model_id, Kind.LEAK, evidence_hash, cid, bond, value=bond)
         self.node.mine()
         return done.case_id

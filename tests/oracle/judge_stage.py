@@ -34,6 +34,7 @@ from zhiyi_oracle.judge.ledger import (
     Head,
     Mined,
     Observation,
+    RegisteredKey,
     RegisteredModel,
     ShareSeen,
     SignedTx,
@@ -115,6 +116,7 @@ class MemoryChain:
     mine_at_once: bool = True
     fail_next: bool = False
     built: dict[bytes, tuple[str, int, Verdict, CaseFile]] = field(default_factory=dict)
+    key: RegisteredKey = RegisteredKey(b"\x0a" * 32, 0)
     nonces: dict[str, set[int]] = field(default_factory=dict)  # seen in the pool, by account
 
     def open_case(self, file: CaseFile) -> bytes:
@@ -178,6 +180,9 @@ class MemoryLedger:
 
     def peer_urls(self, epoch: Epoch) -> dict[str, str]:
         return self.chain.urls
+
+    def encryption_key(self, epoch: Epoch, signer: str) -> RegisteredKey:
+        return self.chain.key
 
     def model(self, model_id: int) -> RegisteredModel:
         return RegisteredModel(model_id, RECORD, "Qm")

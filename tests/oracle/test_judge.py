@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from flask import Flask
 from judge_stage import (
     EPOCH,
     OPENED,
@@ -34,17 +35,25 @@ CASE = "0x" + FILE.hash().hex()
 
 
 class Peers(httpx.BaseTransport):
-    """Serves judges' pages under http://SEAT/ without sockets; a seat set to None is dead."""
+    """Serves judges' pages under http://SEAT/ without sockets; a seat that was removed is dead.
+
+    Pages are made here, not when asked: CPython 3.11 cannot build Flask's routes in two threads at once (gh-106905).
+    """
 
     def __init__(self) -> None:
-        self.stages: dict[str, Stage | None] = {}
+        self._pages: dict[str, Flask] = {}
+
+    def put(self, name: str, stage: Stage) -> None:
+        self._pages[name] = create_app(stage.store, stage.judge.metrics.registry, stage.judge.not_ready)
+
+    def remove(self, name: str) -> None:
+        del self._pages[name]
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        stage = self.stages.get(request.url.host)
-        if stage is None:
+        page = self._pages.get(request.url.host)
+        if page is None:
             raise httpx.ConnectError("connection refused", request=request)
-        page = create_app(stage.store, stage.judge.metrics.registry, stage.judge.not_ready).test_client()
-        answer = page.get(request.url.path)
+        answer = page.test_client().get(request.url.path)
         return httpx.Response(answer.status_code, content=answer.data)
 
 
@@ -62,7 +71,7 @@ def make_committee(tmp_path: Path, **changes: object) -> tuple[MemoryChain, list
             fetcher=fetcher,
             **changes,  # type: ignore[arg-type]
         )
-        peers.stages[f"seat{seat}"] = stage
+        peers.put(f"seat{seat}", stage)
         chain.urls[EPOCH.signers[seat]] = f"http://seat{seat}"
         stages.append(stage)
     return chain, stages, peers
@@ -118,7 +127,7 @@ def test_dry_run_signs_and_sends_nothing(tmp_path: Path) -> None:
 
 def test_a_dead_operator_does_not_stop_the_verdict(tmp_path: Path) -> None:
     chain, stages, peers = make_committee(tmp_path)
-    peers.stages["seat1"] = None
+    peers.remove("seat1")
     chain.open_case(FILE)
     chain.open_share(FILE)
     for _ in range(3):
@@ -387,7 +396,7 @@ def test_a_crash_at_any_write_loses_nothing(
     count = 0
     for nth in range(12):
         stage = make_stage(tmp_path / "0", chain, 0, transport=peers)
-        peers.stages["seat0"] = stage
+        peers.put("seat0", stage)
         if nth % 2 == 0:
             monkeypatch.setattr(CaseStore, place, crash)
             try:
