@@ -146,8 +146,9 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         nonReentrant
         returns (bytes32 caseId)
     {
-        require(bond != 0 && bond >= MIN_REPORT_BOND, ReportBondTooSmall(bond, MIN_REPORT_BOND));
-        (address accused, bool hold) = _accuse(licenseId, modelId, kind);
+        (address accused, uint256 heldBy, bool hold) = _accuse(licenseId, modelId, kind);
+        uint256 least = _leastBond(licenseId, kind, heldBy);
+        require(bond != 0 && bond >= least, ReportBondTooSmall(bond, least));
         CaseFile memory file = CaseFile({
             kind: kind,
             modelId: modelId,
@@ -182,7 +183,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     ) external {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.OPEN);
         require(file.kind == Kind.LEAK, WrongKind(file.kind));
-        _before(file.postBy);
+        _before(_shareBy(file));
         LICENSES.checkRecord(file.licenseId, record);
         require(msg.sender == record.fingerprinter, NotTheFingerprinter(msg.sender, record.fingerprinter));
         require(MarkShares.contains(record.markCommit, index, seed, proof), ShareNotInCommit(file.licenseId, index));
@@ -241,7 +242,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     function shareMissed(CaseFile calldata file, LicenseRecord calldata record) external {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.OPEN);
         require(file.kind == Kind.LEAK, WrongKind(file.kind));
-        _after(file.postBy);
+        _after(_shareBy(file));
         require(c.flags & SHARE_MASK == 0, ShareOpenedInTime(caseId));
         LICENSES.checkRecord(file.licenseId, record);
         c.decision = Decision.INCONCLUSIVE;
@@ -249,7 +250,9 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         uint256 slashed;
         // Nobody can open a share when all have been opened: no fault.
         if (_dockets[file.licenseId].shares != type(uint16).max) {
-            slashed = VAULT.slashStake(record.fingerprinter, MISSED_SHARE_PENALTY, VAULT.treasury());
+            Bond memory held = VAULT.bondOf(file.licenseId);
+            uint256 penalty = CourtMoney.missedShareDown(MISSED_SHARE_PENALTY, held.tokenIndex == 0 ? held.amount : 0);
+            slashed = VAULT.slashStake(record.fingerprinter, penalty, VAULT.treasury());
         }
         emit ShareMissed(caseId, record.fingerprinter, slashed);
         _pay(caseId, file.reporter, file.bond);
@@ -300,6 +303,8 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         uint32 seats = c.unpaidSeats;
         emit Ruled(caseId, judge, uphold);
         if ((c.decision == Decision.GUILTY) == uphold) {
+            // Committee and ruling disagree on outputs that a human can read: the lowest row, or a lie of the committee costs nothing.
+            if (file.kind == Kind.TERMS && c.flags >> ROW_SHIFT & 3 == 0) c.flags |= uint8(1 << ROW_SHIFT);
             _convict(file, caseId, c);
         } else if (uphold) {
             _dismiss(file, caseId, c);
@@ -482,6 +487,11 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     }
 
     /// @inheritdoc IMisuseCourt
+    function minReportBondFor(uint256 licenseId, Kind kind) external view returns (uint256) {
+        return _leastBond(licenseId, kind, VAULT.bondOf(licenseId).openCases);
+    }
+
+    /// @inheritdoc IMisuseCourt
     function sharesOpened(uint256 licenseId) external view returns (uint16) {
         return _dockets[licenseId].shares;
     }
@@ -524,18 +534,32 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         require(c.state == needed, WrongCaseState(caseId, c.state, needed));
     }
 
-    /// @return accused who answers; @return hold whether a license bond is at stake
-    function _accuse(uint256 licenseId, uint64 modelId, Kind kind) private view returns (address accused, bool hold) {
+    /// @dev The last second for a share: half of the window is left to whoever measures and posts.
+    function _shareBy(CaseFile calldata file) private view returns (uint40) {
+        return file.postBy - POST_WINDOW / 2;
+    }
+
+    /// @param heldBy cases that hold the license's bond now. They count for every kind, or cheap cases of one kind would price another out.
+    function _leastBond(uint256 licenseId, Kind kind, uint256 heldBy) private view returns (uint256) {
+        if (kind == Kind.LEAK) {
+            for (uint256 left = _dockets[licenseId].shares; left != 0; left &= left - 1) ++heldBy;
+        }
+        return CourtMoney.doubledUp(MIN_REPORT_BOND, heldBy);
+    }
+
+    /// @return accused who answers; @return heldBy cases that hold the license's bond; @return hold whether one is at stake
+    function _accuse(uint256 licenseId, uint64 modelId, Kind kind) private view returns (address accused, uint256 heldBy, bool hold) {
         require(kind != Kind.NONE, WrongKind(kind));
         if (kind > Kind.DISCLOSURE) {
             require(licenseId == 0, LicenseNotAccusable(licenseId));
             address owner = MODELS.statusOf(modelId).owner; // reverts where there is no such model
-            return (kind == Kind.UNLICENSED ? address(0) : owner, false);
+            return (kind == Kind.UNLICENSED ? address(0) : owner, 0, false);
         }
         require(licenseId >> 28 == modelId, LicenseNotAccusable(licenseId));
         (OrderState state, uint40 since,) = ESCROW.orderState(licenseId);
         require(state == OrderState.SETTLED, LicenseNotAccusable(licenseId));
-        hold = VAULT.bondOf(licenseId).amount != 0;
+        Bond memory stake = VAULT.bondOf(licenseId);
+        (heldBy, hold) = (stake.openCases, stake.amount != 0);
         if (kind == Kind.LEAK) {
             require(hold, LicenseNotAccusable(licenseId));
             require(block.timestamp >= since + MARK_AGE, MarkTooYoung(licenseId, since + MARK_AGE));

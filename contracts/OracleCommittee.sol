@@ -25,7 +25,7 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
     /// @dev Longer than any case lasts, pauses included (MisuseCourt.MAX_CASE_LIFE), so a stake outlives what it answers for.
     uint40 public constant EXIT_DELAY = 90 days;
     /// @dev A case opened under an epoch can still be judged when the epoch is replaced at that moment: post windows are <= 14 d.
-    uint40 public constant OVERLAP = 14 days;
+    uint40 private constant MAX_OVERLAP = 14 days;
 
     IVault public immutable VAULT;
     IMisuseCourt public immutable COURT;
@@ -33,6 +33,8 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
     uint256 public immutable MIN_OPERATOR_STAKE;
     uint256 public immutable MIN_FINGERPRINTER_STAKE;
     uint40 public immutable ANNOUNCE_DELAY;
+    /// @notice How long a replaced epoch counts on. Never longer than the delay: the epoch after the next one ends it.
+    uint40 public immutable OVERLAP;
 
     /// @inheritdoc IOracleCommittee
     uint64 public currentEpoch;
@@ -63,6 +65,7 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
         MIN_OPERATOR_STAKE = minOperatorStake;
         MIN_FINGERPRINTER_STAKE = minFingerprinterStake;
         ANNOUNCE_DELAY = announceDelay;
+        OVERLAP = announceDelay < MAX_OVERLAP ? announceDelay : MAX_OVERLAP;
     }
 
     /* MEMBERS */
@@ -73,6 +76,7 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
         require(_members[msg.sender].role == Role.NONE, AlreadyMember(msg.sender));
         uint256 total = VAULT.stakeOf(msg.sender).staked + stake;
         require(total >= minStake(role), StakeBelowMinimum(total, minStake(role)));
+        require(encryptionKey != 0, EncryptionKeyMissing());
         _takeSigner(signer);
         _members[msg.sender] = Member(role, signer, 0, encryptionKey);
         emit MemberJoined(msg.sender, role, signer, encryptionKey, url);
@@ -83,6 +87,7 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
     /// @inheritdoc IOracleCommittee
     function update(address signer, bytes32 encryptionKey, string calldata url) external {
         Member storage member = _remaining(msg.sender);
+        require(encryptionKey != 0, EncryptionKeyMissing());
         _takeSigner(signer);
         member.signer = signer;
         member.encryptionKey = encryptionKey;
@@ -156,7 +161,7 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
         next.countsUntil = type(uint40).max;
         currentEpoch = epoch;
         emit EpochActivated(epoch, next.hash);
-        uint32 vacated = _unseatable(_seats[epoch]);
+        uint32 vacated = _unseatable(_seats[epoch], false);
         if (vacated != 0) {
             next.vacated = vacated;
             emit SeatsVacated(epoch, vacated);
@@ -302,18 +307,23 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
         require(staked >= MIN_OPERATOR_STAKE, StakeBelowMinimum(staked, MIN_OPERATOR_STAKE));
     }
 
-    /// @dev Seats that could be announced but no longer could when their epoch begins.
-    function _unseatable(address[] storage seats) private view returns (uint32 bitmap) {
+    /// @dev Seats whose operator left, is leaving or lost its stake since they were announced.
+    /// @param orReplaced also seats whose signer is no longer the operator's key: what `_checkSeatable` refuses, as a bitmap
+    function _unseatable(address[] storage seats, bool orReplaced) private view returns (uint32 bitmap) {
         for (uint256 i; i < seats.length; ++i) {
             address account = accountOfSigner[seats[i]];
             Member storage member = _members[account];
-            if (member.role != Role.OPERATOR || member.exitAt != 0 || VAULT.stakeOf(account).staked < MIN_OPERATOR_STAKE) {
+            if (
+                member.role != Role.OPERATOR || member.exitAt != 0 || VAULT.stakeOf(account).staked < MIN_OPERATOR_STAKE
+                    || orReplaced && member.signer != seats[i]
+            ) {
                 bitmap |= uint32(1 << i);
             }
         }
     }
 
     /// @dev Both lists ascend. At most a third of the present seats (rounded down, at least one) may be new, and as many may go.
+    /// Seats that cannot be named again go, and are replaced, besides: their operators could stop every rotation otherwise.
     function _checkRotation(address[] storage present, address[] calldata next) private view {
         uint256 kept;
         uint256 i;
@@ -322,8 +332,10 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
             if (i < present.length && present[i] == next[j]) ++kept;
         }
         uint256 max = present.length < 3 ? 1 : present.length / 3;
+        uint256 gone = _bits(_unseatable(present, true)); // none of them is in `next`, which was checked
         uint256 added = next.length - kept;
-        uint256 removed = present.length - kept;
+        added = added > gone ? added - gone : 0;
+        uint256 removed = present.length - kept - gone;
         uint256 changed = added > removed ? added : removed;
         require(changed <= max, TooManySeatsChanged(changed, max));
     }

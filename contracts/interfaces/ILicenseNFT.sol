@@ -44,7 +44,8 @@ interface ILicenseNFT {
 
     /// @notice Escrow only, once a license id. No receiver is called.
     function issue(address to, uint256 licenseId, uint96 terms, LicenseRecord calldata record) external;
-    /// @notice Court only. An ended license is marked revoked too: a verdict outlives a surrender, and never fails because of one.
+    /// @notice Court only, and only for a license that has not ended: a holder who surrendered and is convicted then stays SURRENDERED,
+    /// the slash apart. Marks an ended license revoked, too, if called.
     function revoke(uint256 licenseId, bytes32 cause) external;
     /// @notice Court only. A suspended license is not active; its end and bond do not change.
     function suspend(uint256 licenseId, bool suspended, bytes32 cause) external;

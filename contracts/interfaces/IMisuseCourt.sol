@@ -69,7 +69,7 @@ struct Verdict {
 
 /// @notice Fixed at deployment.
 struct CourtParams {
-    uint96 minReportBond; // wei
+    uint96 minReportBond; // wei; doubled for each case open on the license and, for LEAK, each share spent
     uint16 feeBps; // part f of the reporter's bond that the signers of a verdict earn
     uint40 postWindow; // seconds from opening to the last moment for a verdict, <= 14 d
     uint40 challengeWindow; // seconds; the first third belongs to the accused alone
@@ -79,7 +79,7 @@ struct CourtParams {
     uint16 reporterBps; // reporter's part of a slash, <= 1000
     uint16[3] slashBps; // of the original bond, for buckets 12, 20, 40; rising
     uint96 challengeBond; // C, wei
-    uint96 missedSharePenalty; // wei of a fingerprinter's stake when it opens no share for a LEAK case
+    uint96 missedSharePenalty; // wei; least that a fingerprinter's stake pays when it opens no share for a LEAK case
 }
 
 /// @notice What follows from a verdict.
@@ -91,7 +91,7 @@ struct CourtParams {
 /// | end | reporter's bond R, less the signers' fee f | challenge bond C, license bond, stakes |
 /// |---|---|---|
 /// | LAPSED: no verdict in time | R back, no fee | - |
-/// | CLOSED: no share in time | R back, no fee | fixed penalty from the fingerprinter's stake |
+/// | CLOSED: no share in time | R back, no fee | fingerprinter's stake pays half the bond in native coin, at least a fixed penalty |
 /// | CLOSED: inconclusive, unlicensed, already counted | to the reporter | C to the deciding body |
 /// | CLOSED: evidence unavailable | to the treasury | - |
 /// | DISMISSED | half to the accused, half to the treasury | C to the deciding body |
@@ -156,11 +156,13 @@ interface IMisuseCourt {
     /// @notice The bond R is taken from the reporter's free balance in the vault; value sent is added to that balance first.
     /// LEAK, TERMS and DISCLOSURE name a settled license of the model; UNLICENSED, UNDECLARED_PARENT and OWNERSHIP name none.
     /// A LEAK case needs a license bond, a license older than `markAge` and an unopened confirm share.
+    /// R must reach `minReportBondFor`.
     function openCase(uint256 licenseId, uint64 modelId, Kind kind, bytes32 evidenceHash, bytes32 evidenceDigest, uint96 bond)
         external
         payable
         returns (bytes32 caseId);
-    /// @notice The license's fingerprinter opens one unused share of the confirm mark, after the case fixed its evidence.
+    /// @notice The license's fingerprinter opens one unused share of the confirm mark, after the case fixed its evidence and in the first
+    /// half of the posting window, `postBy - postWindow / 2`: the other half is for measuring and posting.
     /// @param proof four nodes, index order: leaf = keccak256(abi.encode(keccak256("zhiyi.share.v1"), index, seed)), node = keccak256(l | r)
     function openShare(
         CaseFile calldata file, LicenseRecord calldata record, uint8 index, bytes32 seed, bytes32[] calldata proof, bytes32 baseDigest
@@ -172,8 +174,9 @@ interface IMisuseCourt {
     ) external;
     /// @notice Anyone, after `postBy`: the reporter's bond goes back. A LEAK case without a share ends by `shareMissed` instead.
     function lapse(CaseFile calldata file) external;
-    /// @notice Anyone, after `postBy` of a LEAK case in which no share was opened: the fingerprinter's stake pays (unless every share
-    /// had been opened in other cases), the reporter's bond goes back.
+    /// @notice Anyone, once the time to open a share in a LEAK case is over and none was: the fingerprinter's stake pays half the license
+    /// bond where that is in the native coin, at least the fixed penalty and at most what is free (nothing where every share had been
+    /// opened in other cases); the reporter's bond goes back.
     function shareMissed(CaseFile calldata file, LicenseRecord calldata record) external;
     /// @notice The accused names his defence (CIDv0 digest) to whoever decides.
     function fileDefence(CaseFile calldata file, bytes32 digest) external;
@@ -182,7 +185,8 @@ interface IMisuseCourt {
 
     /// @notice Guilty: anyone, in the first third of the window the accused alone. Not guilty: the reporter. The bond C is taken like R.
     function challenge(CaseFile calldata file) external payable;
-    /// @notice The case's authority while CHALLENGED, the last instance while ESCALATED.
+    /// @notice The case's authority while CHALLENGED, the last instance while ESCALATED. A TERMS verdict of not guilty without a bucket
+    /// that is overturned slashes by the table's lowest row.
     function rule(CaseFile calldata file, bool uphold) external;
     /// @notice Anyone: the authority was silent, the last instance may rule.
     function escalate(CaseFile calldata file) external;
@@ -220,6 +224,9 @@ interface IMisuseCourt {
     function verdictDigest(Verdict calldata verdict) external view returns (bytes32);
     function params() external view returns (CourtParams memory);
     function minReportBond() external view returns (uint256);
+    /// @notice Least R of the next case: doubled for each case that holds the license's bond now and, for LEAK, for each share ever
+    /// opened, at most eight times. Spending a license's shares on purpose gets dear before they run out.
+    function minReportBondFor(uint256 licenseId, Kind kind) external view returns (uint256);
     function sharesOpened(uint256 licenseId) external view returns (uint16 bitmap);
     function slashedFor(uint256 licenseId, Kind kind) external view returns (uint256);
     /// @notice Highest bucket of a final guilty LEAK verdict against the license; an equal or lower one does not count again.

@@ -35,6 +35,7 @@ interface IOracleCommittee {
     error NotAnOperator(address signer);
     error NotAPeer(address caller);
     error RoleMissing();
+    error EncryptionKeyMissing();
     error SignerTaken(address signer);
     error StakeBelowMinimum(uint256 given, uint256 needed);
     error CommitteeMismatch(uint64 epoch, bytes32 given);
@@ -71,10 +72,12 @@ interface IOracleCommittee {
     /* ORACLE_ADMIN */
 
     /// @notice Names the next epoch: signers ascending, 2k > n, k >= the deployment's minimum; at most a third of the seats change
-    /// (at least one may), active after the announcement delay (the first epoch at once).
+    /// (at least one may), active after the announcement delay (the first epoch at once). Present seats that cannot be named again
+    /// (key replaced, leaving, stake too small) do not count: each may go, and one more new seat may come for it.
     /// @dev A signer key belongs to whoever joined with it first: look at `accountOfSigner` before naming it.
     function announceEpoch(address[] calldata signers, uint8 threshold) external returns (uint64 epoch);
-    /// @notice Anyone, from `activeFrom` on. The epoch before counts for 14 d more, the one before that no longer.
+    /// @notice Anyone, from `activeFrom` on. The epoch before counts on for the overlap (14 d, or the announcement delay if that is
+    /// shorter), the one before that no longer.
     function activateEpoch(uint64 epoch) external;
     /// @notice Fixes the hidden test cases of an epoch by their Merkle root; leaf = H(salt, evidence hash, expected integers).
     function commitCanaries(uint64 epoch, bytes32 root) external;
@@ -108,7 +111,7 @@ interface IOracleCommittee {
     function accountAt(uint64 epoch, uint256 seat) external view returns (address);
     /// @notice Seats of members that asked to leave: their signatures do not count.
     function vacatedSeats(uint64 epoch) external view returns (uint32 bitmap);
-    /// @notice Active, or replaced less than the overlap (14 d) ago.
+    /// @notice Active, or replaced less than the overlap ago.
     function epochCounts(uint64 epoch) external view returns (bool);
     function activeFrom(uint64 epoch) external view returns (uint40);
     function memberOf(address account) external view returns (Member memory);

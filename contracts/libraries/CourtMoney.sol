@@ -5,6 +5,8 @@ pragma solidity ^0.8.30;
 /// stays with whoever would have paid.
 library CourtMoney {
     uint256 internal constant BPS = 10_000;
+    /// @dev Spending all sixteen shares takes bonds of 2,303 times the minimum; an honest reporter never needs more than 256 times.
+    uint256 internal constant MAX_DOUBLINGS = 8;
 
     /// @notice R split into the signers' fee f and the rest.
     function feeDown(uint256 reportBond, uint256 feeBps) internal pure returns (uint256 fee, uint256 rest) {
@@ -16,6 +18,16 @@ library CourtMoney {
     function halvesDown(uint256 rest) internal pure returns (uint256 toAccused, uint256 toTreasury) {
         toAccused = rest / 2;
         toTreasury = rest - toAccused;
+    }
+
+    /// @notice Half of the license bond that a case can no longer reach, at least the fixed penalty.
+    function missedShareDown(uint256 fixedPenalty, uint256 bond) internal pure returns (uint256) {
+        return bond / 2 > fixedPenalty ? bond / 2 : fixedPenalty;
+    }
+
+    /// @notice R doubled `times` times, at most MAX_DOUBLINGS times.
+    function doubledUp(uint256 reportBond, uint256 times) internal pure returns (uint256) {
+        return reportBond << (times < MAX_DOUBLINGS ? times : MAX_DOUBLINGS);
     }
 
     /// @notice min(table - already slashed for the kind, left); the table is in parts of the bond as it was before any slash.

@@ -31,6 +31,11 @@ contract VaultForCourt is Vault {
         licenses.issue(holder, licenseId, 0, record);
     }
 
+    /// @notice The bond's amount counts in another token; only to be looked at.
+    function putInToken(uint256 licenseId, uint8 tokenIndex) external {
+        _bonds[licenseId].tokenIndex = tokenIndex;
+    }
+
     function orderState(uint256 licenseId) external view returns (OrderState, uint40, bytes26) {
         uint40 since = _settledAt[licenseId];
         return (since == 0 ? OrderState.NONE : OrderState.SETTLED, since, 0);

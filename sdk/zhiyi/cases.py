@@ -59,9 +59,15 @@ class Cases(Group):
             dry_run=dry_run,
         )
 
-    def min_bond(self) -> int:
-        """The smallest bond of a report, wei."""
-        return int(self._call("MisuseCourt", "minReportBond"))
+    def min_bond(self, license_id: int | None = None, kind: Kind = Kind.LEAK) -> int:
+        """The smallest bond of a report, wei.
+
+        For a license: of the next case of `kind` against it. It doubles with every case that holds the license's bond
+        and, for LEAK, with every share ever opened, up to 256 times.
+        """
+        if license_id is None:
+            return int(self._call("MisuseCourt", "minReportBond"))
+        return int(self._call("MisuseCourt", "minReportBondFor", license_id, int(kind)))
 
     # -- reading -------------------------------------------------------------------------------
 

@@ -315,6 +315,10 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
     "NotAMember": ("{account} is not a member: join first.", "{account} 不是成员：请先加入。"),
     "NotAnOperator": ("{signer} is no operator's signer key.", "{signer} 不是运营者的签名密钥。"),
     "RoleMissing": ("Join as OPERATOR or FINGERPRINTER.", "请以 OPERATOR 或 FINGERPRINTER 身份加入。"),
+    "EncryptionKeyMissing": (
+        "Give the X25519 public key that evidence is sealed to; zero is none.",
+        "请提供用于封装证据的 X25519 公钥；零不是公钥。",
+    ),
     "SignerTaken": (
         "Signer {signer} was used before: make a new key.",
         "签名密钥 {signer} 已被使用：请生成新密钥。",

@@ -81,7 +81,7 @@ def open_case(
     model_id = model if model is not None else model_of_license(number)
     if not model_id or (number and model is not None and model != model_of_license(number)):
         raise BadInput("name the accused license, or the model where no license is accused")
-    amount = client.cases.min_bond() if bond is None else words.amount(bond)
+    amount = client.cases.min_bond(number, Kind[kind.name]) if bond is None else words.amount(bond)
     epoch = client.oracles.current_epoch()
     keys = list(client.oracles.sealing_keys(epoch.number))
     with tempfile.TemporaryDirectory(prefix="zhiyi-case-") as scratch:
