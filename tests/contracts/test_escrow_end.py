@@ -475,13 +475,6 @@ def test_an_answer_needs_a_claim(system: System, operators: list[Any], revealed:
         answer(system, revealed, operators, True)
 
 
-def test_a_claim_without_any_committee_times_out(system: System, revealed: Order) -> None:
-    system.escrow.rangeClaim(revealed.as_tuple(), sender=system.buyer, value=revealed.sale.price // 10)
-    system.pass_time(7 * DAY + 1)
-    system.escrow.refund(revealed.as_tuple(), sender=system.stranger)
-    assert system.state(revealed) == State.REFUNDED
-
-
 def test_an_erc20_range_claim(
     system: System, model: Model, operators: list[Any], parcel: Parcel, token: Any
 ) -> None:

@@ -141,10 +141,10 @@ def test_stakes_move_between_balance_and_stake(system: System, committee: Any) -
     system.fund(system.buyer, 100)
     receipt = system.escrow.addStake(system.buyer, 70, sender=committee)
     assert receipt.decode_logs(system.escrow.StakeAdded)[0].amount == 70
-    assert (system.free(system.buyer), tuple(system.escrow.stakeOf(system.buyer))) == (30, (70, 0))
+    assert (system.free(system.buyer), tuple(system.escrow.stakeOf(system.buyer))) == (30, (70, 0, False))
     receipt = system.escrow.removeStake(system.buyer, 20, sender=committee)
     assert receipt.decode_logs(system.escrow.StakeRemoved)[0].amount == 20
-    assert (system.free(system.buyer), tuple(system.escrow.stakeOf(system.buyer))) == (50, (50, 0))
+    assert (system.free(system.buyer), tuple(system.escrow.stakeOf(system.buyer))) == (50, (50, 0, False))
     with ape.reverts(system.escrow.BalanceTooSmall):
         system.escrow.addStake(system.buyer, 51, sender=committee)
 
@@ -161,7 +161,7 @@ def test_a_locked_stake_is_neither_removed_nor_slashed(
     receipt = system.escrow.slashStake(system.fingerprinter, stake.staked, system.stranger, sender=committee)
     (event,) = receipt.decode_logs(system.escrow.StakeSlashed)
     assert (event.account, event.to, event.amount) == (system.fingerprinter, system.stranger, free)
-    assert tuple(system.escrow.stakeOf(system.fingerprinter)) == (stake.locked, stake.locked)
+    assert tuple(system.escrow.stakeOf(system.fingerprinter)) == (stake.locked, stake.locked, True)
     assert system.free(system.stranger) == free
     receipt = system.escrow.slashStake(system.fingerprinter, 1, system.stranger, sender=committee)
     assert receipt.decode_logs(system.escrow.StakeSlashed) == []
