@@ -14,6 +14,7 @@ case: operators compare HMACs under it without telling anyone their statistics.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import struct
 from collections.abc import Callable, Iterable
@@ -31,7 +32,7 @@ from zhiyi.delivery.bundle import (
     Window,
 )
 from zhiyi.delivery.hashing import HASH_BYTES, plain_leaves
-from zhiyi.delivery.merkle import root_of
+from zhiyi.delivery.merkle import RootBuilder
 from zhiyi.delivery.ranges import MAX_INTERVALS, DeclaredRange, Interval, header_bytes, range_for_tensors
 from zhiyi.errors import BadInput, IntegrityError, NotFound
 from zhiyi.types import ModelRecord
@@ -105,7 +106,7 @@ def read_base(
     package: Path,
     *,
     record: ModelRecord,
-    leaves: bytes,
+    leaves: bytes | mmap.mmap,
     out: Path,
     progress: Progress = lambda done, total: None,
 ) -> BaseTensors:
@@ -121,7 +122,7 @@ def read_base(
         BadBase: naming the step.
     """
     # 1
-    if len(leaves) != record.chunks * HASH_BYTES or root_of(leaves) != record.weights_root:
+    if len(leaves) != record.chunks * HASH_BYTES or _root_of(leaves) != record.weights_root:
         raise BadBase("1: these are not the leaves under the model's registered root")
     out.mkdir(parents=True)
     with package.open("rb") as file:
@@ -233,7 +234,14 @@ def _check_intervals(intervals: tuple[Interval, ...], bundle: Bundle) -> None:
         before = end
 
 
-def _check_leaves(first: int, data: bytes, chunk_size: int, leaves: bytes) -> None:
+def _root_of(leaves: bytes | mmap.mmap) -> bytes:
+    builder, step = RootBuilder(), 1 << 20
+    for at in range(0, len(leaves), step):
+        builder.add(leaves[at : at + step])
+    return builder.root()
+
+
+def _check_leaves(first: int, data: bytes, chunk_size: int, leaves: bytes | mmap.mmap) -> None:
     found = plain_leaves(first, data, chunk_size)
     if leaves[first * HASH_BYTES : first * HASH_BYTES + len(found)] != found:
         raise BadBase(f"4: a chunk from {first} on is not the registered one")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+from typing import Final
+
 from zhiyi.errors import ZhiyiError
+
+# What an operating system says of a stranger's file names, whatever the machine.
+_OF_NAMES: Final = frozenset((errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.EEXIST))
 
 
 class OracleError(ZhiyiError):
@@ -11,6 +17,19 @@ class OracleError(ZhiyiError):
 
 class NotYet(OracleError):
     """Something awaited is not there: try again later; nothing was changed."""
+
+
+class Unable(NotYet):
+    """This operator's own key, disk or limits are in the way: it abstains, and tries again later."""
+
+
+class NotSealedToUs(OracleError):
+    """A sealed file does not open with this operator's key: its sender's fault, or ours if the key is a new one."""
+
+    def __init__(self, message: str, key: bytes) -> None:
+        """key: our X25519 public key, 32 bytes."""
+        super().__init__(message)
+        self.key = key
 
 
 class BadEvidence(OracleError):
@@ -35,3 +54,8 @@ class LyingPeer(OracleError):
 
 class FeeCapReached(OracleError):
     """The transaction is not mined at the highest fee allowed: raise `max_fee_gwei` or wait."""
+
+
+def names_at_fault(exc: OSError) -> bool:
+    """Whether the error comes of what somebody else's files are called, not of this machine's state."""
+    return exc.errno in _OF_NAMES

@@ -118,6 +118,19 @@ class Oracles(Group):
             )
         return usable
 
+    def encryption_key_of(self, account: str) -> tuple[bytes, int]:
+        """A member's X25519 key and the unix seconds since when it is registered. Raises NotFound for others."""
+        by = {"account": to_address(account)}
+        joined = self._events("OracleCommittee", "MemberJoined", by)
+        updated = self._events("OracleCommittee", "MemberUpdated", by)
+        key, block = b"", 0
+        for event in sorted(joined + updated, key=lambda e: (e.block_number, e.log_index)):
+            if event["encryptionKey"] != key:
+                key, block = event["encryptionKey"], event.block_number
+        if not key:
+            raise NotFound(f"{account} never joined as operator or fingerprinter")
+        return key, self._chain.block(block).timestamp
+
     def min_stake(self, role: Role) -> int:
         """wei."""
         return int(self._call("OracleCommittee", "minStake", int(role)))

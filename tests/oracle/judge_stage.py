@@ -116,7 +116,7 @@ class MemoryChain:
     mine_at_once: bool = True
     fail_next: bool = False
     built: dict[bytes, tuple[str, int, Verdict, CaseFile]] = field(default_factory=dict)
-    key: RegisteredKey = RegisteredKey(b"\x0a" * 32, 0)
+    key: RegisteredKey = field(default_factory=lambda: RegisteredKey(b"\x0a" * 32, 0))
     nonces: dict[str, set[int]] = field(default_factory=dict)  # seen in the pool, by account
 
     def open_case(self, file: CaseFile) -> bytes:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import queue
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import httpx
@@ -22,7 +24,9 @@ from zhiyi_oracle.errors import LyingPeer, NotYet
 
 MAX_ATTESTATION_BYTES: Final = 64 * 1024
 PEER_SECONDS: Final = 5.0  # without a byte
-PEER_TOTAL_SECONDS: Final = 10.0  # for the whole answer: a peer that drips bytes must not hold us up
+PEER_TOTAL_SECONDS: Final = 10.0  # for the body: a peer that drips bytes must not hold us up
+ROUND_SECONDS: Final = 10.0  # for all peers together, names and headers included
+MAX_URL: Final = 2_048  # characters
 # LEAK is judged with integers from end to end (class A), so honest operators count the same samples.
 SAMPLES_TOLERANCE: Final = 0
 NO_RESULT: Final = bytes(32)  # result digest where nothing was measured
@@ -125,27 +129,74 @@ def ask_peer(client: httpx.Client, url: str, case_id: bytes) -> bytes:
     """The bytes of a peer's answer to GET /attestations/<case id>.
 
     Raises:
-        NotYet: the peer does not answer, or has not signed.
-        LyingPeer: the address is not http(s), or the answer is too large.
+        NotYet: the peer does not answer, or has not signed, or its address cannot be asked at all.
+        LyingPeer: the address is not http(s), or the answer is too large or compressed.
     """
-    if not url.startswith(("http://", "https://")):
-        raise LyingPeer(f"the registered address {url!r} is not http or https")
+    shown = f"{url!r:.100}"
+    if len(url) > MAX_URL or not url.startswith(("http://", "https://")):
+        raise LyingPeer(f"the registered address {shown} is not http or https, or over {MAX_URL} characters")
     try:
         with client.stream(
             "GET",
             f"{url.rstrip('/')}/attestations/0x{case_id.hex()}",
+            headers={"Accept-Encoding": "identity"},
             timeout=PEER_SECONDS,
             follow_redirects=False,
         ) as answer:
             if answer.status_code != httpx.codes.OK:
-                raise NotYet(f"{url} answers {answer.status_code}")
+                raise NotYet(f"{shown} answers {answer.status_code}")
+            # A few kilobytes can unpack to gigabytes. Without this header httpx unpacks nothing.
+            if "content-encoding" in answer.headers:
+                raise LyingPeer(f"{shown} sends a compressed answer, which was not asked for")
             body, end = b"", time.monotonic() + PEER_TOTAL_SECONDS
             for piece in answer.iter_bytes(8192):
                 body += piece
                 if len(body) > MAX_ATTESTATION_BYTES:
-                    raise LyingPeer(f"{url} sends more than {MAX_ATTESTATION_BYTES} bytes")
+                    raise LyingPeer(f"{shown} sends more than {MAX_ATTESTATION_BYTES} bytes")
                 if time.monotonic() > end:
-                    raise NotYet(f"{url} takes longer than {PEER_TOTAL_SECONDS:.0f} s")
+                    raise NotYet(f"{shown} takes longer than {PEER_TOTAL_SECONDS:.0f} s")
             return body
-    except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        raise NotYet(f"{url} does not answer: {exc}") from exc
+    # ValueError: names that are no IDNA, ports and hosts that are none, surrogates; OverflowError: ports over 2^64.
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OverflowError, OSError) as exc:
+        raise NotYet(f"{shown} does not answer: {type(exc).__name__} {exc!s:.200}") from exc
+
+
+class Peers:
+    """Asks peers side by side, for so long and no longer: who is late is left behind, not waited for."""
+
+    def __init__(self, seconds: float = ROUND_SECONDS) -> None:
+        """seconds: for one round."""
+        self._seconds = seconds
+        self._asking: dict[str, threading.Thread] = {}
+
+    def ask(
+        self, client: httpx.Client, urls: Mapping[str, str], case_id: bytes
+    ) -> Iterator[tuple[str, bytes | NotYet | LyingPeer]]:
+        """Signers and what they answered, as it comes. A peer still busy with an earlier question is not asked.
+
+        client: one that takes no proxy from the environment.
+        """
+        answers: queue.SimpleQueue[tuple[str, bytes | NotYet | LyingPeer]] = queue.SimpleQueue()
+
+        def ask_one(signer: str, url: str) -> None:
+            try:
+                answers.put((signer, ask_peer(client, url, case_id)))
+            except (NotYet, LyingPeer) as exc:
+                answers.put((signer, exc))
+
+        waiting, end = 0, time.monotonic() + self._seconds
+        for signer, url in urls.items():
+            busy = self._asking.get(signer)
+            if busy is not None and busy.is_alive():
+                continue
+            # A daemon: headers that drip for ever hold this thread, and nothing else.
+            thread = threading.Thread(target=ask_one, args=(signer, url), name="peer", daemon=True)
+            self._asking[signer] = thread
+            thread.start()
+            waiting += 1
+        while waiting:
+            try:
+                yield answers.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                return
+            waiting -= 1

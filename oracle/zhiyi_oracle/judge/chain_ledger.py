@@ -28,6 +28,7 @@ from zhiyi_oracle.judge.ledger import (
     Head,
     Mined,
     Observation,
+    RegisteredKey,
     RegisteredModel,
     ShareSeen,
     SignedTx,
@@ -93,6 +94,11 @@ class ChainLedger:
         """URL by signer, as the members behind the seats registered them last."""
         seats = self._client.oracles.seats(epoch.number)
         return {signer: info.url for signer, info in zip(epoch.signers, seats, strict=True) if info.url}
+
+    def encryption_key(self, epoch: Epoch, signer: str) -> RegisteredKey:
+        """From the member's events, the latest block included."""
+        account = self._client.oracles.seats(epoch.number)[epoch.seat(signer)].account
+        return RegisteredKey(*self._client.oracles.encryption_key_of(account))
 
     def model(self, model_id: int) -> RegisteredModel:
         """Checked against the chain's hash of the record."""

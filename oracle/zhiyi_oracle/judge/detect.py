@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from zhiyi_oracle.errors import BadEvidence, JudgeError
+from zhiyi_oracle.errors import BadEvidence, JudgeError, Unable, names_at_fault
 from zhiyi_watermark import weights
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.result import Detection
@@ -49,6 +49,7 @@ class InProcess:
 
         Raises:
             BadEvidence: the suspect is no safetensors model, or lacks the declared tensors.
+            Unable: this machine cannot read the files now.
             JudgeError: the specification or the base tensors are unusable: this operator's own files.
         """
         try:
@@ -66,4 +67,8 @@ class InProcess:
             raise BadEvidence(f"the object cannot be tested: {exc}") from exc
         except SpecError as exc:
             raise JudgeError(f"the registered detector cannot be run: {exc}") from exc
+        except OSError as exc:
+            if names_at_fault(exc):
+                raise BadEvidence(f"the object cannot be read: {exc.strerror}") from exc
+            raise Unable(f"the object cannot be read on this machine: {exc}") from exc
         return found, found.digest(job.committee_key, job.subject)

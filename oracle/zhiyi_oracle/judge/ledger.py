@@ -65,6 +65,14 @@ class RegisteredModel:
 
 
 @dataclass(frozen=True)
+class RegisteredKey:
+    """What others seal to an operator with."""
+
+    key: bytes  # X25519, 32 bytes
+    since: int  # unix seconds
+
+
+@dataclass(frozen=True)
 class CaseStatus:
     """Where a case stands at the head of the chain."""
 
@@ -93,6 +101,10 @@ class Ledger(Protocol):
 
     def peer_urls(self, epoch: Epoch) -> dict[str, str]:
         """URL by signer, for those seats that registered one."""
+        ...
+
+    def encryption_key(self, epoch: Epoch, signer: str) -> RegisteredKey:
+        """The key that the member behind a seat has now, and since when."""
         ...
 
     def model(self, model_id: int) -> RegisteredModel:

@@ -108,7 +108,10 @@ def build(config: JudgeConfig) -> Operator:
             store=store,
             ledger=ledger,
             fetcher=IpfsFetcher(
-                client.ipfs, load_encryption_key(config), max_evidence_bytes=config.max_evidence_bytes
+                client.ipfs,
+                load_encryption_key(config),
+                max_evidence_bytes=config.max_evidence_bytes,
+                cache=config.operator.folder / "leaves",
             ),
             detector=InProcess(),
             submitter=Submitter(

@@ -11,7 +11,6 @@ import os
 import shutil
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -22,8 +21,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from zhiyi.errors import RpcUnavailable, ZhiyiError
 from zhiyi.types import CaseFile, Decision, Epoch, OpenedShare, Verdict
 from zhiyi_oracle.base_tensors import BaseTensors
-from zhiyi_oracle.errors import BadBase, BadEvidence, JudgeError, LyingPeer, NotYet
-from zhiyi_oracle.judge.attest import NO_RESULT, Attestation, ask_peer, check_peer, result_tag
+from zhiyi_oracle.errors import BadBase, BadEvidence, JudgeError, LyingPeer, NotSealedToUs, NotYet, Unable
+from zhiyi_oracle.judge.attest import NO_RESULT, Attestation, Peers, check_peer, result_tag
 from zhiyi_oracle.judge.decide import BaseStatus, CaseFacts, EvidenceStatus, Ruling, decide
 from zhiyi_oracle.judge.detect import ConfirmJob, Detector
 from zhiyi_oracle.judge.fetch import Evidence
@@ -32,9 +31,14 @@ from zhiyi_oracle.judge.store import CaseRow, CaseStep, CaseStore
 from zhiyi_oracle.judge.submit import Submitter, turn_at
 from zhiyi_oracle.judge.watch import watch
 from zhiyi_oracle.logs import get_logger
+from zhiyi_watermark.errors import WatermarkError
 from zhiyi_watermark.result import Detection
 
-MAX_ASKED_AT_ONCE: Final = 8  # peers
+# A case that failed here is tried again after 5 s, 10 s, 20 s, ...: measuring takes minutes.
+RETRY_SECONDS: Final = 5.0
+MAX_RETRY_SECONDS: Final = 600.0
+# Whoever sealed something less than this after our key changed may have read the old one.
+KEY_CHANGE_SECONDS: Final = 86_400
 # Parts of the posting window after which something missing counts as missing: the rest is for signing and posting.
 EVIDENCE_PATIENCE: Final = (3, 4)
 BASE_PATIENCE: Final = (7, 8)
@@ -98,6 +102,10 @@ class Judge:
         self._store, self._ledger = parts.store, parts.ledger
         self.http = parts.http
         self.metrics = parts.metrics
+        self._peers = Peers()
+        self._put_off: dict[
+            str, tuple[int, float]
+        ] = {}  # by case: failures, monotonic seconds of the next try
         self._last_step: float | None = None
         self._failure: str | None = "no step was completed yet"
 
@@ -140,22 +148,33 @@ class Judge:
             before = (row.step, row.evidence)
             try:
                 self._one(row, head)
+            except RpcUnavailable:
+                raise
+            # OSError: a full disk, say, stops this case and no other
+            except (Unable, JudgeError, WatermarkError, OSError) as exc:
+                tries = self._put_off.get(row.case_id, (0, 0.0))[0]
+                pause = min(RETRY_SECONDS * 2**tries, MAX_RETRY_SECONDS)
+                self._put_off[row.case_id] = (min(tries + 1, 16), time.monotonic() + pause)
+                self._attention(row, exc)
+                return
             except NotYet as exc:
                 self._store.note(row.case_id, str(exc))
                 return
-            except RpcUnavailable:
-                raise
-            except (ZhiyiError, OSError) as exc:  # OSError: a full disk, say, stops this case and no other
-                self.metrics.errors.labels(type(exc).__name__).inc()
-                log.error("case needs attention", case_id=row.case_id, step=row.step, reason=str(exc))
-                self._store.note(row.case_id, str(exc))
+            except ZhiyiError as exc:
+                self._attention(row, exc)
                 return
             found = self._store.case(row.case_id)
             if found is not None and found.step in (CaseStep.FINAL, CaseStep.ENDED):
                 self._tidy(row.case_id)
             if found is None or (found.step, found.evidence) == before:
                 return
+            self._put_off.pop(row.case_id, None)
             row = found
+
+    def _attention(self, row: CaseRow, exc: Exception) -> None:
+        self.metrics.errors.labels(type(exc).__name__).inc()
+        log.error("case needs attention", case_id=row.case_id, step=row.step, reason=str(exc))
+        self._store.note(row.case_id, str(exc) or type(exc).__name__)
 
     def _one(self, row: CaseRow, head: Head) -> None:
         file = CaseFile.model_validate_json(row.file)
@@ -165,6 +184,8 @@ class Judge:
             head.timestamp > file.post_by
         ):
             self._store.finish(row.case_id, CaseStep.ENDED, note="the time to post a verdict is over")
+            return
+        if time.monotonic() < self._put_off.get(row.case_id, (0, 0.0))[1]:
             return
         if row.step == CaseStep.SEEN:
             self._fetch(row, file, head)
@@ -223,6 +244,12 @@ class Judge:
             except BadEvidence as exc:
                 log.warning("evidence is broken", case_id=row.case_id, reason=str(exc))
                 self._without_evidence(row, EvidenceStatus.BROKEN, str(exc))
+            except NotSealedToUs as exc:
+                self._blame_sender(file, exc)
+                log.warning("evidence is not sealed to us", case_id=row.case_id, reason=str(exc))
+                self._without_evidence(row, EvidenceStatus.BROKEN, str(exc))
+            except Unable:
+                raise
             except NotYet as exc:
                 if not _over(file, head, EVIDENCE_PATIENCE):
                     raise
@@ -238,6 +265,12 @@ class Judge:
         except BadBase as exc:
             log.warning("base tensors are broken", case_id=row.case_id, reason=str(exc))
             status, key, note = BaseStatus.BROKEN, None, str(exc)
+        except NotSealedToUs as exc:
+            self._blame_sender(file, exc)
+            log.warning("base tensors are not sealed to us", case_id=row.case_id, reason=str(exc))
+            status, key, note = BaseStatus.BROKEN, None, str(exc)
+        except Unable:
+            raise
         except NotYet as exc:
             if not _over(file, head, BASE_PATIENCE):
                 raise
@@ -245,6 +278,23 @@ class Judge:
         self._store.advance(
             row.case_id, CaseStep.SEEN, CaseStep.FETCHED, base=status, committee_key=key, note=note
         )
+
+    def _blame_sender(self, file: CaseFile, exc: NotSealedToUs) -> None:
+        """Returns when the sender had our key and did not use it.
+
+        A reporter who seals to nobody must not get away with a lapse, nor be blamed for our change of keys.
+
+        Raises:
+            Unable: our key is not the one registered, or became it only a short time before the case.
+        """
+        registered = self._ledger.encryption_key(self._ledger.epoch(file.epoch), self._p.signer)
+        if registered.key != exc.key:
+            raise Unable(
+                f"{exc}; our key is 0x{exc.key.hex()}, registered is 0x{registered.key.hex()}: we abstain, put "
+                "the registered key's file into the settings"
+            )
+        if registered.since + KEY_CHANGE_SECONDS > file.opened_at:
+            raise Unable(f"{exc}; our key was registered too short a time before the case: we abstain")
 
     def _without_evidence(self, row: CaseRow, status: EvidenceStatus, note: str) -> None:
         self._store.advance(
@@ -353,16 +403,10 @@ class Judge:
         asked = [signer for signer in missing if signer in urls]
         if not asked:
             return
-        with ThreadPoolExecutor(min(len(asked), MAX_ASKED_AT_ONCE)) as pool:
-            answers = pool.map(lambda signer: self._answer_of(urls[signer], ours.case_id), asked)
-            for signer, answer in zip(asked, answers, strict=True):
-                self._weigh(row, epoch, ours, signer, answer)
-
-    def _answer_of(self, url: str, case_id: bytes) -> bytes | NotYet | LyingPeer:
-        try:
-            return ask_peer(self.http, url, case_id)
-        except (NotYet, LyingPeer) as exc:
-            return exc
+        for signer, answer in self._peers.ask(
+            self.http, {signer: urls[signer] for signer in asked}, ours.case_id
+        ):
+            self._weigh(row, epoch, ours, signer, answer)
 
     def _weigh(
         self, row: CaseRow, epoch: Epoch, ours: Verdict, signer: str, answer: bytes | NotYet | LyingPeer
