@@ -131,10 +131,13 @@ class ChainMarket:
         """Bitmap of shares opened on chain."""
         return self._client.cases.shares_opened(license_id)
 
-    def share_wanted(self, case_id: bytes) -> bool:
-        """Whether the case is open and has no share yet."""
+    def share_wanted(self, case_id: bytes, post_by: int) -> bool:
+        """Whether the case is open, has no share yet and still takes one: the first half of its window does."""
         state, _, _, index = self._chain.call(self._court, "caseState", case_id)
-        return bool(state == CaseState.OPEN and index == NO_SHARE)
+        if state != CaseState.OPEN or index != NO_SHARE:
+            return False
+        window: int = self._chain.call(self._court, "params")["postWindow"]
+        return bool(self._chain.call(self._court, "clock") <= post_by - window // 2)
 
     def open_share(
         self, case_id: bytes, index: int, seed: bytes, proof: Sequence[bytes], base_cid: str

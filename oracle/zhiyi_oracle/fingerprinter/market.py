@@ -129,8 +129,8 @@ class Market(Protocol):
         """Bitmap of shares opened on chain."""
         ...
 
-    def share_wanted(self, case_id: bytes) -> bool:
-        """Whether the case is open and has no share yet."""
+    def share_wanted(self, case_id: bytes, post_by: int) -> bool:
+        """Whether the case is open, has no share yet and still takes one; `post_by` is the file's."""
         ...
 
     def open_share(

@@ -461,10 +461,10 @@ class Fingerprinter:
     def _open_share(self, share: ShareRow) -> None:
         """Seals the base tensors to the case's committee and opens the share that was set aside for the case."""
         case_id = bytes.fromhex(share.case_id[2:])
-        if not self._market.share_wanted(case_id):
+        file = CaseFile.model_validate_json(share.file)
+        if not self._market.share_wanted(case_id, file.post_by):
             self._store.return_share(share.case_id)
             return
-        file = CaseFile.model_validate_json(share.file)
         row = self._store.copy(file.license_id)
         if row is None:
             raise NotFound(f"license {file.license_id} is not a copy prepared here")
