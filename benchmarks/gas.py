@@ -273,6 +273,8 @@ Over budget, and why:
   cheaper, see the rows below it.
 - `royalty_pull`: 5,000 are the vault's own count of the royalties it holds, by which it bounds what the ledger
   may pay out.
+- `execute_repeat`: one transaction finalizes the verdict, returns the report bond, lifts the hold on the license bond, slashes,
+  pays three parties and revokes; the budget comes from a prototype that returned no bonds.
 """
 
 if __name__ == "__main__":
