@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from chain_stage import DAY, PRICE, Sold, World, address_of, tune
+from judge_stage import make_file
 from tiny_model import make_registered
 
 from zhiyi import delivery
@@ -119,6 +120,16 @@ def test_a_fee_is_believed_only_when_it_lies_in_the_vault(world: World, maker: F
         maker.prepare(offer, dear)
 
 
+def test_a_delivery_key_that_cannot_be_sealed_to_is_refused_before_any_work(
+    world: World, maker: Fingerprinter
+) -> None:
+    for key in (bytes(32), (1).to_bytes(32, "little")):
+        offer, request = ask(world, delivery_key=key)
+        with pytest.raises(Refused, match="delivery key"):
+            maker.prepare(offer, request)
+        assert maker._store.copy_of_request(maker._market.request_hash(request.request)) is None
+
+
 def test_a_deposit_that_the_stake_cannot_hold_is_refused(world: World, maker: Fingerprinter) -> None:
     offer = world.offer(price=1000 * 10**18)
     with pytest.raises(Refused, match="free stake"):
@@ -201,6 +212,16 @@ def test_an_order_that_says_something_else_is_not_signed(
     changed = getattr(order, half).model_copy(update={field: value})
     with pytest.raises(Refused):
         maker.sign_order(order.model_copy(update={half: changed}))
+
+
+def test_an_order_open_longer_than_the_request_is_not_signed(world: World, maker: Fingerprinter) -> None:
+    offer, request = ask(world)
+    order = world.order(offer, request, maker.prepare(offer, request))
+    late = order.sale.model_copy(update={"open_by": request.request.by + 1})
+    with pytest.raises(Refused, match="asked for it by"):
+        maker.sign_order(order.model_copy(update={"sale": late}))
+    last = order.sale.model_copy(update={"open_by": request.request.by})
+    assert maker.sign_order(order.model_copy(update={"sale": last}))
 
 
 def test_an_unknown_copy_gets_no_signature(world: World, maker: Fingerprinter) -> None:
@@ -328,6 +349,51 @@ def test_a_share_whose_seed_never_left_serves_another_case(tmp_path: Path) -> No
     store.return_share("c")
     assert spend("d") == 1
     assert spend("e", opened=0xFFFF) is None
+    assert [row.case_id for row in store.waiting()] == ["e"]
+    assert spend("e", opened=0xFFFF) is None
+    store.return_share("d")
+    assert spend("e", opened=0xFFFD) == 1
+    assert not store.waiting()
+
+
+def test_a_case_that_found_no_share_gets_one_that_comes_back(
+    world: World, sold: Sold, maker: Fingerprinter, tmp_path: Path
+) -> None:
+    """All shares are set aside for cases that close without one."""
+    store, client = maker._store, world.as_("stranger")
+    maker.step()
+    held = [(1).to_bytes(31, "big") + bytes([i]) for i in range(16)]
+    for case in held:
+        store.spend_share(
+            case_id="0x" + case.hex(),
+            license_id=sold.first,
+            file=make_file(license_id=sold.first).model_dump_json(),
+            opened=client.cases.shares_opened(sold.first),
+        )
+    case_id = world.report(sold.first, tune(sold.first_copy, tmp_path / "leak", seed=23))
+    text = "0x" + case_id.hex()
+    for case in held:
+        store.stop_waiting("0x" + case.hex())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(maker, "_open_share", lambda share: None)  # the other cases go on holding theirs
+        maker.step()
+        assert [row.case_id for row in store.waiting()] == [text]
+        assert client.cases.get(case_id).share is None
+    maker.step()  # those cases no longer ask: their shares come back
+    share = client.cases.get(case_id).share
+    assert share is not None
+    assert not store.waiting()
+
+
+def test_a_case_that_closed_waits_no_more(world: World, sold: Sold, maker: Fingerprinter) -> None:
+    maker._store.spend_share(
+        case_id="0x" + "77" * 32,
+        license_id=sold.first,
+        file=make_file(license_id=sold.first).model_dump_json(),
+        opened=0xFFFF,
+    )
+    maker.step()
+    assert not maker._store.waiting()
 
 
 # -- models and secrets
@@ -450,10 +516,14 @@ def test_the_fee_of_an_order_let_pass_is_earned(world: World, maker: Fingerprint
 def test_copies_nobody_bought_end_with_their_time(world: World, maker: Fingerprinter) -> None:
     offer, request = ask(world, by=world.node.now() + DAY)
     made = maker.prepare(offer, request)
+    order = world.order(offer, request, made)
+    order = order.model_copy(
+        update={"sale": order.sale.model_copy(update={"open_by": request.request.by})},
+    )
     assert maker._store.unsold(address_of("buyer1")) == 1
     world.node.travel(DAY + 1)
     world.node.mine()
     maker.step()
     assert maker._store.unsold(address_of("buyer1")) == 0
     with pytest.raises(Refused, match="only a prepared copy"):
-        maker.sign_order(world.order(offer, request, made))
+        maker.sign_order(order)

@@ -28,6 +28,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     create_engine,
+    delete,
     event,
     func,
     select,
@@ -150,6 +151,15 @@ class ShareRow(Base):
     file: Mapped[str] = mapped_column(Text)  # CaseFile
     ended: Mapped[bool] = mapped_column(default=False)  # opened for good, or the case no longer asks
     note: Mapped[str | None] = mapped_column(Text)
+
+
+class WaitingRow(Base):
+    """A case that found every share spent or set aside; one may come back while the case is open."""
+
+    __tablename__ = "waiting"
+    case_id: Mapped[str] = mapped_column(String(66), primary_key=True)
+    license_id: Mapped[str] = mapped_column(ForeignKey("copies.license_id"))
+    file: Mapped[str] = mapped_column(Text)  # CaseFile
 
 
 class CopyStore:
@@ -372,7 +382,8 @@ class CopyStore:
     # -- shares
 
     def spend_share(self, *, case_id: str, license_id: int, file: str, opened: int) -> ShareRow | None:
-        """The share of this case: the one spent before, else the lowest index never spent; None when all are.
+        """The share of this case: the one spent before, else the lowest index never spent; None when all are, and
+        then the case is among those that wait.
 
         opened: bitmap of the shares that the chain has seen opened.
         """
@@ -383,11 +394,26 @@ class CopyStore:
             query = select(ShareRow.share_index).where(ShareRow.license_id == str(license_id))
             used = set(session.scalars(query)) | {i for i in range(SHARES) if opened >> i & 1}
             free = next((i for i in range(SHARES) if i not in used), None)
+            waiting = session.get(WaitingRow, case_id)
             if free is None:
+                if waiting is None:
+                    session.add(WaitingRow(case_id=case_id, license_id=str(license_id), file=file))
                 return None
+            if waiting is not None:
+                session.delete(waiting)
             row = ShareRow(case_id=case_id, license_id=str(license_id), share_index=free, file=file)
             session.add(row)
             return row
+
+    def waiting(self) -> list[WaitingRow]:
+        """Cases that wait for a share to come back."""
+        with self._session() as session:
+            return list(session.scalars(select(WaitingRow)))
+
+    def stop_waiting(self, case_id: str) -> None:
+        """The case no longer asks."""
+        with self._session() as session:
+            session.execute(delete(WaitingRow).where(WaitingRow.case_id == case_id))
 
     def shares(self, *, ended: bool = False) -> list[ShareRow]:
         with self._session() as session:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from zhiyi import delivery
-from zhiyi.delivery import Bundle, DeclaredRange, Tree
+from zhiyi.delivery import Bundle, DeclaredRange, Tree, ecies
 from zhiyi.errors import BadInput, IntegrityError, NotFound, RpcUnavailable, Timeout, TxReverted, ZhiyiError
 from zhiyi.types import (
     NATIVE,
@@ -36,7 +36,14 @@ from zhiyi.types import (
 )
 from zhiyi_oracle.base_tensors import KEY_BYTES, write_base
 from zhiyi_oracle.errors import Refused
-from zhiyi_oracle.fingerprinter.copies import CopyRow, CopyStep, CopyStore, ModelRow, ShareRow
+from zhiyi_oracle.fingerprinter.copies import (
+    CopyRow,
+    CopyStep,
+    CopyStore,
+    ModelRow,
+    ShareRow,
+    WaitingRow,
+)
 from zhiyi_oracle.fingerprinter.mark_copy import Source, make_copy
 from zhiyi_oracle.fingerprinter.market import LeakSeen, Market, OrderSeen
 from zhiyi_oracle.logs import get_logger
@@ -190,6 +197,8 @@ class Fingerprinter:
             raise Refused(f"2: the offer names the fingerprinter {offer.fingerprinter}; ask there")
         if self._market.account in (offer.seller, request.buyer):
             raise Refused("2: a fingerprinter is neither seller nor buyer; ask another one")
+        if not ecies.is_usable(request.delivery_key):
+            raise Refused("2: the delivery key is no X25519 key that can be sealed to; sign with another one")
         model = self._market.model(offer.model_id)
         row = self._store.model(offer.model_id)
         # 4
@@ -326,8 +335,13 @@ class Fingerprinter:
                 "the order's delivery half is not what was prepared; use the one that `prepare` returned"
             )
         offer = SignedOffer.model_validate_json(row.offer).offer
-        fee = SignedRequest.model_validate_json(row.request).request.prepare_fee
-        sale = order.sale
+        request = SignedRequest.model_validate_json(row.request).request
+        fee, sale = request.prepare_fee, order.sale
+        if sale.open_by > request.by:
+            raise Refused(
+                f"the order can be opened until {sale.open_by}, the buyer asked for it by {request.by}; "
+                "shorten the order's time"
+            )
         for name, given, needed in (
             ("seller", sale.seller, offer.seller),
             ("token", sale.token, offer.token),
@@ -379,6 +393,8 @@ class Fingerprinter:
             self._try(self._reveal, row, row.license_id)
         for share in self._store.shares():
             self._try(self._open_share, share, share.license_id)
+        for waiting in self._store.waiting():  # after the shares: those given back now can serve at once
+            self._try(self._wait_for_share, waiting, waiting.license_id)
         return read
 
     def _note_order(self, seen: OrderSeen) -> None:
@@ -420,6 +436,22 @@ class Fingerprinter:
         )
         if share is None:
             log.error("no share is left", license_id=row.license_id, case_id="0x" + seen.case_id.hex())
+
+    def _wait_for_share(self, waiting: WaitingRow) -> None:
+        """Takes a share that came back since; the next case in line gets it while its own is open."""
+        file = CaseFile.model_validate_json(waiting.file)
+        if not self._market.share_wanted(bytes.fromhex(waiting.case_id[2:]), file.post_by):
+            self._store.stop_waiting(waiting.case_id)
+            return
+        license_id = int(waiting.license_id)
+        share = self._store.spend_share(
+            case_id=waiting.case_id,
+            license_id=license_id,
+            file=waiting.file,
+            opened=self._market.shares_opened(license_id),
+        )
+        if share is not None:
+            self._open_share(share)
 
     def _try(self, action: Callable[[Row], None], row: Row, license_id: str) -> None:
         """Runs one action; what fails now is tried again at the next step."""

@@ -136,7 +136,12 @@ def draft(
     request: Annotated[Path, typer.Argument(help="Signed copy request.")],
     prepared: Annotated[Path, typer.Argument(help="What the fingerprinter prepared (JSON).")],
     out: Annotated[Path, typer.Option(help="Order file to write.")],
-    open_by: Annotated[str, typer.Option(help="Until when the buyer may pay: unix seconds, or +2d.")] = "+2d",
+    open_by: Annotated[
+        str | None,
+        typer.Option(
+            help="Until when the buyer may pay: unix seconds, or +2d; default: +2d, or the request's end if sooner."
+        ),
+    ] = None,
 ) -> None:
     """Seller: make the order of one buyer and one copy, and sign it."""
     session = session_of(ctx)
@@ -147,12 +152,13 @@ def draft(
     client.orders.verify_request(signed_request)
     if made.request_hash != client.orders.request_hash(signed_request.request):
         raise BadInput(f"{prepared} was prepared for another request")
-    order = client.orders.draft(
-        signed_offer.offer,
-        signed_request.request,
-        made.delivery,
-        open_by=words.moment(open_by, client.chain.now()),
-    )
+    last, now = signed_request.request.by, client.chain.now()
+    until = words.moment(open_by, now) if open_by else min(words.moment("+2d", now), last)
+    if until > last:
+        raise BadInput(
+            f"the order would be open until {until}, the buyer wants the copy by {last}: shorten it"
+        )
+    order = client.orders.draft(signed_offer.offer, signed_request.request, made.delivery, open_by=until)
     signature = client.orders.sign(order)
     write_document(out, OrderFile(order=order, seller_signature=signature, package_cid=made.package_cid))
     session.console.result({"file": str(out), "order_hash": order.hash(), **described(order)})
