@@ -52,7 +52,7 @@ HONEST_CHUNK = 4_242  # the chunk that buyer 1 complained about for nothing
 TRACED_WORDS = 150  # shorter answers cannot carry the payload and were not traced
 OPERATORS = ("operator1", "operator2", "operator3")
 DECISIONS = {"detected": "GUILTY", "not_detected": "NOT_GUILTY", "inconclusive": "INCONCLUSIVE"}
-TEMPERATURE, HORIZON = 1.0, 512  # of the provider's mark; the detector depends on neither
+TEMPERATURE, HORIZON = 1.0, 448  # of the provider's mark; the detector depends on neither
 TOLERANCE = {"perplexity": 1e-5}  # float sums depend on the machine's kernels; everything else is exact
 
 

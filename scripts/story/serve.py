@@ -13,10 +13,10 @@ from zhiyi_oracle.provider.answer import Answer, Provider, TransformersGenerator
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 
 TEMPERATURE = 1.0
-TOKENS = 512
+TOKENS = 448
 MARK = BinPlusConfig(delta=1.0, temperature=TEMPERATURE, horizon=TOKENS)
 ASKED = (
-    ("ana", "Explain what a harbour office does, and who works there.", 120, 11),
+    ("ana", "Explain what a harbour office does, and who works there.", 64, 11),
     ("bo", "Write a long story about a lighthouse keeper, her dog and a winter storm.", TOKENS, 7),
     ("bo", "Write a detailed travel report about three weeks in the mountains.", TOKENS, 8),
 )
