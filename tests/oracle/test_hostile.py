@@ -34,15 +34,16 @@ from zhiyi.cid import cid_v0_from_digest
 from zhiyi.delivery import ecies
 from zhiyi.errors import BadInput, NotFound
 from zhiyi.keys import KeyKind, new_key
-from zhiyi.types import CaseFile, OpenedShare
+from zhiyi.types import CaseFile, OpenedShare, Preferences
 from zhiyi_oracle.base_tensors import write_base
 from zhiyi_oracle.errors import BadBase, BadEvidence, JudgeError, LyingPeer, NotSealedToUs, NotYet, Unable
-from zhiyi_oracle.judge import detect, fetch, service
+from zhiyi_oracle.judge import fetch, service
 from zhiyi_oracle.judge.attest import MAX_ATTESTATION_BYTES, Peers, ask_peer
 from zhiyi_oracle.judge.detect import ConfirmJob, InProcess
 from zhiyi_oracle.judge.fetch import IpfsFetcher
 from zhiyi_oracle.judge.ledger import RegisteredKey, RegisteredModel
 from zhiyi_oracle.judge.store import CaseRow, CaseStep
+from zhiyi_watermark import weights
 from zhiyi_watermark.errors import WatermarkError
 from zhiyi_watermark.weights import TensorShape, WfpSpec
 
@@ -137,7 +138,7 @@ def test_errors_of_the_system_are_the_senders_or_ours(
     monkeypatch.setattr(fetch, "open_sealed", fail)
     with pytest.raises(expected):
         fetcher.evidence(file, tmp_path / "out")
-    monkeypatch.setattr(detect.weights, "confirm", fail)
+    monkeypatch.setattr(weights, "confirm", fail)
     job = ConfirmJob(tmp_path, tmp_path, SPEC, 0, bytes(32), bytes(32), bytes(32))
     with pytest.raises(expected):
         InProcess().confirm(job)
@@ -177,7 +178,7 @@ def test_a_detection_that_fails_is_noted_and_tried_again_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr(service.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("zhiyi_oracle.judge.service.time.monotonic", lambda: now[0])
     stage = make_stage(tmp_path / "a", detector=GivenDetector(error=error))
     stage.chain.open_case(FILE)
     stage.chain.open_share(FILE)
@@ -273,7 +274,7 @@ def test_leaves_are_fetched_once_a_model_and_only_the_registered_ones_are_kept(t
 
     def described(leaves: bytes) -> RegisteredModel:
         fields: dict[str, Any] = {"weights_root": registered.tree.root, "leaves_cid": files.add(leaves)}
-        text = metadata.build(name="m", description="", preferences=metadata.Preferences(), model=fields)
+        text = metadata.build(name="m", description="", preferences=Preferences(), model=fields)
         return RegisteredModel(1, registered.record, files.add(metadata.encode(text)))
 
     write_base(
