@@ -57,7 +57,8 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     uint40 private constant MAX_CASE_LIFE = 60 days;
     uint40 private constant MAX_PAUSE = 7 days;
     uint40 private constant PAUSE_PERIOD = 30 days;
-    /// @dev OracleCommittee.OVERLAP: a committee replaced right after the opening still counts at `postBy`, pauses apart.
+    /// @dev OracleCommittee.OVERLAP, where announcing takes as long: a committee replaced right after the opening still counts at `postBy`,
+    /// pauses apart.
     uint40 private constant MAX_POST_WINDOW = 14 days;
     uint8 private constant WEAKEST_BUCKET = 12; // 2^-43 rounded down in -log10
     uint32 private constant MIN_TERMS_SAMPLES = 3; // one imprinted picture must not convict (WATERMARKS, Forgery)

@@ -9,8 +9,9 @@ import {IVault} from "./interfaces/IVault.sol";
 
 /// @title OracleCommittee
 /// @notice Decides whose signatures count. Holds no money: stakes lie in the vault.
-/// ORACLE_ADMIN (through the AccessManager) names the seats of the next epoch, two weeks ahead and a third at a time; it cannot touch a
-/// stake, unseat an operator at once or reach the committee of a case that is open.
+/// ORACLE_ADMIN (through the AccessManager) names the seats of the next epoch, two weeks ahead and a third at a time,
+/// besides seats that cannot be named again; it cannot touch a stake, unseat an operator at once or reach the committee of a case that is
+/// open.
 contract OracleCommittee is IOracleCommittee, AccessManaged {
     struct Epoch {
         bytes32 hash;

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from courtroom import DAY, ETHER, Courtroom, Params
+from courtroom import DAY, ETHER, HOUR, Courtroom, Params
 from eth_utils.crypto import keccak
 
 from contracts_plan import ROLES, create_address
 
 
-def build(project: Any, accounts: Any, params: Params, *, seats: int = 5) -> Courtroom:
+def build(
+    project: Any, accounts: Any, params: Params, *, seats: int = 5, announce_delay: int = 14 * DAY
+) -> Courtroom:
     """Deploys everything; with no seats, no committee is active."""
     admin, owner, holder, reporter, fingerprinter, stranger, arbiter, last_instance, treasury, poster = (
         accounts
@@ -34,7 +36,14 @@ def build(project: Any, accounts: Any, params: Params, *, seats: int = 5) -> Cou
     models = admin.deploy(project.ModelNFT, authority, at["licenses"], treasury, 200, "ipfs://")
     ledger = admin.deploy(project.RoyaltyLedger, at["vault"], at["models"], treasury)
     committee = admin.deploy(
-        project.OracleCommittee, authority, at["vault"], at["court"], 3, 5 * ETHER, 4 * ETHER, 14 * DAY
+        project.OracleCommittee,
+        authority,
+        at["vault"],
+        at["court"],
+        3,
+        5 * ETHER,
+        4 * ETHER,
+        announce_delay,
     )
     court = admin.deploy(
         project.MisuseCourt,
@@ -87,6 +96,12 @@ def room(project: Any, accounts: Any) -> Courtroom:
 def bare_room(project: Any, accounts: Any) -> Courtroom:
     """Nobody sits yet; the slash table ends under the whole bond."""
     return build(project, [accounts[i] for i in range(10)], Params(slash_bps=(1_000, 2_000, 5_000)), seats=0)
+
+
+@pytest.fixture
+def quick_room(project: Any, accounts: Any) -> Courtroom:
+    """A committee can be replaced every hour."""
+    return build(project, [accounts[i] for i in range(10)], Params(), announce_delay=HOUR)
 
 
 @pytest.fixture(scope="session")

@@ -525,6 +525,14 @@ class Courtroom:
     def bond(self, license_id: int) -> Any:
         return self.vault.bondOf(license_id)
 
+    def least(self, license_id: int, kind: Kind = Kind.LEAK) -> int:
+        """The smallest bond of the next case."""
+        return int(self.court.minReportBondFor(license_id, int(kind)))
+
+    def share_by(self, file: CaseFile) -> int:
+        """The last second for a share."""
+        return file.post_by - self.params.post_window // 2
+
     def fee(self, file: CaseFile) -> int:
         return file.bond * self.params.fee_bps // 10_000
 
@@ -553,7 +561,7 @@ class Courtroom:
         stakes = read(*((vault.stakeOf, account) for account in accounts.values()))
         bonds = read(*((vault.bondOf, license_id) for license_id in self.records))
         pots = dict(zip(accounts, free, strict=True))
-        pots["stakes"] = sum(staked for staked, _ in stakes)
+        pots["stakes"] = sum(staked for staked, *_ in stakes)
         pots["bonds"] = sum(amount for amount, *_ in bonds)
         pots["royalties"] = read((vault.royaltyPool, ZERO))[0]
         if file is not None:

@@ -102,7 +102,7 @@ def moves(steps: list[str]) -> st.SearchStrategy[Move]:
         uphold=st.booleans(),
         index=st.integers(0, 5),
         decision=st.sampled_from([*[Decision.GUILTY] * 4, *[Decision.NOT_GUILTY] * 2, *list(Decision)[3:]]),
-        bucket=st.sampled_from([12, 20, 40]),
+        bucket=st.sampled_from([*[12, 20, 40] * 3, 0]),
         subject=st.sampled_from([b"\x51" * 32, b"\x52" * 32]),
         seats=st.sampled_from(SEATS),
         seat=st.integers(0, 5),
@@ -113,7 +113,7 @@ OPENINGS = st.fixed_dictionaries(
     {
         "which": st.integers(0, 1),
         "kind": st.sampled_from([*[Kind.LEAK] * 4, *[Kind.TERMS] * 2, Kind.DISCLOSURE, Kind.OWNERSHIP]),
-        "bond": st.integers(ETHER // 10, 2 * ETHER),
+        "more": st.integers(0, 2 * ETHER),  # than the least bond
         "reporter": st.sampled_from(["reporter", "stranger"]),
     }
 )
@@ -138,14 +138,16 @@ class Ledger:
         match move.step:
             case "open_share":
                 fresh = case.share is None and move.index not in self.licenses[f.license_id].shares
-                return s == State.OPEN and f.kind == Kind.LEAK and not over and fresh
+                return s == State.OPEN and f.kind == Kind.LEAK and self.now <= self.share_by(case) and fresh
             case "post":
-                convicts = f.kind == Kind.LEAK and move.decision == Decision.GUILTY
-                return s == State.OPEN and not over and not (convicts and case.share is None)
+                convicts = f.kind in (Kind.LEAK, Kind.TERMS) and move.decision == Decision.GUILTY
+                weak = move.bucket < 12 or (f.kind == Kind.LEAK and case.share is None)
+                return s == State.OPEN and not over and not (convicts and weak)
             case "lapse":
                 return s == State.OPEN and over and (f.kind != Kind.LEAK or case.share is not None)
             case "shareMissed":
-                return s == State.OPEN and over and f.kind == Kind.LEAK and case.share is None
+                unshared = f.kind == Kind.LEAK and case.share is None
+                return s == State.OPEN and unshared and self.now > self.share_by(case)
             case "challenge":
                 if s != State.POSTED or late:
                     return False
@@ -198,8 +200,10 @@ class Ledger:
         return ["claimFee"]
 
     def first_second(self, case: Case, step: str) -> int:
-        if step in ("lapse", "shareMissed"):
+        if step == "lapse":
             return case.file.post_by + 1
+        if step == "shareMissed":
+            return self.share_by(case) + 1
         if step in ("escalate", "clearSilent", "releaseHold", "execute", "finalize"):
             return case.until + 1 if case.state != State.FINAL_GUILTY else 0
         return 0
@@ -207,6 +211,15 @@ class Ledger:
     def window(self, case: Case) -> int:
         notice = case.file.kind == Kind.DISCLOSURE and case.decision == Decision.GUILTY
         return 96 * HOUR if notice else self.p.challenge_window
+
+    def share_by(self, case: Case) -> int:
+        return case.file.post_by - self.p.post_window // 2
+
+    def least(self, license: License | None, kind: Kind) -> int:
+        if license is None:
+            return self.p.min_report_bond
+        doublings = license.holds + (len(license.shares) if kind == Kind.LEAK else 0)
+        return self.p.min_report_bond * 2 ** min(8, doublings)
 
     def is_account(self, who: str, address: str) -> bool:
         return bool(self.room.accounts()[who].address == address)
@@ -269,8 +282,9 @@ class Ledger:
     def share_missed(self, case: Case) -> None:
         self.end(case, State.CLOSED)
         case.decision = Decision.INCONCLUSIVE
-        if len(self.licenses[case.file.license_id].shares) < 16:
-            self.slash("fingerprinter", self.p.missed_share_penalty, "treasury")
+        license = self.licenses[case.file.license_id]
+        if len(license.shares) < 16:
+            self.slash("fingerprinter", max(self.p.missed_share_penalty, license.bond // 2), "treasury")
         self.pay(case, self.name_of(case.file.reporter), case.file.bond)
 
     def slash(self, name: str, amount: int, to: str) -> None:
@@ -356,6 +370,8 @@ class Ledger:
     def rule(self, case: Case, judge: str, uphold: bool) -> None:
         challenger, seats, bond = case.challenger, case.seats, self.p.challenge_bond
         if (case.decision == Decision.GUILTY) == uphold:
+            if case.file.kind == Kind.TERMS:
+                case.bucket = case.bucket or 12
             self.convict(case)
         elif uphold:
             self.dismiss(case)
@@ -399,7 +415,7 @@ class Cases(RuleBasedStateMachine):
             102, bond=3 * ETHER + 7, price=5 * ETHER, age=8 * DAY, holder=room.stranger
         )
         for account in (room.reporter, room.stranger, room.holder):
-            room.vault.depositNative(account, sender=account, value=100 * ETHER)
+            room.vault.depositNative(account, sender=account, value=2_000 * ETHER)
         self.licenses = [rich, cheap]
         self.model = Ledger(
             room,
@@ -423,15 +439,18 @@ class Cases(RuleBasedStateMachine):
         else:
             self.tries(data.draw(st.sampled_from(self.model.cases)), data.draw(moves(STEPS)), data)
 
-    def opens(self, which: int, kind: Kind, bond: int, reporter: str) -> None:
+    def opens(self, which: int, kind: Kind, more: int, reporter: str) -> None:
         model = self.model
         license_id = 0 if kind == Kind.OWNERSHIP else self.licenses[which]
         license = model.licenses.get(license_id)
         self.at(model.now + 1)
+        bond = model.least(license, kind) + more
         arguments = {"reporter": self.room.accounts()[reporter], "bond": bond, "value": 0}
         if license is not None and kind == Kind.LEAK and (license.bond == 0 or license.leak_bucket == 40):
             self.is_refused(lambda: self.room.open(license_id, kind, **arguments))
             return
+        if more == 0:
+            self.is_refused(lambda: self.room.open(license_id, kind, **arguments | {"bond": bond - 1}))
         file = self.room.open(license_id, kind, **arguments)
         case = Case(file, held=license is not None and license.bond != 0, pot=bond)
         if case.held and license is not None:
@@ -495,7 +514,7 @@ class Cases(RuleBasedStateMachine):
         free = read(*((room.vault.balanceOf, account, ZERO) for account in accounts.values()))
         assert dict(zip(accounts, free, strict=True)) == model.free
         stakes = read(*((room.vault.stakeOf, account) for account in accounts.values()))
-        assert {name: staked for name, (staked, _) in zip(accounts, stakes, strict=True)} == model.stake
+        assert {name: staked for name, (staked, *_) in zip(accounts, stakes, strict=True)} == model.stake
         for case in model.cases:
             (state, decision, until, share), detail, pot = read(
                 (room.court.caseState, case.file.id),

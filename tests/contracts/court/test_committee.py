@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import ape
 import pytest
 from courtroom import (
     DAY,
     ETHER,
+    HOUR,
     CaseFile,
     Courtroom,
     Decision,
@@ -79,6 +81,15 @@ def test_joining_is_refused(room: Courtroom, license_id: int) -> None:
             send(join, 1, taken, KEY, 5 * ETHER, "", sender=mallory)
     with refused(room.vault, "BalanceTooSmall", given=0, needed=5 * ETHER):
         send(join, 1, signer, KEY, 5 * ETHER, "", sender=mallory)
+
+
+def test_a_member_must_have_a_key_to_seal_to(room: Courtroom, license_id: int) -> None:
+    mallory, operator = impersonated("mallory"), room.operators[0]
+    signer = Account.from_key(operator_key("mallory")).address
+    with refused(room.committee, "EncryptionKeyMissing"):
+        send(room.committee.join, 1, signer, bytes(32), 5 * ETHER, "", sender=mallory)
+    with refused(room.committee, "EncryptionKeyMissing"):
+        send(room.committee.update, operator.signer, bytes(32), "", sender=operator.account)
 
 
 def test_a_new_signer_key_leaves_the_seat_of_the_old_one(room: Courtroom, license_id: int) -> None:
@@ -239,6 +250,48 @@ def test_at_most_a_third_of_the_seats_change(room: Courtroom, license_id: int) -
     announce(room, room.operators[:4], 3)  # announced again: the later list counts
     announce(room, [*room.operators, new[1]], 4)
     assert len(room.committee.signersOf(2)) == 6
+
+
+def test_seats_that_cannot_be_named_again_do_not_block_a_rotation(room: Courtroom, license_id: int) -> None:
+    rekeyed, leaving, broke, *staying = room.operators
+    signer = Account.from_key(operator_key("rekeyed")).address
+    room.committee.update(signer, KEY, "", sender=rekeyed.account)
+    room.committee.requestExit(sender=leaving.account)
+    equivocate(room, room.open(license_id), 2)
+    assert room.stake(broke.account) == 0
+    new = [room.join(f"relief{i}") for i in range(5)]
+    with refused(room.committee, "TooManySeatsChanged", changed=2, max=1):
+        announce(room, [*staying, *new], 4)  # a third of five, and one for each of the three
+    with refused(room.committee, "TooManySeatsChanged", changed=2, max=1):
+        announce(room, new[:3], 3)  # two seats that could stay would go
+    announce(room, [*staying, replace(rekeyed, signer=signer), *new[:3]], 4)
+    announce(room, [staying[0], *new[:4]], 3)
+    receipt = announce(room, [*staying, new[0]], 3)
+    assert room.committee.activeFrom(2) == receipt.timestamp + 14 * DAY  # with notice all the same
+    room.wait(14 * DAY)
+    room.committee.activateEpoch(2, sender=room.stranger)
+    assert room.committee.vacatedSeats(2) == 0
+
+
+def test_an_epoch_counts_on_no_longer_than_the_next_announcement_takes(
+    room: Courtroom, quick_room: Courtroom
+) -> None:
+    assert room.committee.OVERLAP() == 14 * DAY
+    committee = quick_room.committee
+    assert committee.OVERLAP() == HOUR
+    announce(quick_room, quick_room.operators, 3)
+    quick_room.wait_until(committee.activeFrom(2))
+    replaced = committee.activateEpoch(2, sender=quick_room.stranger).timestamp
+    quick_room.wait_until(replaced + 1)
+    announce(quick_room, quick_room.operators, 3)
+    with refused(committee, "TooEarly", notBefore=replaced + 1 + HOUR):
+        send(committee.activateEpoch, 3, sender=quick_room.stranger)
+    quick_room.wait_until(replaced + HOUR - 1)
+    ape.chain.mine()
+    assert committee.epochCounts(1) is True
+    quick_room.wait_until(replaced + HOUR)
+    ape.chain.mine()
+    assert committee.epochCounts(1) is False  # by its own time, before epoch 3 can begin
 
 
 def test_the_committee_of_an_open_case_outlives_its_replacement(room: Courtroom, license_id: int) -> None:

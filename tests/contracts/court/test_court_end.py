@@ -329,6 +329,21 @@ def test_a_terms_case_is_slashed_after_a_ruling(room: Courtroom, license_id: int
     assert room.court.counted(license_id, b"\x51" * 32) is True
 
 
+@pytest.mark.parametrize(("bucket", "slashed"), [(0, 4), (12, 4), (20, 7), (40, 10)])
+def test_an_overturned_clearing_of_a_terms_case_slashes_at_least_the_lowest_row(
+    room: Courtroom, license_id: int, books: None, bucket: int, slashed: int
+) -> None:
+    file = room.open(license_id, Kind.TERMS)
+    room.post(file, Decision.NOT_GUILTY, bucket=bucket, samples=0)
+    room.challenge(file, room.reporter)
+    room.call("rule", file, False, by=room.arbiter)
+    assert room.court.caseDetail(file.id).bucket == (bucket or 12)
+    room.call("execute", file)
+    assert room.state(file) == State.EXECUTED
+    assert room.bond(license_id).amount == (10 - slashed) * ETHER
+    assert room.court.slashedFor(license_id, Kind.TERMS) == slashed * ETHER
+
+
 def test_a_terms_case_overturned_costs_no_stake(room: Courtroom, license_id: int, books: None) -> None:
     before = room.money()
     file = room.open(license_id, Kind.TERMS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ape
 import pytest
-from courtroom import DAY, ETHER, ZERO, Courtroom, Kind, State, refused
+from courtroom import DAY, ETHER, ZERO, Courtroom, Decision, Kind, State, refused
 
 
 def test_opening_locks_the_report_bond_and_holds_the_license_bond(
@@ -59,6 +59,39 @@ def test_a_bond_under_the_minimum_is_refused(room: Courtroom, license_id: int) -
 def test_a_case_of_no_kind_is_refused(room: Courtroom, license_id: int) -> None:
     with refused(room.court, "WrongKind", given=0):
         room.open(license_id, Kind.NONE)
+
+
+def test_spending_the_shares_of_a_license_gets_dear(room: Courtroom, license_id: int) -> None:
+    first, spent = room.params.min_report_bond, 0
+    for index in range(16):
+        least = first << min(8, index)
+        assert room.least(license_id) == least
+        assert room.least(license_id, Kind.TERMS) == first
+        with refused(room.court, "ReportBondTooSmall", given=least - 1, needed=least):
+            room.open(license_id, bond=least - 1)
+        file = room.open(license_id, bond=least)
+        room.open_share(file, index)
+        room.post(file, Decision.INCONCLUSIVE)
+        room.call("finalize", file)
+        spent += least
+    assert spent == 2_303 * first
+
+
+def test_the_bond_doubles_with_every_case_open_on_the_license(room: Courtroom, license_id: int) -> None:
+    first = room.params.min_report_bond
+    opened = [room.open(license_id, Kind.DISCLOSURE, bond=first)]
+    for kind in (Kind.TERMS, Kind.LEAK):
+        least = first << len(opened)
+        assert room.least(license_id, kind) == least
+        with refused(room.court, "ReportBondTooSmall", given=least - 1, needed=least):
+            room.open(license_id, kind, bond=least - 1)
+        opened.append(room.open(license_id, kind, bond=least))
+    assert room.least(license_id) == 8 * first
+    room.open(0, Kind.OWNERSHIP, bond=first)  # names no license
+    room.open(room.place_license(4), bond=first)  # eight days later
+    assert room.court.minReportBond() == first
+    room.call("lapse", opened[0])
+    assert room.least(license_id) == 4 * first
 
 
 @pytest.mark.parametrize("kind", [Kind.LEAK, Kind.TERMS, Kind.DISCLOSURE])
@@ -128,6 +161,7 @@ def test_a_leak_counted_at_the_highest_bucket_is_not_opened_again(room: Courtroo
     file = room.guilty_leak(thin, bucket=20)
     room.past(file)
     room.call("execute", file)
+    assert room.least(thin) == 2 * room.params.min_report_bond
     room.open(thin, evidence=b"\x02" * 32)  # a stronger statistic may still come
     again = room.guilty_leak(thin, bucket=40, share=1)
     room.past(again)
@@ -141,11 +175,11 @@ def test_a_license_whose_shares_are_all_open_is_not_accused_of_a_leak(
     room: Courtroom, license_id: int
 ) -> None:
     for index in range(16):
-        room.open_share(room.open(license_id, bond=ETHER // 10), index)
+        room.open_share(room.open(license_id, bond=room.least(license_id)), index)
     assert room.court.sharesOpened(license_id) == 0xFFFF
     with refused(room.court, "NoShareLeft", licenseId=license_id):
         room.open(license_id)
-    room.open(license_id, Kind.TERMS)
+    room.open(license_id, Kind.TERMS, bond=room.least(license_id, Kind.TERMS))
 
 
 def test_a_reporter_can_hold_two_cases_against_one_license(
