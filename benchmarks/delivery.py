@@ -269,7 +269,7 @@ def hash_rows() -> list[Row]:
             rounds,
         ),
     ]
-    for size in (256, 512, 896, 1024, 2048, 4096):
+    for size in (256, 512, 704, 896, 1024, 2048, 4096):
         for name, hash_ in (("sha256", sha256), ("blake2b", blake2b)):
             what = f"{name}, one Python call for {size} bytes"
             rows.append(Row(f"hash_{name}_{size}", what, rate(per_chunk(hash_, size)), "GB/s", rounds))
@@ -296,8 +296,8 @@ def gas_rows() -> list[Row]:
         "blake2b_ctr": "BLAKE2b-CTR, precompile 0x09",
     }
     rows = []
-    for keystream, size, gas in measure((256, 512, 896, 1024, 2048, 4096)):
-        chosen = (keystream, size) == ("chacha20", 896)
+    for keystream, size, gas in measure((256, 512, 704, 896, 1024, 2048, 4096)):
+        chosen = (keystream, size) == ("chacha20", 704)
         rows.append(
             Row(
                 f"check_gas_{keystream}_{size}",
@@ -313,7 +313,7 @@ def gas_rows() -> list[Row]:
 
 
 NOTES = f"""
-`check_gas_chacha20_896` leaves {SETTLEMENT_GAS:,} gas of the {COMPLAINT_GAS:,} of a whole complaint to the escrow
+`check_gas_chacha20_704` leaves {SETTLEMENT_GAS:,} gas of the {COMPLAINT_GAS:,} of a whole complaint to the escrow
 (order calldata, order hash, state, credits, event); `complaint_4gib` in gas.json is the whole. Why these choices:
 docs/decisions/0001-delivery-hash-and-cipher.md.
 """

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT / "tests"))  # the adversaries live with the tests
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"  # everything here is on loopback
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait do not burn the other core
 
 from rich.console import Console  # noqa: E402
 

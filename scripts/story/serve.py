@@ -34,7 +34,7 @@ def play(world: World) -> None:
     users = ApiUsers(home / "users")
     known = {name: users.add(name)[0] for name in ("ana", "bo", "cleo")}
     (home / "numbers.json").write_text(json.dumps(sorted(users.numbers())))
-    generator = TransformersGenerator(world.model, temperature=TEMPERATURE, threads=2)
+    generator = TransformersGenerator(world.model, temperature=TEMPERATURE, threads=1)
     answers: list[Answer] = []
     with UsageLog(home / "log") as log:
         provider = Provider(

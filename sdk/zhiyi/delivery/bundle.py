@@ -24,7 +24,7 @@ from zhiyi.delivery.hashing import plain_leaves
 from zhiyi.errors import BadInput, IntegrityError, NotFound
 
 SCHEMA: Final = "zhiyi.bundle.v1"
-CHUNK_SIZE: Final = 896  # bytes: 14 blocks of the keystream; docs/decisions/0001
+CHUNK_SIZE: Final = 704  # bytes: 11 blocks of the keystream; docs/decisions/0001
 MIN_CHUNK_SIZE: Final = 64
 MAX_CHUNK_SIZE: Final = 4096  # as in FairDelivery.sol: larger ones cost too much gas to complain about
 MAX_CHUNKS: Final = (1 << 32) - 1  # u32 in the order

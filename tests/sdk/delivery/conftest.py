@@ -84,7 +84,7 @@ def make_model(folder: Path) -> None:
     (folder / "sub").mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(header() + noise.randbytes(TENSORS * TENSOR_BYTES))
     (folder / "config.json").write_text('{"model_type": "toy"}')
-    (folder / "sub" / "tokenizer.json").write_bytes(noise.randbytes(3 * 896))
+    (folder / "sub" / "tokenizer.json").write_bytes(noise.randbytes(3 * 704))
     (folder / "empty.txt").write_bytes(b"")
 
 

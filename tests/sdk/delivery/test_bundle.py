@@ -21,7 +21,7 @@ from .conftest import Scene, header, make_model
 @settings(max_examples=50, deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=6).filter(any),
-    chunk=st.sampled_from([64, 128, 896]),
+    chunk=st.sampled_from([64, 128, 704]),
 )
 def test_every_file_begins_a_chunk_and_every_byte_has_one_place(sizes: list[int], chunk: int) -> None:
     bundle = Bundle(chunk, tuple((f"f{k}", size) for k, size in enumerate(sizes)))
@@ -100,7 +100,7 @@ def test_scan_refuses_links_devices_pickles_and_nothing(tmp_path: Path) -> None:
 
 
 def test_manifest_is_strict() -> None:
-    good = Bundle(896, (("a", 1), ("b/c", 2))).manifest
+    good = Bundle(704, (("a", 1), ("b/c", 2))).manifest
     value = json.loads(good)
 
     def refuse(change: dict[str, object]) -> None:
@@ -148,7 +148,7 @@ def test_leaves_fix_names_and_lengths_too(tmp_path: Path) -> None:
     first, second = Bundle.scan(one), Bundle.scan(two)
     assert first.leaves(one)[32:] == second.leaves(two)[32:]
     assert first.leaves(one)[:32] != second.leaves(two)[:32]
-    assert first.leaves(one)[:32] == plain_leaves(0, first.manifest, 896)
+    assert first.leaves(one)[:32] == plain_leaves(0, first.manifest, 704)
 
 
 def test_leaves_refuse_a_file_that_changed_length(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_range_covers_whole_tensors_and_merges_neighbors(scene: Scene) -> None:
     start = len(header()) + 5 * 4000
     assert len(scene.declared.intervals) == 2
     assert scene.declared.intervals[0] == Interval(
-        segment.first + start // 896, segment.first + -(-(start + 8000) // 896)
+        segment.first + start // 704, segment.first + -(-(start + 8000) // 704)
     )
     covered = sum(scene.bundle.place(k).size for i in scene.declared.intervals for k in range(*i))
     assert scene.declared.covered_bytes(scene.bundle) == covered

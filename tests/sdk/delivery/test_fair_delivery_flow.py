@@ -67,7 +67,7 @@ def test_ciphertext_hides_equal_chunks_and_starts_anew_per_chunk(scene: Scene) -
         place = scene.bundle.place(index)
         start = place.segment.offset + place.start
         out = bytearray(place.size)
-        keystream_xor(KEY, index * 896, cipher[start : start + place.size], out)
+        keystream_xor(KEY, index * 704, cipher[start : start + place.size], out)
         expected = (
             scene.bundle.manifest
             if not place.segment.path
@@ -201,7 +201,7 @@ def cheat(scene: Scene, index: int) -> DeliveryFigures:
     for w in scene.bundle.windows():
         start = w.segment.offset + w.start
         promised = leaves[32 * w.first : 32 * (w.first + w.chunks)]
-        sealed += delivery_leaves(w.first, cipher[start : start + w.size], 896, promised)
+        sealed += delivery_leaves(w.first, cipher[start : start + w.size], 704, promised)
     return scene.prepared.figures._replace(delivery_root=Tree(sealed).root)
 
 
@@ -218,11 +218,11 @@ def test_a_wrong_chunk_shows_only_on_decryption_and_is_provable(
     assert not (scene.home / "copy").exists()
     assert not list(scene.home.glob(".copy*"))
     proof = complaint(scene.package, figures, index)
-    leaf = delivery_leaves(index, proof.cipher, 896, proof.plain_leaf)
+    leaf = delivery_leaves(index, proof.cipher, 704, proof.plain_leaf)
     verify_path(figures.delivery_root, leaf, index, figures.chunks, proof.path)
     out = bytearray(len(proof.cipher))
-    keystream_xor(KEY, index * 896, proof.cipher, out)
-    assert plain_leaves(index, out, 896) != proof.plain_leaf
+    keystream_xor(KEY, index * 704, proof.cipher, out)
+    assert plain_leaves(index, out, 704) != proof.plain_leaf
 
 
 def test_a_wrong_key_makes_every_chunk_wrong(scene: Scene) -> None:
