@@ -4,9 +4,9 @@
     scripts/check_report.py build/demo
 
 Starts its own Anvil on DIR/chain.json and its own IPFS node on DIR/ipfs (or asks ZHIYI_IPFS). Money, gas, orders and
-cases come from the chain; detections are run again on the files; perplexities are measured again. Seconds and process ids, which nothing
-can recompute, are compared with what steps and operators wrote at the time (steps.jsonl, operator*/state). Nothing of
-the demo is imported.
+cases come from the chain; detections are run again on the files, refused complaints are put to the contract again, and
+perplexities are measured again. Seconds and process ids, which nothing can recompute, are compared with what steps and
+operators wrote at the time (steps.jsonl, operator*/state). Nothing of the demo is imported.
 """
 
 from __future__ import annotations
