@@ -527,3 +527,16 @@ def test_copies_nobody_bought_end_with_their_time(world: World, maker: Fingerpri
     assert maker._store.unsold(address_of("buyer1")) == 0
     with pytest.raises(Refused, match="only a prepared copy"):
         maker.sign_order(order)
+
+
+def test_a_share_is_not_sent_when_its_half_of_the_window_is_over(
+    world: World, sold: Sold, maker: Fingerprinter, tmp_path: Path
+) -> None:
+    client = world.as_("stranger")
+    case_id = world.report(sold.second, tune(sold.second_copy, tmp_path / "leak", seed=23))
+    before = client.cases.shares_opened(sold.second)
+    world.node.travel(4 * DAY)
+    maker.step()
+    assert client.cases.get(case_id).share is None
+    assert client.cases.shares_opened(sold.second) == before
+    assert maker._store.shares() == []  # the share it was given may serve another case
