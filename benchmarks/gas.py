@@ -52,7 +52,7 @@ BUDGETS = {
     "royalty_pull": 55_000,
     "anchor": 35_000,
 }
-COMPLAINT_SIZES = (448, 640, 1024)  # bytes, beside the one in use
+COMPLAINT_SIZES = (448, 896, 1024)  # bytes, beside the one in use
 WHAT = {
     "register": "register a model, the owner's second, one collaborator",
     "register_parent": "the same with one parent by signature",
@@ -273,8 +273,8 @@ Over budget, and why:
   cheaper, see the rows below it.
 - `royalty_pull`: 5,000 are the vault's own count of the royalties it holds, by which it bounds what the ledger
   may pay out.
-- `execute_repeat`: one transaction finalizes the verdict, returns the report bond, lifts the hold on the license bond, slashes,
-  pays three parties and revokes; the budget comes from a prototype that returned no bonds.
+- `execute_repeat`: one transaction finalizes the verdict, returns the report bond, lifts the hold on the license
+  bond, slashes, pays three parties and revokes; the budget comes from a prototype that returned no bonds.
 """
 
 if __name__ == "__main__":
