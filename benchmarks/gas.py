@@ -269,8 +269,6 @@ Over budget, and why:
 
 - `register`: four new slots (owner, record hash, metadata digest, root) are 88,400 and the rest is at its floor. The
   prototype had no `tokenURI` on chain; without the digest's slot it would be 114,000.
-- `complaint_4gib`: 20,000 are the buyer's first balance slot, see `complaint_4gib_repeat`; smaller chunks are
-  cheaper, see the rows below it.
 - `royalty_pull`: 5,000 are the vault's own count of the royalties it holds, by which it bounds what the ledger
   may pay out.
 - `execute_repeat`: one transaction finalizes the verdict, returns the report bond, lifts the hold on the license
