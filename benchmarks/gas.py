@@ -268,7 +268,7 @@ Whole transactions, 21,000 and calldata included, one measurement each: gas is e
 Over budget, and why:
 
 - `register`: four new slots (owner, record hash, metadata digest, root) are 88,400 and the rest is at its floor. The
-  prototype had no `tokenURI` on chain; without the digest's slot it would be 114,000.
+  prototype had no `tokenURI` on chain: its digest is one of the four.
 - `royalty_pull`: 5,000 are the vault's own count of the royalties it holds, by which it bounds what the ledger
   may pay out.
 - `execute_repeat`: one transaction finalizes the verdict, returns the report bond, lifts the hold on the license
