@@ -93,8 +93,8 @@ class SystemCourtroom(Courtroom):
     def place_license(self, number: int = 1, **_: Any) -> int:
         """Bought, settled and old enough for a LEAK case. Price .1, bond .2 ether."""
         parcel = make_parcel(f"court gas {number}")
-        seeds = share_seeds(str(self.model_id << 28 | number))
-        commit = share_levels(seeds)[-1][0]
+        id_ = self.model_id << 28 | number
+        commit = share_levels(id_, share_seeds(str(id_)))[-1][0]
         order = self.system.make_order(self.model, parcel, number, markCommit=commit)
         self.system.buy(order, parcel)
         license_id = order.delivery.licenseId

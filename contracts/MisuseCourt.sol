@@ -187,7 +187,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
         _before(_shareBy(file));
         LICENSES.checkRecord(file.licenseId, record);
         require(msg.sender == record.fingerprinter, NotTheFingerprinter(msg.sender, record.fingerprinter));
-        require(MarkShares.contains(record.markCommit, index, seed, proof), ShareNotInCommit(file.licenseId, index));
+        require(MarkShares.contains(record.markCommit, file.licenseId, index, seed, proof), ShareNotInCommit(file.licenseId, index));
         Docket storage docket = _dockets[file.licenseId];
         require(c.flags & SHARE_MASK == 0 && docket.shares >> index & 1 == 0, ShareAlreadyOpened(file.licenseId, index));
         docket.shares |= uint16(1 << index);

@@ -83,6 +83,7 @@ def delivery() -> dict[str, Any]:
             }
         )
     seeds = [_bytes(f"seed {i}", 32) for i in range(16)]
+    license_id = (7 << 28) | 3
     buyer = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
     bundle = Bundle(896, (("config.json", 2), ("model.safetensors", 100_000), ("é.txt", 0)))
     declared = DeclaredRange((Interval(3, 9), Interval(20, 21)), 50_000)
@@ -108,15 +109,16 @@ def delivery() -> dict[str, Any]:
         ],
         "keyCommit": {
             "key": _hex(key),
-            "licenseId": str((7 << 28) | 3),
+            "licenseId": str(license_id),
             "buyer": buyer,
-            "commit": _hex(key_commit(key, (7 << 28) | 3, buyer)),
+            "commit": _hex(key_commit(key, license_id, buyer)),
         },
         "markShares": {
             "seeds": [_hex(seed) for seed in seeds],
-            "commit": _hex(mark_commit(seeds)),
-            "leaf11": _hex(share_leaf(11, seeds[11])),
-            "proof11": [_hex(step) for step in share_proof(seeds, 11)],
+            "licenseId": str(license_id),
+            "commit": _hex(mark_commit(license_id, seeds)),
+            "leaf11": _hex(share_leaf(license_id, 11, seeds[11])),
+            "proof11": [_hex(step) for step in share_proof(license_id, seeds, 11)],
         },
         "declaredRange": {**declared.to_json(), "hash": _hex(declared.hash())},
         "manifest": {

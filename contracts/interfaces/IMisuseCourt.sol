@@ -163,7 +163,8 @@ interface IMisuseCourt {
         returns (bytes32 caseId);
     /// @notice The license's fingerprinter opens one unused share of the confirm mark, after the case fixed its evidence and in the first
     /// half of the posting window, `postBy - postWindow / 2`: the other half is for measuring and posting.
-    /// @param proof four nodes, index order: leaf = keccak256(abi.encode(keccak256("zhiyi.share.v1"), index, seed)), node = keccak256(l | r)
+    /// @param proof four nodes, index order: leaf = keccak256(abi.encode(keccak256("zhiyi.share.v1"), licenseId, index, seed)),
+    /// node = keccak256(l | r)
     function openShare(
         CaseFile calldata file, LicenseRecord calldata record, uint8 index, bytes32 seed, bytes32[] calldata proof, bytes32 baseDigest
     ) external;

@@ -35,7 +35,7 @@ def _order(world: World, number: int, figures: delivery.DeliveryFigures, key: by
         copy_root=figures.copy_root,
         delivery_root=figures.delivery_root,
         key_commit=delivery.key_commit(key, license_id, world.address("buyer3")),
-        mark_commit=delivery.mark_commit([token_bytes(32) for _ in range(16)]),
+        mark_commit=delivery.mark_commit(license_id, [token_bytes(32) for _ in range(16)]),
         total_bytes=figures.total_bytes,
         chunks=figures.chunks,
         chunk_size=figures.chunk_size,

@@ -180,7 +180,7 @@ def test_a_preparation_that_was_cut_goes_on_with_the_same_secrets(
     assert made.delivery.key_commit == delivery.key_commit(
         secrets.key, int(cut.license_id), address_of("buyer1")
     )
-    assert made.delivery.mark_commit == delivery.mark_commit(secrets.seeds)
+    assert made.delivery.mark_commit == delivery.mark_commit(int(cut.license_id), secrets.seeds)
 
 
 # -- order and reveal

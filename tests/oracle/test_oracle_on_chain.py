@@ -225,7 +225,8 @@ def test_base_tensors_of_another_model_leave_it_inconclusive(
     seeds = store.secrets_of(row).seeds
     opened = maker.cases.shares_opened(sold.first)
     index = next(i for i in range(15, -1, -1) if not opened >> i & 1)
-    maker.cases.open_share(case_id, index, seeds[index], delivery.share_proof(seeds, index), cid)
+    proof = delivery.share_proof(sold.first, seeds, index)
+    maker.cases.open_share(case_id, index, seeds[index], proof, cid)
     world.node.mine()
     settle(world, operators)
     case = world.as_("stranger").cases.get(case_id)

@@ -160,7 +160,7 @@ class Fingerprinter:
             copy_root=figures.copy_root,
             delivery_root=figures.delivery_root,
             key_commit=delivery.key_commit(ORDER_KEY, license_id, wanted.buyer),
-            mark_commit=delivery.mark_commit(SEEDS),
+            mark_commit=delivery.mark_commit(license_id, SEEDS),
             total_bytes=figures.total_bytes,
             chunks=figures.chunks,
             chunk_size=figures.chunk_size,
@@ -446,8 +446,9 @@ def test_a_leak_is_reported_judged_and_slashed(
 
     case_id = to_bytes(opened["case_id"], 32)
     base = Ipfs(zhiyi.ipfs).add_bytes(b"base tensors")
-    clients["fingerprinter"].cases.open_share(case_id, 0, SEEDS[0], delivery.share_proof(SEEDS, 0), base)
     file = clients["stranger"].cases.file(case_id)
+    proof = delivery.share_proof(file.license_id, SEEDS, 0)
+    clients["fingerprinter"].cases.open_share(case_id, 0, SEEDS[0], proof, base)
     verdict = Verdict(
         case_id=case_id,
         license_id=license_id,

@@ -81,7 +81,7 @@ def test_rows_tell_what_the_sdk_tells_from_the_chain(clients: Clients, index: In
     purchase, case_id = leak_case(clients)
     license_id, model_id = purchase.order.delivery.license_id, purchase.offer.offer.model_id
     base = cid_v0_from_digest(h("base"))
-    clients["fingerprinter"].cases.open_share(case_id, 3, SEEDS[3], share_proof(SEEDS, 3), base)
+    clients["fingerprinter"].cases.open_share(case_id, 3, SEEDS[3], share_proof(license_id, SEEDS, 3), base)
     verdict = make_verdict(clients, case_id)
     signatures = {clients[n].account: clients[n].cases.sign_verdict(verdict) for n in OPERATORS[:2]}
     posted = clients["operator1"].cases.post_verdict(verdict, signatures)

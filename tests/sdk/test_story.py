@@ -144,7 +144,7 @@ def agree(
         copy_root=h("copy"),
         delivery_root=h("delivery root"),
         key_commit=key_commit(key, license_id, client.account),
-        mark_commit=mark_commit(SEEDS),
+        mark_commit=mark_commit(license_id, SEEDS),
         total_bytes=4096,
         chunks=4,
         chunk_size=1024,
@@ -503,6 +503,10 @@ def leak_case(clients: Clients) -> tuple[Purchase, bytes]:
     return purchase, result.case_id
 
 
+def proof_of(purchase: Purchase, index: int) -> list[bytes]:
+    return share_proof(purchase.order.delivery.license_id, SEEDS, index)
+
+
 def make_verdict(clients: Clients, case_id: bytes, **changes: object) -> Verdict:
     file = clients["stranger"].cases.file(case_id)
     fields: dict[str, object] = {
@@ -526,7 +530,7 @@ def test_guilty_verdict_slashes_and_revokes(clients: Clients) -> None:
     purchase, case_id = leak_case(clients)
     license_id = purchase.order.delivery.license_id
     base = cid_v0_from_digest(h("base"))
-    clients["fingerprinter"].cases.open_share(case_id, 3, SEEDS[3], share_proof(SEEDS, 3), base)
+    clients["fingerprinter"].cases.open_share(case_id, 3, SEEDS[3], proof_of(purchase, 3), base)
     case = clients["stranger"].cases.get(case_id)
     assert (case.state, case.share_index, case.posted) == (CaseState.OPEN, 3, None)
     assert case.share is not None
@@ -570,9 +574,9 @@ def test_guilty_verdict_slashes_and_revokes(clients: Clients) -> None:
 
 
 def test_verdict_not_guilty_costs_the_reporter_the_bond(clients: Clients) -> None:
-    _, case_id = leak_case(clients)
+    purchase, case_id = leak_case(clients)
     base = cid_v0_from_digest(h("base"))
-    clients["fingerprinter"].cases.open_share(case_id, 0, SEEDS[0], share_proof(SEEDS, 0), base)
+    clients["fingerprinter"].cases.open_share(case_id, 0, SEEDS[0], proof_of(purchase, 0), base)
     verdict = make_verdict(clients, case_id, decision=Decision.NOT_GUILTY, bucket=0, share_index=0)
     signatures = {clients[n].account: clients[n].cases.sign_verdict(verdict) for n in OPERATORS}
     posted = clients["operator3"].cases.post_verdict(verdict, signatures)
@@ -587,7 +591,7 @@ def challenged(clients: Clients) -> tuple[int, bytes]:
     """A guilty verdict that the accused challenges."""
     purchase, case_id = leak_case(clients)
     base = cid_v0_from_digest(h("base"))
-    clients["fingerprinter"].cases.open_share(case_id, 3, SEEDS[3], share_proof(SEEDS, 3), base)
+    clients["fingerprinter"].cases.open_share(case_id, 3, SEEDS[3], proof_of(purchase, 3), base)
     verdict = make_verdict(clients, case_id)
     signatures = {clients[n].account: clients[n].cases.sign_verdict(verdict) for n in OPERATORS}
     clients["operator1"].cases.post_verdict(verdict, signatures)

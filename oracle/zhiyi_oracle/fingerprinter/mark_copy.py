@@ -88,7 +88,7 @@ def make_copy(
     return MadeCopy(
         figures=prepared.figures,
         key_commit=delivery.key_commit(secrets.key, license_id, buyer),
-        mark_commit=delivery.mark_commit(secrets.seeds),
+        mark_commit=delivery.mark_commit(license_id, secrets.seeds),
         report=json.dumps(asdict(report), sort_keys=True),
         package=prepared.folder,
     )

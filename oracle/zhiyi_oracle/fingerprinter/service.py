@@ -501,7 +501,7 @@ class Fingerprinter:
         if row is None:
             raise NotFound(f"license {file.license_id} is not a copy prepared here")
         seeds = self._store.secrets_of(row).seeds
-        if delivery.mark_commit(seeds) != self._market.mark_commit(file.license_id):
+        if delivery.mark_commit(file.license_id, seeds) != self._market.mark_commit(file.license_id):
             raise IntegrityError(f"our seeds of license {file.license_id} do not match its mark commitment")
         if share.base_cid is None:
             keys = self._market.committee_keys(file.epoch)
@@ -521,7 +521,7 @@ class Fingerprinter:
             case_id,
             share.share_index,
             seeds[share.share_index],
-            delivery.share_proof(seeds, share.share_index),
+            delivery.share_proof(file.license_id, seeds, share.share_index),
             share.base_cid,
         )
         self._store.set_share(share.case_id, tx=tx, ended=True)

@@ -165,9 +165,9 @@ def share_seeds(tag: str) -> list[bytes]:
     return [hashlib.sha256(f"{tag}/{i}".encode()).digest() for i in range(16)]
 
 
-def share_levels(seeds: list[bytes]) -> list[list[bytes]]:
+def share_levels(license_id: int, seeds: list[bytes]) -> list[list[bytes]]:
     level = [
-        keccak(encode(["bytes32", "uint256", "bytes32"], [SHARE_DOMAIN, i, seed]))
+        keccak(encode(["bytes32", "uint256", "uint256", "bytes32"], [SHARE_DOMAIN, license_id, i, seed]))
         for i, seed in enumerate(seeds)
     ]
     levels = [level]
@@ -177,8 +177,8 @@ def share_levels(seeds: list[bytes]) -> list[list[bytes]]:
     return levels
 
 
-def share_proof(seeds: list[bytes], index: int) -> list[bytes]:
-    return [level[(index >> depth) ^ 1] for depth, level in enumerate(share_levels(seeds)[:-1])]
+def share_proof(license_id: int, seeds: list[bytes], index: int) -> list[bytes]:
+    return [level[(index >> depth) ^ 1] for depth, level in enumerate(share_levels(license_id, seeds)[:-1])]
 
 
 @dataclass(frozen=True)
@@ -351,7 +351,7 @@ class Courtroom:
         record = LicenseRecord(
             b"\x0d" * 32,
             b"\x0c" * 32,
-            share_levels(seeds)[-1][0],
+            share_levels(license_id, seeds)[-1][0],
             b"\x07" * 32,
             self.fingerprinter.address,
         )
@@ -438,7 +438,7 @@ class Courtroom:
             record.as_tuple(),
             index,
             changes.get("seed", seeds[index % 16]),
-            changes.get("proof", share_proof(seeds, index % 16)),
+            changes.get("proof", share_proof(file.license_id, seeds, index % 16)),
             b"\xba" * 32,
             sender=sender or self.fingerprinter,
         )

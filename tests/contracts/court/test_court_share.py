@@ -45,15 +45,16 @@ def test_only_the_fingerprinter_of_the_license_opens_a_share(room: Courtroom, li
 
 def test_a_share_that_was_not_committed_is_refused(room: Courtroom, license_id: int) -> None:
     file, seeds = room.open(license_id), share_seeds(str(license_id))
-    proof = share_proof(seeds, 3)
+    proof = share_proof(license_id, seeds, 3)
     for index, changes in (
         (3, {"seed": seeds[4]}),
         (4, {"seed": seeds[3], "proof": proof}),
+        (3, {"proof": share_proof(license_id + 1, seeds, 3)}),  # of another license
         (3, {"proof": proof[:3]}),
         (3, {"proof": [*proof, proof[0]]}),
         (3, {"proof": [proof[1], proof[0], *proof[2:]]}),
         (19, {"seed": seeds[3], "proof": proof}),
-        (255, {"seed": seeds[15], "proof": share_proof(seeds, 15)}),
+        (255, {"seed": seeds[15], "proof": share_proof(license_id, seeds, 15)}),
     ):
         with refused(room.court, "ShareNotInCommit", licenseId=license_id, index=index):
             room.open_share(file, index, **changes)

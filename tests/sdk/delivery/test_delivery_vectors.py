@@ -154,14 +154,17 @@ def test_commitments(vectors: dict[str, Any]) -> None:
     key = vectors["keyCommit"]
     assert key_commit(raw(key["key"]), int(key["licenseId"]), key["buyer"]) == raw(key["commit"])
     shares = vectors["markShares"]
-    seeds = [raw(seed) for seed in shares["seeds"]]
-    assert mark_commit(seeds) == raw(shares["commit"])
-    assert share_leaf(11, seeds[11]) == raw(shares["leaf11"])
-    assert share_proof(seeds, 11) == [raw(step) for step in shares["proof11"]]
+    seeds, license_id = [raw(seed) for seed in shares["seeds"]], int(shares["licenseId"])
+    assert mark_commit(license_id, seeds) == raw(shares["commit"])
+    assert share_leaf(license_id, 11, seeds[11]) == raw(shares["leaf11"])
+    assert share_proof(license_id, seeds, 11) == [raw(step) for step in shares["proof11"]]
     for index in range(16):
-        verify_share(raw(shares["commit"]), index, seeds[index], share_proof(seeds, index))
+        proof = share_proof(license_id, seeds, index)
+        verify_share(raw(shares["commit"]), license_id, index, seeds[index], proof)
         with pytest.raises(IntegrityError):
-            verify_share(raw(shares["commit"]), index, seeds[index - 1], share_proof(seeds, index))
+            verify_share(raw(shares["commit"]), license_id, index, seeds[index - 1], proof)
+        with pytest.raises(IntegrityError):
+            verify_share(raw(shares["commit"]), license_id + 1, index, seeds[index], proof)
 
 
 def test_manifest_and_range(vectors: dict[str, Any]) -> None:
