@@ -2,7 +2,7 @@
 pragma solidity 0.8.30;
 
 import {IDeliveryCheck} from "./interfaces/IDeliveryCheck.sol";
-import {Delivery, Order} from "./interfaces/ILicenseEscrow.sol";
+import {Delivery, Order} from "./interfaces/IEscrowBase.sol";
 import {FairDelivery} from "./libraries/FairDelivery.sol";
 
 /// @notice Stateless; no administrator. Apart from the escrow only because of the limit on a contract's size.

@@ -1,57 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
-import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {Address} from "@openzeppelin/contracts/utils/Address.sol";
-import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {IIdentityRegistry} from "./interfaces/IIdentityRegistry.sol";
-import {Delivery, ILicenseEscrow, Order, OrderState, PrepareFee, Sale} from "./interfaces/ILicenseEscrow.sol";
-import {ILicenseNFT, LicenseRecord} from "./interfaces/ILicenseNFT.sol";
-import {IModelNFT, ModelStatus, Review} from "./interfaces/IModelNFT.sol";
-import {IOracleCommittee} from "./interfaces/IOracleCommittee.sol";
-import {Bond} from "./interfaces/IVault.sol";
+import {Basis, Delivery, Order, OrderState, Sale} from "./interfaces/IEscrowBase.sol";
+import {ILicenseEscrow} from "./interfaces/ILicenseEscrow.sol";
+import {ModelStatus, Review} from "./interfaces/IModelNFT.sol";
 import {FairDelivery} from "./libraries/FairDelivery.sol";
 import {LicenseTerms} from "./libraries/LicenseTerms.sol";
 import {Signatures} from "./libraries/Signatures.sol";
+import {EscrowBase} from "./EscrowBase.sol";
 import {Vault} from "./Vault.sol";
+import {Peers} from "./VaultBase.sol";
 
 /// @notice Who gets the order's money. Powers: ADMIN lists tokens; PAUSER stops opening within limits. Neither touches an order that
 /// is open, and nobody can move money otherwise than the order's own rules say.
-/// @dev Not upgradeable; peers are fixed at deployment.
-contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
+/// @dev Not upgradeable; peers are fixed at deployment. What is not in here lies in the extension, also fixed, whose code runs on this
+/// contract's storage: one contract in two halves, because of the limit on a contract's size. The ABI of both is IEscrow.
+contract LicenseEscrow is ILicenseEscrow, EscrowBase, Vault {
     using Address for address;
     using LicenseTerms for uint96;
 
-    /// @dev state 8 | since 40 | first 208 bits of the order hash; the id's fingerprint number is used up from the first write on.
-    type OrderSlot is uint256;
-
-    // Literals, not concatenated constants: only those are hashed by the compiler.
-    bytes32 private constant DELIVERY_TYPEHASH = keccak256(
-        "Delivery(uint256 licenseId,address buyer,address fingerprinter,uint128 deposit,bytes32 copyRoot,byte"
-        "s32 deliveryRoot,bytes32 keyCommit,bytes32 markCommit,uint64 totalBytes,uint32 chunks,uint16 chunkSi"
-        "ze,uint8 suite,uint32 revealWindow,uint32 grace,uint32 complaintWindow)"
-    );
-    bytes32 private constant SALE_TYPEHASH = keccak256(
-        "Sale(address seller,address token,uint96 price,uint96 bond,uint96 terms,bytes32 termsHash,bytes32 re"
-        "questHash,uint8 minTier,uint24 saleNonce,uint64 orderNonce,uint40 openBy,uint32 bondTail)"
-    );
-    bytes32 private constant ORDER_TYPEHASH = keccak256(
-        "Order(Sale sale,Delivery delivery)"
-        "Delivery(uint256 licenseId,address buyer,address fingerprinter,uint128 deposit,bytes32 copyRoot,byte"
-        "s32 deliveryRoot,bytes32 keyCommit,bytes32 markCommit,uint64 totalBytes,uint32 chunks,uint16 chunkSi"
-        "ze,uint8 suite,uint32 revealWindow,uint32 grace,uint32 complaintWindow)"
-        "Sale(address seller,address token,uint96 price,uint96 bond,uint96 terms,bytes32 termsHash,bytes32 re"
-        "questHash,uint8 minTier,uint24 saleNonce,uint64 orderNonce,uint40 openBy,uint32 bondTail)"
-    );
-    bytes32 private constant RANGE_VERDICT_TYPEHASH =
-        keccak256("RangeVerdict(uint256 licenseId,bytes32 orderHash,bool upheld,uint64 epoch,uint40 deadline)");
-
-    uint256 private constant SALE_WORDS = 12;
-    uint256 private constant DELIVERY_WORDS = 15;
-
-    uint256 private constant FINGERPRINT_BITS = 28;
     /// @dev Long enough for a fingerprinter to see a finalized open, short enough that the buyer's money is not a loan.
     uint256 private constant MIN_REVEAL_WINDOW = 1 hours;
     uint256 private constant MAX_REVEAL_WINDOW = 48 hours;
@@ -63,62 +33,34 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
     /// @dev Leaks surface late.
     uint256 private constant MIN_BOND_TAIL = 90 days;
     uint256 private constant MAX_BOND_TAIL = 1825 days;
-    uint256 private constant RANGE_ANSWER_TIME = 7 days;
-    uint256 private constant RANGE_BOND_BPS = 1_000; // of the price
     uint256 private constant NO_REVEAL_BPS = 1_000; // of the deposit
-    uint256 private constant MAX_FEE_BPS = 500; // prepare fee, of the price
-    uint256 private constant MAX_REQUEST_TIME = 30 days;
-    uint256 private constant MAX_PAUSE = 7 days;
-    uint256 private constant PAUSE_PERIOD = 30 days;
-    uint64 private constant NONCE_SPAN = 1 << 32;
 
     uint8 private constant NO_REVEAL = 1;
     uint8 private constant WRONG_CHUNK = 2;
-    uint8 private constant RANGE_UPHELD = 3;
     uint8 private constant RANGE_UNANSWERED = 4;
 
-    /// @dev One slot: opening reads it.
-    struct Pause {
-        uint40 until;
-        uint40 from; // of the running or last pause
-        uint40 periodStart;
-        uint40 secondsBefore; // of all pauses before the running or last one
-    }
-
-    IModelNFT public immutable models;
-    ILicenseNFT public immutable licenses;
-    /// @notice address(0): no registry, so orders that ask for a tier cannot be opened.
     IIdentityRegistry public immutable identity;
     /// @notice Arithmetic of complaints; stateless, apart because it does not fit in here.
     address public immutable deliveryCheck;
+    /// @notice The other half of this contract.
+    address public immutable extension;
 
-    mapping(uint256 licenseId => OrderSlot) private _orders;
-    mapping(uint256 licenseId => uint64 epoch) private _rangeEpochs;
-    mapping(bytes32 orderHash => bool) private _cancelled;
-    mapping(address seller => uint64) private _floors;
-    mapping(address buyer => mapping(bytes32 requestHash => PrepareFee)) private _fees;
-    Pause private _pause;
+    constructor(address authority_, Peers memory peers, address extension_) EscrowBase(authority_, peers) {
+        identity = IIdentityRegistry(peers.identity);
+        deliveryCheck = peers.deliveryCheck;
+        extension = extension_;
+    }
 
-    constructor(
-        address authority_,
-        address models_,
-        address licenses_,
-        address royalties_,
-        address committee_,
-        address court_,
-        address identity_,
-        address deliveryCheck_,
-        address treasury_,
-        uint128 stakeReserve_
-    )
-        AccessManaged(authority_)
-        Vault(committee_, court_, royalties_, treasury_, stakeReserve_)
-        EIP712("ZhiYiChain LicenseEscrow", "1")
-    {
-        models = IModelNFT(models_);
-        licenses = ILicenseNFT(licenses_);
-        identity = IIdentityRegistry(identity_);
-        deliveryCheck = deliveryCheck_;
+    /// @dev Every selector that is not here runs in the extension, on this storage, with this caller and value.
+    fallback() external payable {
+        address target = extension;
+        assembly {
+            calldatacopy(0, 0, calldatasize())
+            let done := delegatecall(gas(), target, 0, calldatasize(), 0, 0)
+            returndatacopy(0, 0, returndatasize())
+            if iszero(done) { revert(0, returndatasize()) }
+            return(0, returndatasize())
+        }
     }
 
     /* PURCHASE */
@@ -170,6 +112,7 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         _setOrder(delivery.licenseId, OrderState.OPEN, orderHash);
         _lockDeposit(delivery.fingerprinter, delivery.deposit);
         _emitOpened(order, delivery.licenseId, orderHash);
+        if (sale.basis != Basis.OWNER) _offerOnward(sale);
         _takePayment(sale.token, due);
     }
 
@@ -197,58 +140,6 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         if (!wrong) revert ChunkIsRight(delivery.licenseId, index);
         emit ChunkProvenWrong(delivery.licenseId, index);
         _refund(order, orderHash, WRONG_CHUNK, delivery.deposit);
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function rangeClaim(Order calldata order) external payable nonReentrant {
-        Delivery calldata delivery = order.delivery;
-        bytes32 orderHash = orderHashOf(order);
-        uint256 revealedAt = _checkStored(delivery.licenseId, orderHash, OrderState.REVEALED);
-        _checkBuyer(delivery);
-        _checkNotAfter(revealedAt + delivery.complaintWindow);
-        uint64 epoch = IOracleCommittee(committee).currentEpoch();
-        if (epoch == 0) revert NoCommittee();
-        _rangeEpochs[delivery.licenseId] = epoch;
-        _setOrder(delivery.licenseId, OrderState.RANGE_CHECK, orderHash);
-        uint256 bond = _rangeBond(order.sale);
-        emit RangeClaimed(delivery.licenseId, msg.sender, bond, epoch);
-        _takePayment(order.sale.token, bond);
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function resolveRange(
-        Order calldata order,
-        bool upheld,
-        uint64 epoch,
-        uint40 deadline,
-        address[] calldata signers,
-        uint32 bitmap,
-        bytes calldata signatures
-    ) external {
-        bytes32 orderHash = _checkAnswer(order, epoch, deadline);
-        bytes32 digest = rangeVerdictDigest(order.delivery.licenseId, orderHash, upheld, epoch, deadline);
-        IOracleCommittee(committee).verify(epoch, digest, signers, bitmap, signatures); // reverts unless k of n signed
-        _resolve(order, orderHash, upheld);
-    }
-
-    function _checkAnswer(Order calldata order, uint64 epoch, uint40 deadline) private view returns (bytes32 orderHash) {
-        uint256 licenseId = order.delivery.licenseId;
-        orderHash = orderHashOf(order);
-        uint256 claimedAt = _checkStored(licenseId, orderHash, OrderState.RANGE_CHECK);
-        _checkNotAfter(Math.min(claimedAt + RANGE_ANSWER_TIME, deadline));
-        if (epoch != _rangeEpochs[licenseId]) revert WrongEpoch(epoch, _rangeEpochs[licenseId]);
-    }
-
-    function _resolve(Order calldata order, bytes32 orderHash, bool upheld) private {
-        uint256 bond = _rangeBond(order.sale);
-        if (upheld) {
-            _refund(order, orderHash, RANGE_UPHELD, order.delivery.deposit);
-            _credit(order.delivery.buyer, order.sale.token, bond, orderHash);
-        } else {
-            emit RangeClaimRejected(order.delivery.licenseId);
-            _credit(treasury, order.sale.token, bond, orderHash);
-            _settle(order, orderHash);
-        }
     }
 
     /// @inheritdoc ILicenseEscrow
@@ -283,212 +174,12 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         }
     }
 
-    /// @dev Nothing here can fail for a reason from outside: the id is fresh, no receiver is called, the peers are ours and only add.
-    function _settle(Order calldata order, bytes32 orderHash) private {
-        Sale calldata sale = order.sale;
-        Delivery calldata delivery = order.delivery;
-        uint256 licenseId = delivery.licenseId;
-        _setOrder(licenseId, OrderState.SETTLED, orderHash);
-        _bonds[licenseId] = Bond(sale.bond, sale.price, 0, 0, _indexOf(sale.token));
-        _freeDeposit(delivery.fingerprinter, delivery.deposit, 0);
-        emit OrderSettled(licenseId, orderHash);
-        LicenseRecord memory record =
-            LicenseRecord(orderHash, delivery.copyRoot, delivery.markCommit, sale.termsHash, delivery.fingerprinter);
-        licenses.issue(delivery.buyer, licenseId, sale.terms, record);
-        _payRoyalty(_modelOf(licenseId), sale.token, sale.price);
-    }
-
-    function _refund(Order calldata order, bytes32 orderHash, uint8 reason, uint128 penalty) private {
-        Delivery calldata delivery = order.delivery;
-        uint256 paid = uint256(order.sale.price) + order.sale.bond;
-        _setOrder(delivery.licenseId, OrderState.REFUNDED, orderHash);
-        _freeDeposit(delivery.fingerprinter, delivery.deposit, penalty);
-        emit OrderRefunded(delivery.licenseId, delivery.buyer, reason, paid, penalty);
-        if (order.sale.token == NATIVE) {
-            _balances[delivery.buyer][NATIVE] += paid + penalty;
-        } else {
-            _balances[delivery.buyer][order.sale.token] += paid;
-            if (penalty != 0) _balances[delivery.buyer][NATIVE] += penalty;
-        }
-    }
-
-    /* BEFORE THE PURCHASE */
-
-    /// @inheritdoc ILicenseEscrow
-    function payPrepareFee(bytes32 requestHash, address fingerprinter, address token, uint96 fee, uint40 by)
-        external
-        payable
-        nonReentrant
-    {
-        if (fee == 0 || requestHash == 0) revert NothingToDo();
-        _checkListed(token);
-        _checkWindow(by, block.timestamp + 1, block.timestamp + MAX_REQUEST_TIME);
-        if (_fees[msg.sender][requestHash].fee != 0) revert RequestTaken(requestHash);
-        _fees[msg.sender][requestHash] = PrepareFee(fingerprinter, fee, by, _indexOf(token));
-        emit CopyRequested(requestHash, msg.sender, fingerprinter, token, fee, by);
-        _takePayment(token, fee);
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function reclaimPrepareFee(bytes32 requestHash) external {
-        PrepareFee memory request = _fees[msg.sender][requestHash];
-        if (request.fee == 0) revert RequestUnknown(requestHash);
-        _checkAfter(request.by);
-        delete _fees[msg.sender][requestHash];
-        emit PrepareFeeReclaimed(requestHash, msg.sender, request.fee);
-        _credit(msg.sender, _tokenOf(request.tokenIndex), request.fee, requestHash);
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function earnPrepareFee(Order calldata order, bytes calldata sellerSignature) external {
-        Sale calldata sale = order.sale;
-        Delivery calldata delivery = order.delivery;
-        bytes32 orderHash = orderHashOf(order);
-        PrepareFee memory request = _requestOf(order);
-        _checkAfter(sale.openBy);
-        _checkNotAfter(request.by);
-        _checkNotVoid(sale, orderHash);
-        address owner = models.statusOf(_modelOf(delivery.licenseId)).owner;
-        if (owner != sale.seller) revert NotTheOwner(sale.seller, owner);
-        if (!Signatures.areValid(sale.seller, _hashTypedDataV4(orderHash), sellerSignature)) revert BadSignature(sale.seller);
-        delete _fees[delivery.buyer][sale.requestHash];
-        emit PrepareFeeEarned(sale.requestHash, delivery.fingerprinter, request.fee);
-        _credit(delivery.fingerprinter, sale.token, request.fee, sale.requestHash);
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function cancel(Order calldata order) external {
-        if (msg.sender != order.sale.seller) revert NotTheSeller(msg.sender, order.sale.seller);
-        bytes32 orderHash = orderHashOf(order);
-        _cancelled[orderHash] = true;
-        emit OrderCancelled(msg.sender, orderHash);
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function cancelAll() external {
-        uint64 floor = _floors[msg.sender] + NONCE_SPAN;
-        _floors[msg.sender] = floor;
-        emit OrdersCancelledBelow(msg.sender, floor);
-    }
-
-    /* BOND */
-
-    /// @inheritdoc ILicenseEscrow
-    function requestBondRelease(uint256 licenseId) external {
-        Bond storage bond = _bonds[licenseId];
-        if (bond.amount == 0 || bond.releaseRequestedAt != 0) revert NothingToDo();
-        if (!licenses.hasEnded(licenseId)) revert LicenseStillActive(licenseId);
-        bond.releaseRequestedAt = uint40(block.timestamp) - pausedSeconds();
-        emit BondReleaseRequested(licenseId, uint40(block.timestamp));
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function releaseBond(Order calldata order) external {
-        uint256 licenseId = order.delivery.licenseId;
-        bytes32 orderHash = orderHashOf(order);
-        _checkStored(licenseId, orderHash, OrderState.SETTLED);
-        Bond memory bond = _bonds[licenseId];
-        if (bond.amount == 0) revert NothingToDo();
-        if (bond.releaseRequestedAt == 0) revert ReleaseNotRequested(licenseId);
-        uint256 notBefore = uint256(bond.releaseRequestedAt) + order.sale.bondTail + pausedSeconds();
-        if (bond.openCases != 0 || block.timestamp < notBefore) revert BondHeld(licenseId, bond.openCases, notBefore);
-        delete _bonds[licenseId];
-        emit BondReleased(licenseId, order.delivery.buyer, bond.amount);
-        _credit(order.delivery.buyer, order.sale.token, bond.amount, orderHash);
-    }
-
-    /* PAUSER */
-
-    /// @inheritdoc ILicenseEscrow
-    function pauseOpening(uint40 until) external restricted {
-        Pause memory pause = _pause;
-        if (block.timestamp >= pause.periodStart + PAUSE_PERIOD) pause.periodStart = uint40(block.timestamp);
-        uint256 max = pause.periodStart + MAX_PAUSE;
-        if (until <= block.timestamp || until > max) revert PauseTooLong(until, uint40(max));
-        pause.secondsBefore = pausedSeconds();
-        pause.from = uint40(block.timestamp);
-        pause.until = until;
-        _pause = pause;
-        emit OpeningPaused(msg.sender, until);
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function resumeOpening() external restricted {
-        if (block.timestamp >= _pause.until) revert NotPaused();
-        _pause.until = uint40(block.timestamp);
-        emit OpeningResumed(msg.sender);
-    }
-
     /* VIEWS */
-
-    /// @inheritdoc ILicenseEscrow
-    function orderState(uint256 licenseId) public view returns (OrderState state, uint40 since, bytes26 hash) {
-        uint256 slot = OrderSlot.unwrap(_orders[licenseId]);
-        return (OrderState(uint8(slot)), uint40(slot >> 8), bytes26(uint208(slot >> 48)));
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function orderDigest(Order calldata order) external view returns (bytes32) {
-        return _hashTypedDataV4(orderHashOf(order));
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function orderHashOf(Order calldata order) public pure returns (bytes32) {
-        return _hashOrder(saleHash(order.sale), _hashDelivery(order.delivery));
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function saleHash(Sale calldata sale) public pure returns (bytes32) {
-        uint256 start;
-        assembly {
-            start := sale
-        }
-        return _hashWords(SALE_TYPEHASH, start, SALE_WORDS);
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function rangeVerdictDigest(uint256 licenseId, bytes32 orderHash, bool upheld, uint64 epoch, uint40 deadline)
-        public
-        view
-        returns (bytes32)
-    {
-        return _hashTypedDataV4(
-            keccak256(abi.encode(RANGE_VERDICT_TYPEHASH, licenseId, orderHash, upheld, epoch, deadline))
-        );
-    }
 
     /// @inheritdoc ILicenseEscrow
     function quoteOpen(Order calldata order) public view returns (uint256 amount) {
         amount = uint256(order.sale.price) + order.sale.bond;
         if (order.sale.requestHash != 0) amount -= _requestOf(order).fee;
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function checkOrder(Order calldata order) external view {
-        bytes32 orderHash = orderHashOf(order);
-        (,, bytes26 hash) = orderState(order.delivery.licenseId);
-        if (hash != bytes26(orderHash)) revert WrongOrder(order.delivery.licenseId, orderHash);
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function orderFloor(address seller) external view returns (uint64) {
-        return _floors[seller];
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function prepareFeeOf(address buyer, bytes32 requestHash) external view returns (PrepareFee memory) {
-        return _fees[buyer][requestHash];
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function rangeClaimEpoch(uint256 licenseId) external view returns (uint64) {
-        return _rangeEpochs[licenseId];
-    }
-
-    /// @inheritdoc ILicenseEscrow
-    function pausedSeconds() public view returns (uint40) {
-        Pause memory pause = _pause;
-        return pause.secondsBefore + uint40(Math.min(block.timestamp, pause.until)) - pause.from;
     }
 
     /* CHECKS */
@@ -505,10 +196,11 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         if (sale.terms.hasExpired(block.timestamp)) revert TermsExpired(sale.terms.expiry());
         _checkListed(sale.token);
         _checkModel(sale, _modelOf(delivery.licenseId));
-        _checkNotVoid(sale, orderHash);
-        if (sale.minTier != 0) {
-            uint8 tier = address(identity) == address(0) ? 0 : identity.tierOf(msg.sender);
-            if (tier < sale.minTier) revert IdentityTooLow(tier, sale.minTier);
+        _checkNotVoid(sale.seller, sale.orderNonce, orderHash);
+        uint8 minTier = sale.terms.minTier();
+        if (minTier != 0) {
+            uint8 tier = identity.tierOf(msg.sender);
+            if (tier < minTier) revert IdentityTooLow(tier, minTier);
         }
     }
 
@@ -544,41 +236,22 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
 
     function _checkModel(Sale calldata sale, uint64 modelId) private view {
         ModelStatus memory status = models.statusOf(modelId);
-        if (status.owner != sale.seller) revert NotTheOwner(sale.seller, status.owner);
-        if (status.saleNonce != sale.saleNonce) revert SaleNonceStale(sale.saleNonce, status.saleNonce);
+        if (sale.basis == Basis.OWNER) {
+            _checkOwner(sale.seller, status);
+            if (status.saleNonce != sale.saleNonce) revert SaleNonceStale(sale.saleNonce, status.saleNonce);
+            if (sale.source != 0) revert SourceMismatch(sale.source, modelId);
+        } else if (_modelOf(sale.source) != modelId) {
+            revert SourceMismatch(sale.source, modelId);
+        }
         if (status.review != Review.APPROVED || status.delisted) revert ModelNotOffered(modelId);
         if (block.timestamp < status.frozenUntil) revert ModelFrozen(modelId, status.frozenUntil);
         if (sale.terms.areRefused(status.preferences)) revert UseNotAllowed(sale.terms.useMask(), status.preferences);
     }
 
-    function _checkNotVoid(Sale calldata sale, bytes32 orderHash) private view {
-        uint64 floor = _floors[sale.seller];
-        if (sale.orderNonce < floor || sale.orderNonce - floor >= NONCE_SPAN || _cancelled[orderHash]) {
-            revert OrderVoid(orderHash);
-        }
-    }
-
-    /// @dev The request must be the buyer's, in this token, for this fingerprinter, and small beside the price.
-    function _requestOf(Order calldata order) private view returns (PrepareFee memory request) {
-        Sale calldata sale = order.sale;
-        request = _fees[order.delivery.buyer][sale.requestHash];
-        if (
-            request.fee == 0 || request.fingerprinter != order.delivery.fingerprinter
-                || _tokenOf(request.tokenIndex) != sale.token
-        ) revert RequestUnknown(sale.requestHash);
-        uint256 max = sale.price * MAX_FEE_BPS / BPS;
-        if (request.fee > max) revert FeeTooLarge(request.fee, max);
-    }
-
-    function _checkStored(uint256 licenseId, bytes32 orderHash, OrderState needed) private view returns (uint256) {
-        (OrderState state, uint40 since, bytes26 hash) = orderState(licenseId);
-        if (state != needed) revert WrongState(licenseId, state, needed);
-        if (hash != bytes26(orderHash)) revert WrongOrder(licenseId, orderHash);
-        return since;
-    }
-
-    function _checkBuyer(Delivery calldata delivery) private view {
-        if (msg.sender != delivery.buyer) revert NotTheBuyer(msg.sender, delivery.buyer);
+    /// @dev The license token checks the holder, his rights and that the new terms stay within them.
+    function _offerOnward(Sale calldata sale) private {
+        if (_bonds[sale.source].openCases != 0) revert BondHeld(sale.source, _bonds[sale.source].openCases, 0);
+        licenses.offerOnward(sale.source, sale.seller, sale.terms, sale.basis == Basis.RESALE);
     }
 
     function _checkKey(Delivery calldata delivery, bytes32 key) private pure {
@@ -586,48 +259,7 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
         if (keyCommit != delivery.keyCommit) revert WrongKey(keyCommit, delivery.keyCommit);
     }
 
-    function _checkWindow(uint256 given, uint256 min, uint256 max) private pure {
-        if (given < min || given > max) revert WindowOutOfRange(given, min, max);
-    }
-
-    /// @dev A deadline's own second still counts.
-    function _checkNotAfter(uint256 deadline) private view {
-        if (block.timestamp > deadline) revert TooLate(deadline);
-    }
-
-    function _checkAfter(uint256 deadline) private view {
-        if (block.timestamp <= deadline) revert TooEarly(deadline + 1);
-    }
-
     /* INTERNAL */
-
-    function _setOrder(uint256 licenseId, OrderState state, bytes32 orderHash) private {
-        _orders[licenseId] = OrderSlot.wrap(
-            uint256(state) | (block.timestamp << 8) | (uint256(uint208(bytes26(orderHash))) << 48)
-        );
-    }
-
-    function _takePayment(address token, uint256 amount) private {
-        uint256 native = token == NATIVE ? amount : 0;
-        if (msg.value != native) revert PaymentMismatch(msg.value, native);
-        if (token != NATIVE && amount != 0) _pullToken(token, amount);
-    }
-
-    function _rangeBond(Sale calldata sale) private pure returns (uint256) {
-        return sale.price * RANGE_BOND_BPS / BPS;
-    }
-
-    function _modelOf(uint256 licenseId) private pure returns (uint64) {
-        return uint64(licenseId >> FINGERPRINT_BITS);
-    }
-
-    function _hashDelivery(Delivery calldata delivery) private pure returns (bytes32) {
-        uint256 start;
-        assembly {
-            start := delivery
-        }
-        return _hashWords(DELIVERY_TYPEHASH, start, DELIVERY_WORDS);
-    }
 
     /// @dev emit OrderOpened(licenseId, msg.sender, orderHash, order): the order's calldata is its ABI coding, checked member by member
     /// before. Saves 1,500 gas and 1 kB of code against coding it anew.
@@ -638,21 +270,5 @@ contract LicenseEscrow is ILicenseEscrow, Vault, EIP712 {
             calldatacopy(free, order, shl(5, add(SALE_WORDS, DELIVERY_WORDS)))
             log4(free, shl(5, add(SALE_WORDS, DELIVERY_WORDS)), topic, licenseId, caller(), orderHash)
         }
-    }
-
-    /// @dev EIP-712 struct hash of a calldata struct whose members are one word each: its calldata is encodeData. Saves 2,000 gas an
-    /// order against abi.encode. Words are hashed as they came: `open` reads every member that is smaller than a word, which refuses
-    /// one too large for its type, and every later call must bring the hash that was stored then.
-    function _hashWords(bytes32 typehash, uint256 start, uint256 words) private pure returns (bytes32 hash) {
-        assembly ("memory-safe") {
-            let free := mload(0x40)
-            mstore(free, typehash)
-            calldatacopy(add(free, 0x20), start, shl(5, words))
-            hash := keccak256(free, shl(5, add(words, 1)))
-        }
-    }
-
-    function _hashOrder(bytes32 saleHash_, bytes32 deliveryHash) private pure returns (bytes32) {
-        return keccak256(abi.encode(ORDER_TYPEHASH, saleHash_, deliveryHash));
     }
 }

@@ -9,12 +9,13 @@ import {LicenseTerms} from "./libraries/LicenseTerms.sol";
 
 /// @notice License tokens. The escrow issues, the court revokes and suspends, the holder surrenders; nobody else can change anything.
 /// An ended license is not burned: it stays with the last holder as the record of who had it.
-/// @dev 96 bits beside the owner: terms in the low 84, suspended in bit 93, end in bits 94-95.
+/// @dev 96 bits beside the owner: terms in the low 92, offered for resale in bit 92, suspended in 93, end in 94-95.
 contract LicenseNFT is ILicenseNFT, ERC721 {
     using LicenseTerms for uint96;
     using Strings for uint256;
 
-    uint96 private constant TERMS_MASK = (1 << 84) - 1;
+    uint96 private constant TERMS_MASK = uint96((1 << LicenseTerms.BITS) - 1);
+    uint96 private constant OFFERED = 1 << 92;
     uint96 private constant SUSPENDED = 1 << 93;
     uint256 private constant END_SHIFT = 94;
     uint256 private constant FINGERPRINT_BITS = 28;
@@ -23,6 +24,11 @@ contract LicenseNFT is ILicenseNFT, ERC721 {
     address public immutable court;
 
     mapping(uint256 licenseId => bytes32 hash) private _records;
+
+    modifier onlyEscrow() {
+        if (msg.sender != escrow) revert NotAPeer(msg.sender);
+        _;
+    }
 
     modifier onlyCourt() {
         if (msg.sender != court) revert NotAPeer(msg.sender);
@@ -37,8 +43,10 @@ contract LicenseNFT is ILicenseNFT, ERC721 {
     /* PEERS */
 
     /// @inheritdoc ILicenseNFT
-    function issue(address to, uint256 licenseId, uint96 terms, LicenseRecord calldata record) external {
-        if (msg.sender != escrow) revert NotAPeer(msg.sender);
+    function issue(address to, uint256 licenseId, uint96 terms, LicenseRecord calldata record)
+        external
+        onlyEscrow
+    {
         _records[licenseId] = keccak256(abi.encode(record));
         // The escrow issues an id once (its order slot never leaves SETTLED), so the id is free.
         _mintAndSetExtraDataUnchecked(to, licenseId, terms & TERMS_MASK);
@@ -48,11 +56,49 @@ contract LicenseNFT is ILicenseNFT, ERC721 {
     }
 
     /// @inheritdoc ILicenseNFT
-    function revoke(uint256 licenseId, bytes32 cause) external onlyCourt {
+    function offerOnward(uint256 source, address seller, uint96 terms, bool resale) external onlyEscrow {
+        uint96 data = _dataOf(source);
+        address holder = _ownerOf(source);
+        if (seller != holder) revert NotTheHolder(seller, holder);
+        if (!_isActive(data) || data & OFFERED != 0) revert NotForSale(source);
+        uint8 right = resale ? LicenseTerms.RESALE : LicenseTerms.SUBLICENSE;
+        bool chained = !resale && terms.has(LicenseTerms.SUBLICENSE);
+        if (!data.has(right) || chained || !terms.areWithin(data & TERMS_MASK)) revert TermsNotWithin(source, terms);
+        if (resale) {
+            _setExtraData(source, data | OFFERED);
+            emit LicenseOffered(source, true);
+        }
+    }
+
+    /// @inheritdoc ILicenseNFT
+    function withdrawOnward(uint256 source) external onlyEscrow {
+        _setExtraData(source, _dataOf(source) & ~OFFERED);
+        emit LicenseOffered(source, false);
+    }
+
+    /// @inheritdoc ILicenseNFT
+    function settleOnward(uint256 source, uint256 licenseId, bool resale) external onlyEscrow returns (uint16 onwardBps) {
+        uint96 data = _dataOf(source);
+        emit LicensePassedOn(source, licenseId, resale);
+        if (resale) _end(source, data & ~OFFERED, LicenseEnd.RESOLD);
+        return data.onwardBps();
+    }
+
+    /// @inheritdoc ILicenseNFT
+    function renew(uint256 licenseId, address holder, uint40 expiry) external onlyEscrow {
         uint96 data = _dataOf(licenseId);
-        _setExtraData(licenseId, (data & ~(uint96(3) << uint96(END_SHIFT))) | (uint96(LicenseEnd.REVOKED) << uint96(END_SHIFT)));
-        emit LicenseRevoked(licenseId, cause);
+        if (holder != _ownerOf(licenseId)) revert NotTheHolder(holder, _ownerOf(licenseId));
+        if (_hasEnded(data)) revert LicenseEnded(licenseId, _endIn(data));
+        uint40 before = data.expiry();
+        if (before == 0 || (expiry != 0 && expiry <= before)) revert NotLonger(licenseId, expiry, before);
+        _setExtraData(licenseId, data.withExpiry(expiry));
+        emit SubscriptionUpdate(licenseId, _expiresAt(data.withExpiry(expiry)));
         emit MetadataUpdate(licenseId);
+    }
+
+    /// @inheritdoc ILicenseNFT
+    function revoke(uint256 licenseId, bytes32 cause) external onlyCourt {
+        if (_end(licenseId, _dataOf(licenseId), LicenseEnd.REVOKED)) emit LicenseRevoked(licenseId, cause);
     }
 
     /// @inheritdoc ILicenseNFT
@@ -76,7 +122,7 @@ contract LicenseNFT is ILicenseNFT, ERC721 {
         _surrender(tokenId);
     }
 
-    /// @notice ERC-5643: always reverts; a renewal is a new order, so that price, bond and copy are agreed again.
+    /// @notice ERC-5643: always reverts; a renewal is the owner's signed order and goes through the escrow.
     function renewSubscription(uint256 tokenId, uint64) external payable {
         revert RenewalIsAnOrder(tokenId);
     }
@@ -85,10 +131,16 @@ contract LicenseNFT is ILicenseNFT, ERC721 {
         uint96 data = _dataOf(licenseId);
         address holder = _ownerOf(licenseId);
         if (msg.sender != holder) revert NotTheHolder(msg.sender, holder);
-        LicenseEnd end = _endIn(data);
-        if (end != LicenseEnd.NONE) revert LicenseEnded(licenseId, end);
-        _setExtraData(licenseId, data | (uint96(LicenseEnd.SURRENDERED) << uint96(END_SHIFT)));
+        if (!_end(licenseId, data, LicenseEnd.SURRENDERED)) revert LicenseEnded(licenseId, _endIn(data));
         emit LicenseSurrendered(licenseId, holder);
+    }
+
+    /// @return done false where somebody has ended it before: then only `data` is stored
+    function _end(uint256 licenseId, uint96 data, LicenseEnd end) private returns (bool done) {
+        done = _endIn(data) == LicenseEnd.NONE;
+        _setExtraData(licenseId, done ? data | (uint96(end) << uint96(END_SHIFT)) : data);
+        if (!done) return false;
+        emit SubscriptionUpdate(licenseId, 0);
         emit MetadataUpdate(licenseId);
     }
 
@@ -96,15 +148,12 @@ contract LicenseNFT is ILicenseNFT, ERC721 {
 
     /// @inheritdoc ILicenseNFT
     function isActive(uint256 licenseId) external view returns (bool) {
-        uint96 data = _getExtraData(licenseId);
-        return _exists(licenseId) && _endIn(data) == LicenseEnd.NONE && data & SUSPENDED == 0
-            && !(data & TERMS_MASK).hasExpired(block.timestamp);
+        return _exists(licenseId) && _isActive(_getExtraData(licenseId));
     }
 
     /// @inheritdoc ILicenseNFT
     function hasEnded(uint256 licenseId) external view returns (bool) {
-        uint96 data = _dataOf(licenseId);
-        return _endIn(data) != LicenseEnd.NONE || (data & TERMS_MASK).hasExpired(block.timestamp);
+        return _hasEnded(_dataOf(licenseId));
     }
 
     /// @inheritdoc ILicenseNFT
@@ -115,6 +164,11 @@ contract LicenseNFT is ILicenseNFT, ERC721 {
     /// @inheritdoc ILicenseNFT
     function termsOf(uint256 licenseId) external view returns (uint96) {
         return _dataOf(licenseId) & TERMS_MASK;
+    }
+
+    /// @inheritdoc ILicenseNFT
+    function isOffered(uint256 licenseId) external view returns (bool) {
+        return _dataOf(licenseId) & OFFERED != 0;
     }
 
     /// @inheritdoc ILicenseNFT
@@ -146,13 +200,13 @@ contract LicenseNFT is ILicenseNFT, ERC721 {
 
     /// @inheritdoc ILicenseNFT
     function expiresAt(uint256 tokenId) external view returns (uint64) {
-        return (_dataOf(tokenId) & TERMS_MASK).expiry();
+        return _expiresAt(_dataOf(tokenId));
     }
 
     /// @inheritdoc ILicenseNFT
     function isRenewable(uint256 tokenId) external view returns (bool) {
-        _dataOf(tokenId);
-        return false;
+        uint96 data = _dataOf(tokenId);
+        return data.expiry() != 0 && !_hasEnded(data);
     }
 
     /* ERC-721 */
@@ -200,6 +254,20 @@ contract LicenseNFT is ILicenseNFT, ERC721 {
     function _dataOf(uint256 licenseId) private view returns (uint96) {
         if (!_exists(licenseId)) revert NoSuchLicense(licenseId);
         return _getExtraData(licenseId);
+    }
+
+    function _hasEnded(uint96 data) private view returns (bool) {
+        return _endIn(data) != LicenseEnd.NONE || data.hasExpired(block.timestamp);
+    }
+
+    function _isActive(uint96 data) private view returns (bool) {
+        return !_hasEnded(data) && data & SUSPENDED == 0;
+    }
+
+    /// @dev ERC-5643 has no word for never, and 0 for cancelled.
+    function _expiresAt(uint96 data) private pure returns (uint64) {
+        if (_endIn(data) != LicenseEnd.NONE) return 0;
+        return data.expiry() == 0 ? type(uint64).max : data.expiry();
     }
 
     function _endIn(uint96 data) private pure returns (LicenseEnd) {

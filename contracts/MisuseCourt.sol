@@ -5,7 +5,8 @@ import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManage
 import {IERC721} from "@openzeppelin/contracts/token/ERC721/IERC721.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
-import {ILicenseEscrow, OrderState} from "./interfaces/ILicenseEscrow.sol";
+import {ILicenseEscrow} from "./interfaces/ILicenseEscrow.sol";
+import {OrderState} from "./interfaces/IEscrowBase.sol";
 import {ILicenseNFT, LicenseEnd, LicenseRecord} from "./interfaces/ILicenseNFT.sol";
 import {CaseFile, CaseState, CourtParams, Decision, IMisuseCourt, Kind, Verdict} from "./interfaces/IMisuseCourt.sol";
 import {IModelNFT} from "./interfaces/IModelNFT.sol";

@@ -6,14 +6,8 @@ import {IRoyaltyLedger} from "./interfaces/IRoyaltyLedger.sol";
 import {IVault} from "./interfaces/IVault.sol";
 import {RoyaltyMath} from "./libraries/RoyaltyMath.sol";
 
-/// @notice Counts; the vault holds. No administrator.
+/// @notice Counts who may take what of a model's income; the vault holds it. No administrator.
 contract RoyaltyLedger is IRoyaltyLedger {
-    /// @dev Both in one slot, so that a payment writes one and a pull reads one. A token's supply fits 128 bits or is not listed.
-    struct Income {
-        uint128 gross;
-        uint128 inherited;
-    }
-
     /// @dev Names of the shares in `pulled`; the limits of RoyaltyMath keep the ranges apart.
     uint256 private constant PLATFORM = 0;
     uint256 private constant OWNER = 1;
@@ -24,7 +18,10 @@ contract RoyaltyLedger is IRoyaltyLedger {
     IModelNFT public immutable models;
     address public immutable treasury;
 
-    mapping(uint64 modelId => mapping(address token => Income)) private _income;
+    /// @inheritdoc IRoyaltyLedger
+    mapping(uint64 modelId => bytes32 hash) public termsHash;
+    /// @inheritdoc IRoyaltyLedger
+    mapping(uint64 modelId => mapping(address token => uint256 amount)) public inherited;
     mapping(bytes32 share => uint256 amount) private _pulled;
 
     constructor(address vault_, address models_, address treasury_) {
@@ -34,45 +31,46 @@ contract RoyaltyLedger is IRoyaltyLedger {
     }
 
     /// @inheritdoc IRoyaltyLedger
-    function pay(uint64 modelId, address token, uint256 amount) external {
-        if (msg.sender != address(vault)) revert NotTheVault(msg.sender);
-        // Cannot wrap: a payment is below 2^96, and 2^32 of them are more than a chain will hold.
-        _income[modelId][token].gross += uint128(amount);
-        emit RoyaltyPaid(modelId, token, amount);
+    function openTerms(uint64 modelId, ModelRecord calldata record, RoyaltyTerms calldata terms) external {
+        models.checkRecord(modelId, record);
+        if (_hashTail(terms) != record.royaltyHash) revert TermsMismatch(modelId);
+        termsHash[modelId] = record.royaltyHash;
+        emit TermsOpened(modelId, record.royaltyHash);
     }
 
     /* PULLS */
 
     /// @inheritdoc IRoyaltyLedger
-    function pullPlatform(uint64 modelId, address token, ModelRecord calldata record, RoyaltyTerms calldata terms)
+    function pullPlatform(uint64 modelId, address token, RoyaltyTerms calldata terms)
         external
         returns (uint256 amount)
     {
-        _checkTerms(modelId, record, terms);
-        uint256 earned = RoyaltyMath.shareDown(_income[modelId][token].gross, terms.platformBps);
+        _checkTerms(modelId, terms);
+        uint256 earned = RoyaltyMath.shareDown(gross(modelId, token), terms.platformBps);
         amount = _take(modelId, token, PLATFORM, earned);
         _payOut(modelId, token, treasury, amount);
     }
 
     /// @inheritdoc IRoyaltyLedger
-    function pullAncestor(uint64 modelId, address token, uint256 index, ModelRecord calldata record, RoyaltyTerms calldata terms)
+    function pullAncestor(uint64 modelId, address token, uint256 index, RoyaltyTerms calldata terms)
         external
         returns (uint256 amount)
     {
-        _checkTerms(modelId, record, terms);
+        _checkTerms(modelId, terms);
         if (index >= terms.ancestors.length) revert NoSuchShare(modelId, index);
-        uint256 earned = RoyaltyMath.shareDown(_income[modelId][token].gross, terms.ancestors[index].bps);
+        uint256 earned = RoyaltyMath.shareDown(gross(modelId, token), terms.ancestors[index].bps);
         amount = _take(modelId, token, ANCESTOR + index, earned);
         uint64 ancestorId = terms.ancestors[index].modelId;
-        _income[ancestorId][token].inherited += uint128(amount);
+        inherited[ancestorId][token] += amount;
         emit RoyaltyInherited(modelId, ancestorId, token, amount);
+        vault.passRoyalty(modelId, ancestorId, token, amount);
     }
 
     /// @inheritdoc IRoyaltyLedger
     function pullCollaborator(
-        uint64 modelId, address token, uint256 index, ModelRecord calldata record, RoyaltyTerms calldata terms
+        uint64 modelId, address token, uint256 index, RoyaltyTerms calldata terms
     ) external returns (uint256 amount) {
-        _checkTerms(modelId, record, terms);
+        _checkTerms(modelId, terms);
         if (index >= terms.collaborators.length) revert NoSuchShare(modelId, index);
         uint256 earned = RoyaltyMath.shareDown(_net(modelId, token, terms), terms.collaborators[index].bps);
         amount = _take(modelId, token, COLLABORATOR + index, earned);
@@ -80,28 +78,33 @@ contract RoyaltyLedger is IRoyaltyLedger {
     }
 
     /// @inheritdoc IRoyaltyLedger
-    function pullOwner(uint64 modelId, address token, ModelRecord calldata record, RoyaltyTerms calldata terms)
+    function pullOwner(uint64 modelId, address token, RoyaltyTerms calldata terms)
         external
         returns (uint256 amount)
     {
-        _checkTerms(modelId, record, terms);
+        _checkTerms(modelId, terms);
         ModelStatus memory status = models.statusOf(modelId);
         if (block.timestamp < status.frozenUntil) revert OwnerPullFrozen(modelId, status.frozenUntil);
-        uint256 bps = RoyaltyMath.BPS - RoyaltyMath.collaboratorBps(terms.collaborators);
-        amount = _take(modelId, token, OWNER, RoyaltyMath.shareDown(_net(modelId, token, terms), bps));
+        amount = _take(modelId, token, OWNER, _ownerShare(modelId, token, terms));
         _payOut(modelId, token, status.owner, amount);
+    }
+
+    /// @inheritdoc IRoyaltyLedger
+    function settleOwner(uint64 modelId, address token, RoyaltyTerms calldata terms) external {
+        if (msg.sender != address(vault)) revert NotTheVault(msg.sender);
+        _checkTerms(modelId, terms);
+        bytes32 key = _shareKey(modelId, token, OWNER);
+        uint256 earned = _ownerShare(modelId, token, terms);
+        uint256 amount = earned - _pulled[key];
+        _pulled[key] = earned;
+        if (amount != 0) _payOut(modelId, token, models.statusOf(modelId).owner, amount);
     }
 
     /* VIEWS */
 
     /// @inheritdoc IRoyaltyLedger
-    function gross(uint64 modelId, address token) external view returns (uint256) {
-        return _income[modelId][token].gross;
-    }
-
-    /// @inheritdoc IRoyaltyLedger
-    function inherited(uint64 modelId, address token) external view returns (uint256) {
-        return _income[modelId][token].inherited;
+    function gross(uint64 modelId, address token) public view returns (uint256) {
+        return vault.royaltyOf(modelId, token).gross;
     }
 
     /// @inheritdoc IRoyaltyLedger
@@ -111,18 +114,8 @@ contract RoyaltyLedger is IRoyaltyLedger {
 
     /* INTERNAL */
 
-    function _checkTerms(uint64 modelId, ModelRecord calldata record, RoyaltyTerms calldata terms) private view {
-        if (_hashRecord(record) != models.recordHash(modelId)) revert RecordMismatch(modelId);
-        if (_hashTail(terms) != record.royaltyHash) revert TermsMismatch(modelId);
-    }
-
-    /// @dev keccak256(abi.encode(record)): eight whole words, as they came.
-    function _hashRecord(ModelRecord calldata record) private pure returns (bytes32 hash) {
-        assembly ("memory-safe") {
-            let free := mload(0x40)
-            calldatacopy(free, record, 0x100)
-            hash := keccak256(free, 0x100)
-        }
+    function _checkTerms(uint64 modelId, RoyaltyTerms calldata terms) private view {
+        if (_hashTail(terms) != termsHash[modelId]) revert TermsMismatch(modelId);
     }
 
     /// @dev keccak256(abi.encode(terms)) for terms that are the last argument: their calldata, to its end, after the offset 0x20.
@@ -138,8 +131,12 @@ contract RoyaltyLedger is IRoyaltyLedger {
     }
 
     function _net(uint64 modelId, address token, RoyaltyTerms calldata terms) private view returns (uint256) {
-        Income memory income = _income[modelId][token];
-        return RoyaltyMath.netDown(income.gross, income.inherited, terms);
+        return RoyaltyMath.netDown(gross(modelId, token), inherited[modelId][token], terms);
+    }
+
+    function _ownerShare(uint64 modelId, address token, RoyaltyTerms calldata terms) private view returns (uint256) {
+        uint256 bps = RoyaltyMath.BPS - RoyaltyMath.collaboratorBps(terms.collaborators);
+        return RoyaltyMath.shareDown(_net(modelId, token, terms), bps);
     }
 
     function _take(uint64 modelId, address token, uint256 index, uint256 earned) private returns (uint256 amount) {
@@ -151,7 +148,7 @@ contract RoyaltyLedger is IRoyaltyLedger {
 
     function _payOut(uint64 modelId, address token, address account, uint256 amount) private {
         emit RoyaltyPulled(modelId, account, token, amount);
-        vault.payRoyalty(token, account, amount);
+        vault.payRoyalty(modelId, token, account, amount);
     }
 
     function _shareKey(uint64 modelId, address token, uint256 index) private pure returns (bytes32) {

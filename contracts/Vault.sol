@@ -1,58 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
-import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
-import {IRoyaltyLedger} from "./interfaces/IRoyaltyLedger.sol";
-import {Bond, IVault, Stake} from "./interfaces/IVault.sol";
+import {Bond, IVault, Royalty, Stake} from "./interfaces/IVault.sol";
+import {VaultBase} from "./VaultBase.sol";
 
-/// @notice All money of the system: free balances, stakes, license bonds, case bonds, royalty pools. Money leaves only by `withdraw`,
-/// to where the owner of a free balance says; everything else is a move between accounts of this contract.
+/// @notice All money of the system: free balances, stakes, license bonds, case bonds, royalties, channels. Money leaves only by
+/// `withdraw`, to where the owner of a free balance says; everything else is a move between accounts of this contract.
 /// The one power here is ADMIN's allow-list of tokens, which touches nothing that is held.
-abstract contract Vault is IVault, AccessManaged, ReentrancyGuardTransient {
+abstract contract Vault is IVault, VaultBase {
     using SafeERC20 for IERC20;
 
-    struct TokenEntry {
-        uint8 index; // place in _tokens; 0 for the native coin and for tokens never listed
-        bool listed;
-    }
-
-    address internal constant NATIVE = address(0);
-    uint256 internal constant BPS = 10_000;
     /// @dev A reporter who got more would be paid to provoke leaks.
     uint256 private constant MAX_REPORTER_BPS = 1_000;
     uint256 private constant MAX_TOKENS = 256; // indexes are uint8
-
-    address public immutable committee;
-    address public immutable court;
-    address public immutable royalties;
-    /// @inheritdoc IVault
-    address public immutable treasury;
-    /// @inheritdoc IVault
-    uint128 public immutable stakeReserve;
-
-    mapping(address account => mapping(address token => uint256 amount)) internal _balances;
-    mapping(address account => Stake) private _stakes;
-    mapping(uint256 licenseId => Bond) internal _bonds;
-    mapping(bytes32 caseId => uint256 amount) private _caseBonds;
-    mapping(address token => uint256 amount) private _royaltyPools;
-    mapping(address token => TokenEntry) private _entries;
-    address[] private _tokens; // 0 is the native coin; a delisted token keeps its place, bonds refer to it
 
     modifier onlyPeer(address peer) {
         if (msg.sender != peer) revert NotAPeer(msg.sender);
         _;
     }
 
-    constructor(address committee_, address court_, address royalties_, address treasury_, uint128 stakeReserve_) {
-        committee = committee_;
-        court = court_;
-        royalties = royalties_;
-        treasury = treasury_;
-        stakeReserve = stakeReserve_;
+    constructor() {
         _tokens.push(NATIVE);
     }
 
@@ -106,8 +76,13 @@ abstract contract Vault is IVault, AccessManaged, ReentrancyGuardTransient {
     }
 
     /// @inheritdoc IVault
-    function royaltyPool(address token) external view returns (uint256) {
-        return _royaltyPools[token];
+    function royaltyOf(uint64 modelId, address token) external view returns (Royalty memory) {
+        return _royalties[modelId][token];
+    }
+
+    /// @inheritdoc IVault
+    function channelFunds(address token) external view returns (uint256) {
+        return _channelFunds[token];
     }
 
     /// @inheritdoc IVault
@@ -221,74 +196,53 @@ abstract contract Vault is IVault, AccessManaged, ReentrancyGuardTransient {
         if (toReporter != 0) _balances[reporter][token] += toReporter;
         uint256 rest = slashed - toReporter - toOwner;
         if (rest != 0) _balances[treasury][token] += rest;
-        _payRoyalty(uint64(licenseId >> 28), token, toOwner);
+        _payRoyalty(uint64(licenseId >> 28), token, uint128(toOwner)); // at most the price
     }
 
     /* ROYALTIES */
 
     /// @inheritdoc IVault
-    function payRoyalty(address token, address to, uint256 amount) external onlyPeer(royalties) {
-        uint256 pool = _royaltyPools[token];
-        if (pool < amount) revert RoyaltyPoolTooSmall(token, pool, amount);
-        _royaltyPools[token] = pool - amount;
+    function payRoyalty(uint64 modelId, address token, address to, uint256 amount) external onlyPeer(royalties) {
+        _takeRoyalty(modelId, token, amount);
         _balances[to][token] += amount; // the ledger's event names model, account, token and amount
     }
 
-    /* INTERNAL */
-
-    function _checkListed(address token) internal view {
-        if (token != NATIVE && !_entries[token].listed) revert TokenNotListed(token);
+    /// @inheritdoc IVault
+    function passRoyalty(uint64 from, uint64 to, address token, uint256 amount) external onlyPeer(royalties) {
+        _takeRoyalty(from, token, amount);
+        _royalties[to][token].balance += uint128(amount);
     }
 
-    function _indexOf(address token) internal view returns (uint8) {
-        return token == NATIVE ? 0 : _entries[token].index;
+    function _takeRoyalty(uint64 modelId, address token, uint256 amount) private {
+        Royalty storage royalty = _royalties[modelId][token];
+        uint256 balance = royalty.balance;
+        if (balance < amount) revert RoyaltyTooSmall(modelId, token, balance, amount);
+        royalty.balance = uint128(balance - amount);
     }
 
-    /// @dev Spares the native coin two reads.
-    function _tokenOf(uint8 index) internal view returns (address) {
-        return index == 0 ? NATIVE : _tokens[index];
+    /* CHANNELS */
+
+    /// @inheritdoc IVault
+    function lockChannel(address payer, address token, uint256 amount) external onlyPeer(channels) {
+        _debit(payer, token, amount);
+        _channelFunds[token] += amount; // the channel's event names payer, token and amount
     }
 
-    function _credit(address account, address token, uint256 amount, bytes32 cause) internal {
-        if (amount == 0) return;
-        _balances[account][token] += amount;
-        emit Credited(account, token, amount, cause);
+    /// @inheritdoc IVault
+    function payChannel(address token, address to, uint256 amount) external onlyPeer(channels) {
+        _takeFromChannels(token, amount);
+        _balances[to][token] += amount;
     }
 
-    function _debit(address account, address token, uint256 amount) private {
-        uint256 free = _balances[account][token];
-        if (free < amount) revert BalanceTooSmall(account, token, free, amount);
-        _balances[account][token] = free - amount;
+    /// @inheritdoc IVault
+    function payChannelRoyalty(uint64 modelId, address token, uint128 amount) external onlyPeer(channels) {
+        _takeFromChannels(token, amount);
+        _payRoyalty(modelId, token, amount);
     }
 
-    /// @dev The last thing a function does: a listed token may still call back.
-    function _pullToken(address token, uint256 amount) internal {
-        uint256 before = IERC20(token).balanceOf(address(this));
-        IERC20(token).safeTransferFrom(msg.sender, address(this), amount);
-        uint256 received = IERC20(token).balanceOf(address(this)) - before;
-        if (received != amount) revert TransferTaxed(token, amount, received);
-    }
-
-    function _payRoyalty(uint64 modelId, address token, uint256 amount) internal {
-        if (amount == 0) return;
-        _royaltyPools[token] += amount;
-        IRoyaltyLedger(royalties).pay(modelId, token, amount);
-    }
-
-    function _lockDeposit(address account, uint128 deposit) internal {
-        Stake memory stake = _stakes[account];
-        if (!stake.mayLock) revert DepositsNotAllowed(account);
-        uint256 needed = uint256(stake.locked) + deposit + stakeReserve;
-        if (stake.staked < needed) revert StakeTooSmall(account, stake.staked, needed);
-        stake.locked += uint120(deposit); // not above what is staked
-        _stakes[account] = stake;
-    }
-
-    /// @dev Frees the deposit, less the penalty, which leaves the stake. Cannot revert: a lock is never slashed.
-    function _freeDeposit(address account, uint128 deposit, uint128 penalty) internal {
-        Stake memory stake = _stakes[account];
-        stake.locked -= uint120(deposit); // what was locked
-        stake.staked -= uint120(penalty); // not above the deposit
-        _stakes[account] = stake;
+    function _takeFromChannels(address token, uint256 amount) private {
+        uint256 held = _channelFunds[token];
+        if (held < amount) revert ChannelFundsTooSmall(token, held, amount);
+        _channelFunds[token] = held - amount;
     }
 }

@@ -22,6 +22,10 @@ interface ILicenseNFT {
     event LicenseRevoked(uint256 indexed licenseId, bytes32 indexed cause);
     event LicenseSurrendered(uint256 indexed licenseId, address indexed holder);
     event LicenseSuspended(uint256 indexed licenseId, bool suspended, bytes32 indexed cause);
+    /// @dev Opened or closed again: a resale of the license.
+    event LicenseOffered(uint256 indexed licenseId, bool offered);
+    /// @dev `source` was resold, or sublicensed, as `licenseId`.
+    event LicensePassedOn(uint256 indexed source, uint256 indexed licenseId, bool resale);
     /// @dev ERC-5192
     event Locked(uint256 tokenId);
     event Unlocked(uint256 tokenId);
@@ -39,13 +43,25 @@ interface ILicenseNFT {
     error LicenseEnded(uint256 licenseId, LicenseEnd end);
     error NoSuchLicense(uint256 licenseId);
     error ValueNotTaken(uint256 value);
+    error NotForSale(uint256 licenseId);
+    error TermsNotWithin(uint256 source, uint96 terms);
+    error NotLonger(uint256 licenseId, uint40 expiry, uint40 current);
 
     /* PEERS */
 
     /// @notice Escrow only, once a license id. No receiver is called.
     function issue(address to, uint256 licenseId, uint96 terms, LicenseRecord calldata record) external;
-    /// @notice Court only, and only for a license that has not ended: a holder who surrendered and is convicted then stays SURRENDERED,
-    /// the slash apart. Marks an ended license revoked, too, if called.
+    /// @notice Escrow only: an order passes `source` on. Its holder is the seller; it is active and not offered already; it has the right
+    /// (RESALE or SUBLICENSE); `terms` stay within its own; a sublicense gives no right to sublicense.
+    function offerOnward(uint256 source, address seller, uint96 terms, bool resale) external;
+    /// @notice Escrow only: the resale was refunded.
+    function withdrawOnward(uint256 source) external;
+    /// @notice Escrow only: `licenseId` was issued from `source`, which a resale ends. Never reverts for a source that was offered.
+    /// @return onwardBps part of the price that is the model's
+    function settleOnward(uint256 source, uint256 licenseId, bool resale) external returns (uint16 onwardBps);
+    /// @notice Escrow only: the holder paid for a later expiry, 0 for never.
+    function renew(uint256 licenseId, address holder, uint40 expiry) external;
+    /// @notice Court only. Does nothing to a license that has ended: who surrendered and is convicted then stays SURRENDERED.
     function revoke(uint256 licenseId, bytes32 cause) external;
     /// @notice Court only. A suspended license is not active; its end and bond do not change.
     function suspend(uint256 licenseId, bool suspended, bytes32 cause) external;
@@ -64,6 +80,8 @@ interface ILicenseNFT {
     /// @notice How it was ended by someone; NONE for a license that only expired.
     function endOf(uint256 licenseId) external view returns (LicenseEnd);
     function isSuspended(uint256 licenseId) external view returns (bool);
+    /// @notice A resale of it is open.
+    function isOffered(uint256 licenseId) external view returns (bool);
     /// @notice Packed as LicenseTerms says.
     function termsOf(uint256 licenseId) external view returns (uint96);
     /// @notice keccak256(abi.encode(LicenseRecord)), 0 if none was issued
@@ -76,6 +94,7 @@ interface ILicenseNFT {
     /// @dev ERC-5643
     function renewSubscription(uint256 tokenId, uint64 duration) external payable;
     function cancelSubscription(uint256 tokenId) external payable;
+    /// @notice ERC-5643: unix seconds; 0 once it was ended before its time, 2^64 - 1 for a license without expiry.
     function expiresAt(uint256 tokenId) external view returns (uint64);
     function isRenewable(uint256 tokenId) external view returns (bool);
 }

@@ -16,8 +16,14 @@ struct Stake {
     bool mayLock; // a fingerprinter that is not leaving; an operator's stake must stay within reach of a slash
 }
 
-/// @notice The only place that holds money. Every peer moves it by a typed call that the vault's own records bound.
-interface IVault {
+/// @notice What sales and slashes brought a model in one token, and what of it and of its descendants' shares nobody has pulled yet.
+struct Royalty {
+    uint128 gross; // never falls
+    uint128 balance;
+}
+
+/// @notice What the escrow and its extension share of the vault.
+interface IVaultBase {
     /* EVENTS */
 
     event Deposited(address indexed account, address indexed token, uint256 amount);
@@ -34,6 +40,7 @@ interface IVault {
     );
     event CaseBondLocked(bytes32 indexed caseId, address indexed payer, uint256 amount);
     event CaseBondPaid(bytes32 indexed caseId, address indexed to, uint256 amount);
+    event RoyaltyPaid(uint64 indexed modelId, address indexed token, uint256 amount);
     event TokenListed(address indexed token, uint8 index, bool listed);
 
     /* ERRORS */
@@ -46,11 +53,19 @@ interface IVault {
     error StakeTooSmall(address account, uint256 given, uint256 needed);
     error BondTooSmall(uint256 licenseId, uint256 given, uint256 needed);
     error CaseBondTooSmall(bytes32 caseId, uint256 given, uint256 needed);
-    error RoyaltyPoolTooSmall(address token, uint256 given, uint256 needed);
+    error RoyaltyTooSmall(uint64 modelId, address token, uint256 given, uint256 needed);
+    error ChannelFundsTooSmall(address token, uint256 given, uint256 needed);
     error TransferFailed(address token, address to, uint256 amount);
     error TransferTaxed(address token, uint256 given, uint256 received);
     error NothingToDo();
 
+    function treasury() external view returns (address);
+    /// @notice Part of every stake that no deposit may lock, so that there is always something to slash.
+    function stakeReserve() external view returns (uint128);
+}
+
+/// @notice The only place that holds money. Every peer moves it by a typed call that the vault's own records bound.
+interface IVault is IVaultBase {
     /* ANYONE */
 
     function depositNative(address to) external payable;
@@ -62,12 +77,11 @@ interface IVault {
     function stakeOf(address account) external view returns (Stake memory);
     function bondOf(uint256 licenseId) external view returns (Bond memory);
     function caseBondOf(bytes32 caseId) external view returns (uint256);
-    function royaltyPool(address token) external view returns (uint256);
-    function treasury() external view returns (address);
+    function royaltyOf(uint64 modelId, address token) external view returns (Royalty memory);
+    /// @notice What all usage channels together hold of a token.
+    function channelFunds(address token) external view returns (uint256);
     function tokenAt(uint8 index) external view returns (address);
     function isListed(address token) external view returns (bool);
-    /// @notice Part of every stake that no deposit may lock, so that there is always something to slash.
-    function stakeReserve() external view returns (uint128);
 
     /* ADMIN */
 
@@ -102,5 +116,15 @@ interface IVault {
 
     /* ROYALTIES */
 
-    function payRoyalty(address token, address to, uint256 amount) external;
+    /// @notice Out of the model's balance into an account's free balance.
+    function payRoyalty(uint64 modelId, address token, address to, uint256 amount) external;
+    /// @notice Out of a model's balance into its ancestor's.
+    function passRoyalty(uint64 from, uint64 to, address token, uint256 amount) external;
+
+    /* CHANNELS */
+
+    /// @notice Out of the payer's free balance.
+    function lockChannel(address payer, address token, uint256 amount) external;
+    function payChannel(address token, address to, uint256 amount) external;
+    function payChannelRoyalty(uint64 modelId, address token, uint128 amount) external;
 }

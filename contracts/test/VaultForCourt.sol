@@ -2,10 +2,11 @@
 pragma solidity 0.8.30;
 
 import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
-import {OrderState} from "../interfaces/ILicenseEscrow.sol";
+import {OrderState} from "../interfaces/IEscrowBase.sol";
 import {ILicenseNFT, LicenseRecord} from "../interfaces/ILicenseNFT.sol";
 import {Bond} from "../interfaces/IVault.sol";
 import {Vault} from "../Vault.sol";
+import {Peers, VaultBase} from "../VaultBase.sol";
 
 /// @notice The real vault with a short cut to a settled license, so that the court's tests need no purchase.
 contract VaultForCourt is Vault {
@@ -20,7 +21,22 @@ contract VaultForCourt is Vault {
         address treasury_,
         address licenses_,
         uint128 stakeReserve_
-    ) AccessManaged(authority) Vault(committee_, court_, royalties_, treasury_, stakeReserve_) {
+    ) AccessManaged(authority)
+        VaultBase(
+            Peers({
+                models: address(0),
+                licenses: address(0),
+                royalties: royalties_,
+                committee: committee_,
+                court: court_,
+                channels: address(0),
+                identity: address(0),
+                deliveryCheck: address(0),
+                treasury: treasury_,
+                stakeReserve: stakeReserve_
+            })
+        )
+    {
         licenses = ILicenseNFT(licenses_);
     }
 
