@@ -61,6 +61,7 @@ CONTRACTS = (
     "ModelNFT",
     "LicenseNFT",
     "RoyaltyLedger",
+    "EscrowExtension",
     "LicenseEscrow",
     "OracleCommittee",
     "MisuseCourt",
@@ -173,6 +174,18 @@ def selector(signature: str) -> bytes:
 def plan(deployer: str, nonce: int, params: Params) -> list[Step]:
     """All steps, in order, each sent by `deployer`; the deployments come first and use the first nonces."""
     at = addresses(deployer, nonce)
+    peers = (
+        at["ModelNFT"],
+        at["LicenseNFT"],
+        at["RoyaltyLedger"],
+        at["OracleCommittee"],
+        at["MisuseCourt"],
+        ZERO_ADDRESS,
+        params.identity,
+        at["DeliveryCheck"],
+        params.treasury,
+        params.min_fingerprinter_stake,
+    )
     args: dict[str, tuple[object, ...]] = {
         "AccessManager": (deployer,),
         "DeliveryCheck": (),
@@ -186,18 +199,8 @@ def plan(deployer: str, nonce: int, params: Params) -> list[Step]:
         ),
         "LicenseNFT": (at["LicenseEscrow"], at["MisuseCourt"]),
         "RoyaltyLedger": (at["LicenseEscrow"], at["ModelNFT"], params.treasury),
-        "LicenseEscrow": (
-            at["AccessManager"],
-            at["ModelNFT"],
-            at["LicenseNFT"],
-            at["RoyaltyLedger"],
-            at["OracleCommittee"],
-            at["MisuseCourt"],
-            params.identity,
-            at["DeliveryCheck"],
-            params.treasury,
-            params.min_fingerprinter_stake,
-        ),
+        "EscrowExtension": (at["AccessManager"], peers),
+        "LicenseEscrow": (at["AccessManager"], peers, at["EscrowExtension"]),
         "OracleCommittee": (
             at["AccessManager"],
             at["LicenseEscrow"],

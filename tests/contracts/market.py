@@ -51,8 +51,11 @@ def terms(
     expiry: int = 0,
     uses: int = 0,
     derivative_bps: int = 0,
+    onward_bps: int = 0,
+    min_tier: int = 0,
 ) -> int:
-    return flags | territory << 8 | expiry << 24 | uses << 64 | derivative_bps << 70
+    shares = derivative_bps << 64 | onward_bps << 77 | min_tier << 90
+    return flags | territory << 8 | expiry << 18 | uses << 58 | shares
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,12 @@ class Sale:
     terms: int
     termsHash: bytes
     requestHash: bytes
-    minTier: int
+    basis: int
     saleNonce: int
     orderNonce: int
     openBy: int
     bondTail: int
+    source: int
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class Delivery:
 # fmt: off
 SALE_TYPES = [
     "address", "address", "uint96", "uint96", "uint96", "bytes32", "bytes32", "uint8", "uint24", "uint64", "uint40",
-    "uint32",
+    "uint32", "uint256",
 ]
 DELIVERY_TYPES = [
     "uint256", "address", "address", "uint128", "bytes32", "bytes32", "bytes32", "bytes32", "uint64", "uint32",
@@ -185,6 +189,11 @@ class Model:
     @property
     def opening(self) -> tuple[Any, Any]:
         return astuple(self.record), self.royalties.as_tuple()
+
+    @property
+    def shares(self) -> tuple[Any, ...]:
+        """The royalty terms as the ledger takes them."""
+        return self.royalties.as_tuple()
 
 
 # ---------------------------------------------------------------- delivery
@@ -321,7 +330,7 @@ class System:
     def __post_init__(self) -> None:
         self.models = self.at["ModelNFT"]
         self.licenses = self.at["LicenseNFT"]
-        self.escrow = self.at["LicenseEscrow"]
+        self.escrow = self.at["IEscrow"]
         self.royalties = self.at["RoyaltyLedger"]
         self.evidence = self.at["EvidenceLog"]
         self.committee = self.at["OracleCommittee"]
@@ -395,11 +404,12 @@ class System:
             terms=terms(),
             termsHash=b"\x7e" * 32,
             requestHash=bytes(32),
-            minTier=0,
+            basis=0,
             saleNonce=status.saleNonce,
             orderNonce=self.escrow.orderFloor(status.owner),
             openBy=self.now + DAY,
             bondTail=90 * DAY,
+            source=0,
         )
         delivery = Delivery(
             licenseId=license_id,
@@ -488,6 +498,7 @@ def deploy(project: Any, accounts: Any, **changes: Any) -> System:
                 assert at[name].address == address, name
             case Call(name, function, args):
                 getattr(at[name], function)(*args, sender=deployer)
+    at["IEscrow"] = project.IEscrow.at(at["LicenseEscrow"].address)
     return System(at, *people, params=params)
 
 
