@@ -213,10 +213,11 @@ def measure_pulls(system: System, child: Model, parcel: Parcel, gas: dict[str, i
         "royalty_pull_owner": (ledger.pullOwner, ()),
         "royalty_pull_ancestor": (ledger.pullAncestor, (0,)),
     }
+    system.open_terms(child)
     for number in (1, 2):
         buy(system, system.make_order(child, parcel, number), parcel)
         for name, (pull, index) in pulls.items():
-            receipt = pull(child.id, NATIVE, *index, *child.opening, sender=system.stranger)
+            receipt = pull(child.id, NATIVE, *index, child.shares, sender=system.stranger)
             gas[name] = int(receipt.gas_used)
 
 

@@ -23,6 +23,7 @@ def system(project: Any, accounts: Any) -> System:
 def model(system: System) -> Model:
     """Approved; a collaborator has 10 %; its fingerprinter has 5 ether at stake."""
     offered = system.register(system.creator, collaborators=((system.collaborator.address, 1_000),))
+    system.open_terms(offered)
     system.approve(offered)
     system.stake(system.fingerprinter, 5 * ETHER)
     return offered

@@ -358,6 +358,12 @@ class System:
         ape.chain.provider.set_balance(address, ETHER)
         return ape.accounts[address]
 
+    def as_peer(self, name: str) -> Any:
+        """A peer of the escrow, by the name of the immutable that holds its address."""
+        address = getattr(self.at["LicenseEscrow"], name)()
+        ape.chain.provider.set_balance(address, ETHER)
+        return ape.accounts[address]
+
     def fund(self, account: Any, amount: int) -> None:
         self.escrow.depositNative(account, sender=account, value=amount)
 
@@ -366,6 +372,21 @@ class System:
         self.committee.join(role, account, b"\xe5" * 32, amount, "https://example.org", sender=account)
 
     # --- models
+
+    def pool(self, model: Model, token: str = NATIVE) -> int:
+        """What the vault holds of the model's income."""
+        return int(self.escrow.royaltyOf(model.id, token).balance)
+
+    def open_terms(self, model: Model) -> None:
+        """The ledger learns who shares the model's income."""
+        self.royalties.openTerms(model.id, *model.opening, sender=self.stranger)
+
+    def income(self, model: Model, amount: int) -> None:
+        """Coins for the model, as an API user's channel brings them."""
+        self.fund(self.stranger, amount)
+        channels = self.as_peer("channels")
+        self.escrow.lockChannel(self.stranger, NATIVE, amount, sender=channels)
+        self.escrow.payChannelRoyalty(model.id, NATIVE, amount, sender=channels)
 
     def register(
         self,

@@ -16,9 +16,18 @@ def test_a_native_fee_earns_no_token_that_is_not_listed(system: System, model: M
     """A token that was never listed has index 0, like the native coin: the fee must count in its own token only."""
     unlisted = system.models.address
     system.escrow.payPrepareFee(
-        REQUEST, system.fingerprinter, NATIVE, 100, system.now + 3 * DAY, sender=system.buyer, value=100
+        REQUEST,
+        model.id,
+        system.fingerprinter,
+        NATIVE,
+        100,
+        system.now + 3 * DAY,
+        sender=system.buyer,
+        value=100,
     )
-    order = system.make_order(model, parcel, requestHash=REQUEST, token=unlisted, openBy=system.now + 60)
+    order = system.make_order(
+        model, parcel, requestHash=REQUEST, token=unlisted, openBy=system.now + DAY + 60
+    )
     system.go_to(order.sale.openBy + 1)
     signature = sign_digest(system.digest(order), system.creator)
     with ape.reverts(system.escrow.RequestUnknown, error_inputs={"requestHash": REQUEST}):

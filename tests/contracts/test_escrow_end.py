@@ -215,14 +215,14 @@ def test_settle_mints_pays_and_frees(system: System, model: Model, revealed: Ord
     order, license_id = revealed, revealed.delivery.licenseId
     staked, locked = stake_of(system)
     held, gross = system.escrow.balance, system.royalties.gross(model.id, NATIVE)
-    pool = system.escrow.royaltyPool(NATIVE)
+    pool = system.pool(model)
     receipt = system.settle(order)
     assert bytes(receipt.decode_logs(system.escrow.OrderSettled)[0].orderHash) == system.order_hash(order)
-    assert receipt.decode_logs(system.royalties.RoyaltyPaid)[0].amount == order.sale.price
+    assert receipt.decode_logs(system.escrow.RoyaltyPaid)[0].amount == order.sale.price
     assert system.state(order) == State.SETTLED
     assert system.licenses.ownerOf(license_id) == system.buyer
     assert system.royalties.gross(model.id, NATIVE) == gross + order.sale.price
-    assert system.escrow.royaltyPool(NATIVE) == pool + order.sale.price
+    assert system.pool(model) == pool + order.sale.price
     assert tuple(system.escrow.bondOf(license_id)) == (order.sale.bond, order.sale.price, 0, 0, 0)
     assert stake_of(system) == (staked, locked - order.delivery.deposit)
     assert system.escrow.balance == held
@@ -493,8 +493,11 @@ def pay_fee(system: System, fee: int, *, days: int = 3, **changes: Any) -> int:
     by = system.now + days * DAY
     fingerprinter = changes.get("fingerprinter", system.fingerprinter)
     token = changes.get("token", NATIVE)
+    model_id = changes.get("model_id", 1)
     value = fee if token == NATIVE else 0
-    system.escrow.payPrepareFee(REQUEST, fingerprinter, token, fee, by, sender=system.buyer, value=value)
+    system.escrow.payPrepareFee(
+        REQUEST, model_id, fingerprinter, token, fee, by, sender=system.buyer, value=value
+    )
     return by
 
 
@@ -502,12 +505,9 @@ def test_a_prepare_fee_is_credited_against_the_price(system: System, model: Mode
     order = system.make_order(model, parcel, requestHash=REQUEST)
     fee = order.sale.price // 20
     by = pay_fee(system, fee)
-    assert tuple(system.escrow.prepareFeeOf(system.buyer, REQUEST)) == (
-        system.fingerprinter.address,
-        fee,
-        by,
-        0,
-    )
+    paid_at = ape.chain.blocks.head.timestamp
+    expected = (system.fingerprinter.address, fee, by, 0, model.id, paid_at)
+    assert tuple(system.escrow.prepareFeeOf(system.buyer, REQUEST)) == expected
     due = order.sale.price + order.sale.bond - fee
     assert system.escrow.quoteOpen(order.as_tuple()) == due
     receipt = system.open(order, value=due)
@@ -544,16 +544,16 @@ def test_a_prepare_fee_is_well_formed(system: System) -> None:
     call = system.escrow.payPrepareFee
     who, fingerprinter = system.buyer, system.fingerprinter
     with ape.reverts(system.escrow.NothingToDo):
-        call(REQUEST, fingerprinter, NATIVE, 0, system.now + DAY, sender=who)
+        call(REQUEST, 1, fingerprinter, NATIVE, 0, system.now + DAY, sender=who)
     with ape.reverts(system.escrow.NothingToDo):
-        call(bytes(32), fingerprinter, NATIVE, 1, system.now + DAY, sender=who, value=1)
+        call(bytes(32), 1, fingerprinter, NATIVE, 1, system.now + DAY, sender=who, value=1)
     with ape.reverts(system.escrow.PaymentMismatch):
-        call(REQUEST, fingerprinter, NATIVE, 2, system.now + DAY, sender=who, value=1)
+        call(REQUEST, 1, fingerprinter, NATIVE, 2, system.now + DAY, sender=who, value=1)
     for by in (system.now - 1, system.now + 31 * DAY):
         with ape.reverts(system.escrow.WindowOutOfRange):
-            call(REQUEST, fingerprinter, NATIVE, 1, by, sender=who, value=1)
+            call(REQUEST, 1, fingerprinter, NATIVE, 1, by, sender=who, value=1)
     with ape.reverts(system.escrow.TokenNotListed):
-        call(REQUEST, fingerprinter, system.models, 1, system.now + DAY, sender=who)
+        call(REQUEST, 1, fingerprinter, system.models, 1, system.now + DAY, sender=who)
 
 
 @pytest.mark.parametrize("other", ["buyer", "fingerprinter", "token"])
@@ -622,7 +622,7 @@ def test_a_fee_is_earned_with_the_owners_word_only(system: System, model: Model,
     void = system.make_order(model, parcel, requestHash=REQUEST)
     dear = system.make_order(model, parcel, 2, requestHash=REQUEST, price=1_999)
     other = system.make_order(model, parcel, 3, requestHash=REQUEST, fingerprinter=system.stranger.address)
-    system.escrow.cancel(void.as_tuple(), sender=system.creator)
+    system.escrow.cancel(system.order_hash(void), sender=system.creator)
     system.go_to(void.sale.openBy + 10)
     earn = system.escrow.earnPrepareFee
     with ape.reverts(system.escrow.NotTheOwner):

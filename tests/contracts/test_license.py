@@ -33,18 +33,25 @@ def record_of(system: System, order: Order) -> tuple[Any, ...]:
 
 
 def test_issue_is_complete(system: System, model: Model, order: Order, parcel: Parcel) -> None:
-    packed = terms(flags=31, territory=156, expiry=system.now + 400 * DAY, uses=0b101, derivative_bps=4_999)
+    packed = terms(
+        flags=63,
+        territory=156,
+        expiry=system.now + 400 * DAY,
+        uses=0b101,
+        derivative_bps=4_999,
+        onward_bps=5_000,
+    )
     order = order.with_(terms=packed)
     receipt = system.buy(order, parcel)
     licenses, license_id = system.licenses, order.delivery.licenseId
     assert licenses.ownerOf(license_id) == system.buyer
     assert licenses.termsOf(license_id) == packed
     assert licenses.modelOf(license_id) == model.id
-    assert licenses.expiresAt(license_id) == order.sale.terms >> 24 & (2**40 - 1)
+    assert licenses.expiresAt(license_id) == order.sale.terms >> 18 & (2**40 - 1)
     assert licenses.isActive(license_id)
     assert licenses.locked(license_id)
     assert not licenses.hasEnded(license_id)
-    assert not licenses.isRenewable(license_id)
+    assert licenses.isRenewable(license_id)
     assert not licenses.isSuspended(license_id)
     assert licenses.endOf(license_id) == NONE
     record = record_of(system, order)
@@ -60,7 +67,8 @@ def test_issue_is_complete(system: System, model: Model, order: Order, parcel: P
 
 def test_a_license_without_expiry_never_expires(system: System, issued: Order) -> None:
     license_id = issued.delivery.licenseId
-    assert system.licenses.expiresAt(license_id) == 0
+    assert system.licenses.expiresAt(license_id) == 2**64 - 1
+    assert not system.licenses.isRenewable(license_id)
     system.pass_time(50 * 365 * DAY)
     assert system.licenses.isActive(license_id)
 
@@ -100,14 +108,22 @@ def test_surrender_is_the_holders_and_final(system: System, issued: Order) -> No
     assert (licenses.isActive(license_id), licenses.hasEnded(license_id)) == (False, True)
     assert licenses.endOf(license_id) == SURRENDERED
     assert licenses.ownerOf(license_id) == system.buyer
+    assert licenses.expiresAt(license_id) == 0
+    (event,) = receipt.decode_logs(licenses.SubscriptionUpdate)
+    assert (event.tokenId, event.expiration) == (license_id, 0)
     with ape.reverts(licenses.LicenseEnded, error_inputs={"end": SURRENDERED}):
         licenses.surrender(license_id, sender=system.buyer)
 
 
-def test_the_court_revokes_even_what_was_surrendered(system: System, issued: Order) -> None:
+def test_the_court_revokes_what_has_not_ended(system: System, issued: Order) -> None:
     licenses, license_id = system.licenses, issued.delivery.licenseId
-    licenses.surrender(license_id, sender=system.buyer)
-    receipt = licenses.revoke(license_id, CAUSE, sender=system.as_contract("MisuseCourt"))
+    court = system.as_contract("MisuseCourt")
+    with ape.chain.isolate():
+        licenses.surrender(license_id, sender=system.buyer)
+        receipt = licenses.revoke(license_id, CAUSE, sender=court)
+        assert receipt.decode_logs(licenses.LicenseRevoked) == []
+        assert licenses.endOf(license_id) == SURRENDERED
+    receipt = licenses.revoke(license_id, CAUSE, sender=court)
     assert receipt.decode_logs(licenses.LicenseRevoked)[0].cause == CAUSE
     assert licenses.endOf(license_id) == REVOKED
     assert licenses.termsOf(license_id) == issued.sale.terms
@@ -150,6 +166,7 @@ def test_views_refuse_a_license_that_is_not_there(system: System) -> None:
         "expiresAt",
         "isRenewable",
         "isSuspended",
+        "isOffered",
         "tokenURI",
     ):
         with ape.reverts(licenses.NoSuchLicense, error_inputs={"licenseId": 7}):

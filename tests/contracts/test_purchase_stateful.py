@@ -145,7 +145,7 @@ class PurchaseMachine(RuleBasedStateMachine):
         self.free = {a.address: s.free(a) for a in (s.buyer, s.treasury, s.creator, s.collaborator)}
         stake = s.escrow.stakeOf(s.fingerprinter)
         self.staked, self.locked = stake.staked, stake.locked
-        self.pool = s.escrow.royaltyPool(NATIVE)
+        self.pool = s.pool(self.model)
         self.gross = s.royalties.gross(self.model.id, NATIVE)
         self.other_money = s.escrow.balance - self.staked - self.pool - sum(self.free.values())
 
@@ -339,7 +339,7 @@ class PurchaseMachine(RuleBasedStateMachine):
             (s.royalties.pullOwner, (), 1, s.creator, net * 9_000 // 10_000),
         ):
             due = earned - s.royalties.pulled(self.model.id, NATIVE, key)
-            arguments = (self.model.id, NATIVE, *index, *self.model.opening)
+            arguments = (self.model.id, NATIVE, *index, self.model.shares)
             if self.move(due > 0, call, *arguments, sender=s.stranger):
                 self.free[account.address] += due
                 self.pool -= due
@@ -393,7 +393,7 @@ class PurchaseMachine(RuleBasedStateMachine):
     @invariant()
     def the_pool_is_what_was_earned_and_not_pulled(self) -> None:
         assert self.system.royalties.gross(self.model.id, NATIVE) == self.gross
-        assert self.system.escrow.royaltyPool(NATIVE) == self.pool
+        assert self.system.pool(self.model) == self.pool
 
     @invariant()
     def states_are_the_models(self) -> None:

@@ -8,35 +8,14 @@ from typing import Any
 
 import ape
 import pytest
-from market import DAY, ETHER, NATIVE, Model, RoyaltyTerms, System, sha, sign_digest
+from market import DAY, NATIVE, Model, RoyaltyTerms, System, refuses, sha, sign_digest
 
 REASON = b"\x05" * 32
 FAR = 2**40 - 1
 
 
 def pay(system: System, model: Model, amount: int) -> None:
-    """Money that entered the pool for the model: as the vault does it, with the coins really there."""
-    system.escrow.depositNative(system.stranger, sender=system.stranger, value=amount)
-    vault = system.as_contract("LicenseEscrow")
-    system.royalties.pay(model.id, NATIVE, amount, sender=vault)
-
-
-def raise_pool(system: System, amount: int) -> None:
-    """The pool's slot, set as a sale would raise it."""
-    from eth_abi import encode
-    from eth_utils import keccak
-
-    web3 = ape.chain.provider.web3
-    before = system.escrow.royaltyPool(NATIVE)
-    for slot in range(12):
-        place = keccak(encode(["address", "uint256"], [NATIVE, slot])).hex()
-        snapshot = web3.provider.make_request("evm_snapshot", [])["result"]
-        word = "0x" + (before + amount).to_bytes(32, "big").hex()
-        web3.provider.make_request("anvil_setStorageAt", [system.escrow.address, "0x" + place, word])
-        if system.escrow.royaltyPool(NATIVE) == before + amount:
-            return
-        web3.provider.make_request("evm_revert", [snapshot])
-    raise AssertionError("no slot holds the pool")
+    system.income(model, amount)
 
 
 @pytest.fixture
@@ -50,7 +29,7 @@ def child(system: System, model: Model) -> Model:
     made = system.register(
         system.stranger, "child", collaborators=shares, parents=(proof,), ancestors=((model.id, 1_000),)
     )
-    raise_pool(system, 100 * ETHER)
+    system.open_terms(made)
     return made
 
 
@@ -66,30 +45,30 @@ def test_shares_of_a_sale(system: System, model: Model, child: Model) -> None:
         "owner": net * 5_766 // 10_000,
     }
     assert 1_000_003 - 22 <= sum(shares.values()) <= 1_000_003
-    ledger, opening = system.royalties, child.opening
+    ledger, shares_of = system.royalties, child.shares
     treasury = system.free(system.treasury)
     owner = system.free(system.stranger)
-    receipt = ledger.pullPlatform(child.id, NATIVE, *opening, sender=system.buyer)
+    receipt = ledger.pullPlatform(child.id, NATIVE, shares_of, sender=system.buyer)
     (event,) = receipt.decode_logs(ledger.RoyaltyPulled)
     assert (event.modelId, event.account, event.amount) == (child.id, system.treasury, shares["platform"])
     assert system.free(system.treasury) == treasury + shares["platform"]
-    receipt = ledger.pullAncestor(child.id, NATIVE, 0, *opening, sender=system.buyer)
+    receipt = ledger.pullAncestor(child.id, NATIVE, 0, shares_of, sender=system.buyer)
     (event,) = receipt.decode_logs(ledger.RoyaltyInherited)
     assert (event.modelId, event.ancestorId, event.amount) == (child.id, model.id, shares["ancestor"])
-    ledger.pullCollaborator(child.id, NATIVE, 0, *opening, sender=system.buyer)
-    ledger.pullCollaborator(child.id, NATIVE, 1, *opening, sender=system.buyer)
+    ledger.pullCollaborator(child.id, NATIVE, 0, shares_of, sender=system.buyer)
+    ledger.pullCollaborator(child.id, NATIVE, 1, shares_of, sender=system.buyer)
     assert system.free(system.collaborator) == shares["first"]
     assert system.free(system.registrar) == shares["second"]
-    ledger.pullOwner(child.id, NATIVE, *opening, sender=system.buyer)
+    ledger.pullOwner(child.id, NATIVE, shares_of, sender=system.buyer)
     assert system.free(system.stranger) == owner + shares["owner"]
     # what the parent inherited is shared between its collaborator (10 %) and its owner, without platform or ancestors
     assert ledger.inherited(model.id, NATIVE) == shares["ancestor"]
-    ledger.pullCollaborator(model.id, NATIVE, 0, *model.opening, sender=system.buyer)
-    ledger.pullOwner(model.id, NATIVE, *model.opening, sender=system.buyer)
+    ledger.pullCollaborator(model.id, NATIVE, 0, model.shares, sender=system.buyer)
+    ledger.pullOwner(model.id, NATIVE, model.shares, sender=system.buyer)
     assert system.free(system.collaborator) == shares["first"] + shares["ancestor"] // 10
     assert system.free(system.creator) == shares["ancestor"] * 9 // 10
     with ape.reverts(ledger.NothingToPull):
-        ledger.pullPlatform(model.id, NATIVE, *model.opening, sender=system.buyer)
+        ledger.pullPlatform(model.id, NATIVE, model.shares, sender=system.buyer)
     keys = {0: "platform", 1: "owner", 16: "first", 17: "second", 32: "ancestor"}
     for index, name in keys.items():
         assert ledger.pulled(child.id, NATIVE, index) == shares[name]
@@ -98,7 +77,7 @@ def test_shares_of_a_sale(system: System, model: Model, child: Model) -> None:
 def test_pulls_never_exceed_payments_in_any_order(system: System, model: Model, child: Model) -> None:
     """Payments of a few units, pulls at random: each pays what plain arithmetic says, and never more than came in."""
     dice = random.Random(7)
-    ledger, opening = system.royalties, child.opening
+    ledger, shares_of = system.royalties, child.shares
     pulls: dict[int, tuple[Any, tuple[int, ...]]] = {
         0: (ledger.pullPlatform, ()),
         1: (ledger.pullOwner, ()),
@@ -121,9 +100,9 @@ def test_pulls_never_exceed_payments_in_any_order(system: System, model: Model, 
         call, index = pulls[share]
         if earned == pulled[share]:
             with ape.reverts(ledger.NothingToPull):
-                call(child.id, NATIVE, *index, *opening, sender=system.buyer)
+                call(child.id, NATIVE, *index, shares_of, sender=system.buyer)
         else:
-            receipt = call(child.id, NATIVE, *index, *opening, sender=system.buyer)
+            receipt = call(child.id, NATIVE, *index, shares_of, sender=system.buyer)
             assert receipt.return_value == earned - pulled[share]
             pulled[share] = earned
         assert sum(pulled.values()) <= paid
@@ -144,7 +123,7 @@ def test_what_the_owner_left_goes_with_the_token(system: System, child: Model) -
     pay(system, child, 10_000)
     system.models.transferFrom(system.stranger, system.buyer, child.id, sender=system.stranger)
     before = system.free(system.stranger)
-    amount = system.royalties.pullOwner(child.id, NATIVE, *child.opening, sender=system.creator).return_value
+    amount = system.royalties.pullOwner(child.id, NATIVE, child.shares, sender=system.creator).return_value
     assert (system.free(system.buyer), system.free(system.stranger)) == (amount, before)
 
 
@@ -152,55 +131,71 @@ def test_a_freeze_stops_the_owner_and_nobody_else(system: System, child: Model) 
     pay(system, child, 10_000)
     until = system.now + DAY
     system.models.freeze(child.id, until, REASON, sender=system.regulator)
-    ledger, opening = system.royalties, child.opening
+    ledger, shares_of = system.royalties, child.shares
     with ape.reverts(ledger.OwnerPullFrozen, error_inputs={"modelId": child.id, "until": until}):
-        ledger.pullOwner(child.id, NATIVE, *opening, sender=system.stranger)
-    ledger.pullAncestor(child.id, NATIVE, 0, *opening, sender=system.stranger)
-    ledger.pullPlatform(child.id, NATIVE, *opening, sender=system.stranger)
-    ledger.pullCollaborator(child.id, NATIVE, 0, *opening, sender=system.stranger)
+        ledger.pullOwner(child.id, NATIVE, shares_of, sender=system.stranger)
+    ledger.pullAncestor(child.id, NATIVE, 0, shares_of, sender=system.stranger)
+    ledger.pullPlatform(child.id, NATIVE, shares_of, sender=system.stranger)
+    ledger.pullCollaborator(child.id, NATIVE, 0, shares_of, sender=system.stranger)
     system.go_to(until)
-    ledger.pullOwner(child.id, NATIVE, *opening, sender=system.stranger)
+    ledger.pullOwner(child.id, NATIVE, shares_of, sender=system.stranger)
 
 
 def test_nothing_is_pulled_twice(system: System, child: Model) -> None:
     pay(system, child, 10_000)
-    ledger, opening = system.royalties, child.opening
+    ledger, shares_of = system.royalties, child.shares
     for pull, index in (
         (ledger.pullPlatform, ()),
         (ledger.pullOwner, ()),
         (ledger.pullAncestor, (0,)),
         (ledger.pullCollaborator, (0,)),
     ):
-        pull(child.id, NATIVE, *index, *opening, sender=system.buyer)
+        pull(child.id, NATIVE, *index, shares_of, sender=system.buyer)
         with ape.reverts(ledger.NothingToPull, error_inputs={"modelId": child.id, "token": NATIVE}):
-            pull(child.id, NATIVE, *index, *opening, sender=system.buyer)
+            pull(child.id, NATIVE, *index, shares_of, sender=system.buyer)
 
 
 def test_a_pull_needs_the_models_own_terms(system: System, model: Model, child: Model) -> None:
     pay(system, child, 10_000)
     ledger = system.royalties
     greedy = RoyaltyTerms(0, ((system.buyer.address, 10_000),))
-    record = replace(child.record, royaltyHash=greedy.hash())
-    with ape.reverts(ledger.TermsMismatch, error_inputs={"modelId": child.id}):
-        ledger.pullCollaborator(
-            child.id, NATIVE, 0, astuple(child.record), greedy.as_tuple(), sender=system.buyer
-        )
-    with ape.reverts(ledger.RecordMismatch, error_inputs={"modelId": child.id}):
-        ledger.pullCollaborator(child.id, NATIVE, 0, astuple(record), greedy.as_tuple(), sender=system.buyer)
-    with ape.reverts(ledger.RecordMismatch, error_inputs={"modelId": child.id}):
-        ledger.pullOwner(child.id, NATIVE, *model.opening, sender=system.buyer)
+    for pull, index in ((ledger.pullCollaborator, (0,)), (ledger.pullPlatform, ()), (ledger.pullOwner, ())):
+        for terms in (greedy.as_tuple(), model.shares):
+            with ape.reverts(ledger.TermsMismatch, error_inputs={"modelId": child.id}):
+                pull(child.id, NATIVE, *index, terms, sender=system.buyer)
+    with ape.reverts(ledger.TermsMismatch):
+        ledger.pullAncestor(child.id, NATIVE, 0, model.shares, sender=system.buyer)
+
+
+def test_terms_are_opened_by_the_record_that_commits_to_them(system: System, model: Model) -> None:
+    ledger = system.royalties
+    fresh = system.register(system.stranger, "fresh")
+    assert ledger.termsHash(fresh.id) == bytes(32)
+    with ape.reverts(ledger.TermsMismatch):
+        ledger.pullPlatform(fresh.id, NATIVE, fresh.shares, sender=system.buyer)
+    greedy = RoyaltyTerms(0, ((system.buyer.address, 10_000),))
+    record = replace(fresh.record, royaltyHash=greedy.hash())
+    with ape.reverts(ledger.TermsMismatch, error_inputs={"modelId": fresh.id}):
+        ledger.openTerms(fresh.id, astuple(fresh.record), greedy.as_tuple(), sender=system.buyer)
+    for opening in ((astuple(record), greedy.as_tuple()), model.opening):
+        with refuses("RecordMismatch(uint64,bytes32)"):
+            ledger.openTerms(fresh.id, *opening, sender=system.buyer)
+    receipt = ledger.openTerms(fresh.id, *fresh.opening, sender=system.buyer)
+    (event,) = receipt.decode_logs(ledger.TermsOpened)
+    assert (event.modelId, bytes(event.royaltyHash)) == (fresh.id, fresh.royalties.hash())
+    assert ledger.termsHash(fresh.id) == fresh.royalties.hash()
 
 
 def test_a_share_must_exist(system: System, child: Model) -> None:
     ledger = system.royalties
     with ape.reverts(ledger.NoSuchShare, error_inputs={"modelId": child.id, "index": 1}):
-        ledger.pullAncestor(child.id, NATIVE, 1, *child.opening, sender=system.buyer)
+        ledger.pullAncestor(child.id, NATIVE, 1, child.shares, sender=system.buyer)
     with ape.reverts(ledger.NoSuchShare, error_inputs={"modelId": child.id, "index": 2}):
-        ledger.pullCollaborator(child.id, NATIVE, 2, *child.opening, sender=system.buyer)
+        ledger.pullCollaborator(child.id, NATIVE, 2, child.shares, sender=system.buyer)
 
 
 @pytest.mark.parametrize("name", ["MisuseCourt", "OracleCommittee", None])
-def test_only_the_vault_pays(system: System, model: Model, name: str | None) -> None:
+def test_only_the_vault_settles_with_an_owner(system: System, model: Model, name: str | None) -> None:
     sender: Any = system.as_contract(name) if name else system.deployer
     with ape.reverts(system.royalties.NotTheVault, error_inputs={"caller": sender.address}):
-        system.royalties.pay(model.id, NATIVE, 1, sender=sender)
+        system.royalties.settleOwner(model.id, NATIVE, model.shares, sender=sender)

@@ -247,12 +247,39 @@ def test_holding_counts_cases_on_bonds_that_are_there(system: System, licensed: 
 
 def test_royalties_leave_only_what_came_in(system: System, licensed: Order) -> None:
     ledger = system.as_contract("RoyaltyLedger")
-    pool = system.escrow.royaltyPool(NATIVE)
-    expected = {"token": NATIVE, "given": pool, "needed": pool + 1}
-    with ape.reverts(system.escrow.RoyaltyPoolTooSmall, error_inputs=expected):
-        system.escrow.payRoyalty(NATIVE, system.stranger, pool + 1, sender=ledger)
-    system.escrow.payRoyalty(NATIVE, system.stranger, pool, sender=ledger)
-    assert (system.escrow.royaltyPool(NATIVE), system.free(system.stranger)) == (0, pool)
+    model, price = licensed.delivery.licenseId >> 28, licensed.sale.price
+    assert tuple(system.escrow.royaltyOf(model, NATIVE)) == (price, price)
+    for other, held in ((model, price), (model + 1, 0)):
+        expected = {"modelId": other, "token": NATIVE, "given": held, "needed": price + 1}
+        with ape.reverts(system.escrow.RoyaltyTooSmall, error_inputs=expected):
+            system.escrow.payRoyalty(other, NATIVE, system.stranger, price + 1, sender=ledger)
+        with ape.reverts(system.escrow.RoyaltyTooSmall, error_inputs=expected):
+            system.escrow.passRoyalty(other, model, NATIVE, price + 1, sender=ledger)
+    system.escrow.passRoyalty(model, model + 1, NATIVE, 10, sender=ledger)
+    assert tuple(system.escrow.royaltyOf(model + 1, NATIVE)) == (0, 10)
+    system.escrow.payRoyalty(model, NATIVE, system.stranger, price - 10, sender=ledger)
+    assert tuple(system.escrow.royaltyOf(model, NATIVE)) == (price, 0)
+    assert system.free(system.stranger) == price - 10
+
+
+def test_channels_pay_only_what_they_locked(system: System, model: Model) -> None:
+    channels = system.as_peer("channels")
+    system.fund(system.buyer, 100)
+    expected: dict[str, Any] = {"account": system.buyer.address, "given": 100, "needed": 101}
+    with ape.reverts(system.escrow.BalanceTooSmall, error_inputs=expected):
+        system.escrow.lockChannel(system.buyer, NATIVE, 101, sender=channels)
+    system.escrow.lockChannel(system.buyer, NATIVE, 100, sender=channels)
+    assert (system.free(system.buyer), system.escrow.channelFunds(NATIVE)) == (0, 100)
+    before = system.pool(model)
+    system.escrow.payChannel(NATIVE, system.stranger, 30, sender=channels)
+    system.escrow.payChannelRoyalty(model.id, NATIVE, 50, sender=channels)
+    expected = {"token": NATIVE, "given": 20, "needed": 21}
+    with ape.reverts(system.escrow.ChannelFundsTooSmall, error_inputs=expected):
+        system.escrow.payChannel(NATIVE, system.stranger, 21, sender=channels)
+    with ape.reverts(system.escrow.ChannelFundsTooSmall, error_inputs=expected):
+        system.escrow.payChannelRoyalty(model.id, NATIVE, 21, sender=channels)
+    assert (system.free(system.stranger), system.pool(model)) == (30, before + 50)
+    assert system.escrow.channelFunds(NATIVE) == 20
 
 
 PEERS = {
@@ -265,6 +292,10 @@ PEERS = {
     "unholdBond": ("MisuseCourt",),
     "slashBond": ("MisuseCourt",),
     "payRoyalty": ("RoyaltyLedger",),
+    "passRoyalty": ("RoyaltyLedger",),
+    "lockChannel": ("UsageChannel",),
+    "payChannel": ("UsageChannel",),
+    "payChannelRoyalty": ("UsageChannel",),
 }
 
 
@@ -280,7 +311,11 @@ def test_each_move_belongs_to_its_peers(system: System, function: str) -> None:
         "holdBond": (1,),
         "unholdBond": (1,),
         "slashBond": (1, 1, system.stranger, 0),
-        "payRoyalty": (NATIVE, system.stranger, 1),
+        "payRoyalty": (1, NATIVE, system.stranger, 1),
+        "passRoyalty": (1, 2, NATIVE, 1),
+        "lockChannel": (system.buyer, NATIVE, 1),
+        "payChannel": (NATIVE, system.stranger, 1),
+        "payChannelRoyalty": (1, NATIVE, 1),
     }
     strangers = [system.deployer, system.buyer, system.treasury]
     strangers += [system.as_contract(n) for n in system.at if n not in PEERS[function]]
