@@ -415,12 +415,14 @@ class Checker:
         held = int(self.node.rpc("eth_getBalance", self.book.contracts["LicenseEscrow"], "latest"), 16)
         licenses = [event["licenseId"] for event in self.logs("LicenseNFT", "LicenseIssued")]
         cases = [event["caseId"] for event in self.logs("MisuseCourt", "CaseOpened")]
+        models = [event["modelId"] for event in self.logs("ModelNFT", "ModelRegistered")]
         parts = {
             "free": sum(row["vault_free"] for row in rows),
             "stakes": sum(row["stake"] for row in rows),
             "bonds": sum(vault.bond_of(i).amount for i in licenses),
             "case_bonds": sum(vault.case_bond_of(case) for case in cases),
-            "royalty_pool": vault.royalty_pool(),
+            "royalties": sum(vault.royalty_of(model).balance for model in models),
+            "channels": vault.channel_funds(),
         }
         supply = ACCOUNTS * ETH_EACH * WEI
         return {

@@ -31,6 +31,9 @@ CONTRACTS = (
     "RoyaltyLedger",
 )
 
+# Two contracts at one address: the escrow runs its extension's code by delegatecall, so one file has what both answer.
+HALVES = {"LicenseEscrow": "EscrowExtension"}
+
 Abi = list[dict[str, Any]]
 
 
@@ -62,14 +65,23 @@ def normal(abi: Abi) -> Abi:
     return [out[key] for key in sorted(out)]
 
 
+def exported(found: dict[str, Abi]) -> dict[str, Abi]:
+    """The ABIs as written: what an extension answers, emits and refuses stands in its contract's file."""
+    merged = {}
+    for name in CONTRACTS:
+        other = [entry for entry in found[HALVES[name]] if "name" in entry] if name in HALVES else []
+        merged[name] = normal([*other, *found[name]])
+    return merged
+
+
 def from_manifest() -> dict[str, Abi]:
     if not MANIFEST.is_file():
         raise SystemExit(f"export_abi: {MANIFEST.relative_to(ROOT)} is missing: run `ape compile` first")
     types = json.loads(MANIFEST.read_text())["contractTypes"]
-    missing = [name for name in CONTRACTS if name not in types]
+    missing = [name for name in (*CONTRACTS, *HALVES.values()) if name not in types]
     if missing:
         raise SystemExit(f"export_abi: the build has no {', '.join(missing)}: run `ape compile` first")
-    return {name: normal(types[name]["abi"]) for name in CONTRACTS}
+    return exported({name: types[name]["abi"] for name in (*CONTRACTS, *HALVES.values())})
 
 
 def from_solc() -> dict[str, Abi]:
@@ -101,7 +113,7 @@ def from_solc() -> dict[str, Abi]:
     if errors:
         raise SystemExit("\n".join(errors))
     found = {name: unit["abi"] for units in out["contracts"].values() for name, unit in units.items()}
-    return {name: normal(found[name]) for name in CONTRACTS}
+    return exported(found)
 
 
 def text_of(name: str, abi: Abi) -> str:

@@ -21,15 +21,18 @@ from zhiyi import eip712
 from zhiyi.chain import jsonable
 from zhiyi.types import (
     NATIVE,
+    Basis,
     CopyRequest,
     Decision,
     Delivery,
     Kind,
     LicenseTerms,
+    ModelSale,
     Offer,
     Order,
     ParentConsent,
     RangeVerdict,
+    Renewal,
     Sale,
     Use,
     Verdict,
@@ -58,11 +61,12 @@ def cases() -> list[tuple[str, eip712.TypedData]]:
         terms=LicenseTerms(commercial=True, territory=156, uses=frozenset({Use.AI_INFERENCE})).pack(),
         terms_hash=h("terms"),
         request_hash=h("request"),
-        min_tier=1,
+        basis=Basis.RESALE,
         sale_nonce=2,
         order_nonce=3,
         open_by=1_800_000_000,
         bond_tail=90 * 86_400,
+        source=7 << 28 | 41,
     )
     delivery = Delivery(
         license_id=7 << 28 | 42,
@@ -89,11 +93,32 @@ def cases() -> list[tuple[str, eip712.TypedData]]:
         terms=(1 << 96) - 1,
         terms_hash=b"\xff" * 32,
         request_hash=b"\xff" * 32,
-        min_tier=255,
+        basis=Basis.SUBLICENSE,
         sale_nonce=(1 << 24) - 1,
         order_nonce=(1 << 64) - 1,
         open_by=(1 << 40) - 1,
         bond_tail=(1 << 32) - 1,
+        source=(1 << 256) - 1,
+    )
+    renewal = Renewal(
+        license_id=7 << 28 | 42,
+        seller=account("seller"),
+        token=account("token"),
+        price=10**18,
+        expiry=1_900_000_000,
+        sale_nonce=2,
+        order_nonce=3,
+        open_by=1_800_000_000,
+    )
+    model_sale = ModelSale(
+        model_id=7,
+        seller=account("seller"),
+        buyer=account("buyer"),
+        price=10**20,
+        terms_hash=h("contract"),
+        sale_nonce=2,
+        order_nonce=3,
+        open_by=1_800_000_000,
     )
     verdict = Verdict(
         case_id=h("case"),
@@ -120,6 +145,7 @@ def cases() -> list[tuple[str, eip712.TypedData]]:
         nonce=1,
         metadata="QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG",
     )
+    resale = offer.model_copy(update={"basis": Basis.RESALE, "source": 7 << 28 | 42})
     request = CopyRequest(
         model_id=7,
         offer_hash=h("offer"),
@@ -143,7 +169,10 @@ def cases() -> list[tuple[str, eip712.TypedData]]:
         ("verdict", eip712.verdict(verdict, *at)),
         ("range verdict", eip712.range_verdict(answer, *at)),
         ("parent consent", eip712.parent_consent(consent, *at)),
+        ("renewal", eip712.renewal(renewal, *at)),
+        ("model sale", eip712.model_sale(model_sale, *at)),
         ("offer", eip712.offer(offer, *at)),
+        ("offer, resale", eip712.offer(resale, *at)),
         ("copy request", eip712.copy_request(request, *at)),
     ]
 

@@ -87,7 +87,8 @@ def money(world: World) -> dict[str, Any]:
         "stakes": sum(row["stake"] for row in rows),
         "bonds": sum(client.licenses.bond(item.license_id).amount for item in licenses),
         "case_bonds": sum(vault.case_bond_of(case.case_id) for case in cases),
-        "royalty_pool": vault.royalty_pool(),
+        "royalties": sum(vault.royalty_of(model.model_id).balance for model in client.models.list()),
+        "channels": vault.channel_funds(),
     }
     return {
         "accounts": rows,

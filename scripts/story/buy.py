@@ -12,7 +12,6 @@ from zhiyi.errors import TxReverted
 from zhiyi.keys import KeyKind, load_key, new_key, save_key
 from zhiyi.metadata import parse
 from zhiyi.types import (
-    NATIVE,
     ZERO32,
     CopyRequest,
     LicenseTerms,
@@ -88,9 +87,7 @@ def ask(world: World, buyer: str, signed: SignedOffer, fee: int = FEE) -> Signed
         by=world.node.now() + 7 * DAY,
     )
     if fee and signed.offer.fingerprinter:
-        paid = me.orders.pay_prepare_fee(
-            me.orders.request_hash(request), signed.offer.fingerprinter, NATIVE, fee, request.by
-        )
+        paid = me.orders.pay_prepare_fee(request, signed.offer.fingerprinter)
         world.sent(f"{buyer} pays the prepare fee", paid)
     return me.orders.sign_request(request)
 

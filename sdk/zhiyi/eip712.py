@@ -1,7 +1,7 @@
 """Every EIP-712 digest of the project, built in this one place.
 
-On chain: Order (escrow), Verdict (court), RangeVerdict (escrow), ParentConsent (models). Off chain: Offer and
-CopyRequest, under a domain that names the escrow. Types follow from the fields of `zhiyi.types`.
+On chain: Order, Renewal, ModelSale and RangeVerdict (escrow), Verdict (court), ParentConsent (models). Off chain: Offer
+and CopyRequest, under a domain that names the escrow. Types follow from the fields of `zhiyi.types`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from zhiyi.types import (
     ChainStruct,
     CopyRequest,
     Delivery,
+    ModelSale,
     Offer,
     Order,
     ParentConsent,
     RangeVerdict,
+    Renewal,
     Sale,
     Verdict,
     keccak,
@@ -50,6 +52,8 @@ _OFFER: Final[Fields] = (
     ("validUntil", "uint40"),
     ("nonce", "uint64"),
     ("metadata", "string"),
+    ("basis", "uint8"),
+    ("source", "uint256"),
 )
 _COPY_REQUEST: Final[Fields] = (
     ("modelId", "uint64"),
@@ -106,6 +110,16 @@ def verdict(value: Verdict, chain_id: int, court: str) -> TypedData:
     return _typed(COURT_DOMAIN, chain_id, court, _struct(Verdict), _message(value))
 
 
+def renewal(value: Renewal, chain_id: int, escrow: str) -> TypedData:
+    """What a model's owner signs to extend a license."""
+    return _typed(ESCROW_DOMAIN, chain_id, escrow, _struct(Renewal), _message(value))
+
+
+def model_sale(value: ModelSale, chain_id: int, escrow: str) -> TypedData:
+    """What a model's owner signs to sell the model token."""
+    return _typed(ESCROW_DOMAIN, chain_id, escrow, _struct(ModelSale), _message(value))
+
+
 def range_verdict(value: RangeVerdict, chain_id: int, escrow: str) -> TypedData:
     """What an operator signs about a range claim."""
     return _typed(ESCROW_DOMAIN, chain_id, escrow, _struct(RangeVerdict), _message(value))
@@ -134,6 +148,8 @@ def offer(value: Offer, chain_id: int, escrow: str) -> TypedData:
         "validUntil": value.valid_until,
         "nonce": value.nonce,
         "metadata": value.metadata,
+        "basis": int(value.basis),
+        "source": value.source,
     }
     return _typed(OFF_CHAIN_DOMAIN, chain_id, escrow, {"Offer": _OFFER}, message)
 
@@ -159,17 +175,13 @@ def order_hash(value: Order) -> bytes:
 
 def sale_hash(value: Sale) -> bytes:
     """Struct hash of the sale half, as `revealKey` takes it."""
-    return _hash("Sale", _struct(Sale), _message(value))
+    return struct_hash(value)
 
 
-def delivery_hash(value: Delivery) -> bytes:
-    """Struct hash of the delivery half."""
-    return _hash("Delivery", _struct(Delivery), _message(value))
-
-
-def verdict_hash(value: Verdict) -> bytes:
-    """Struct hash of a verdict."""
-    return _hash("Verdict", _struct(Verdict), _message(value))
+def struct_hash(value: ChainStruct) -> bytes:
+    """Struct hash of a value without nested structs: what contracts keep of it, and `cancel` takes."""
+    kind = type(value)
+    return _hash(kind.__name__, _struct(kind), _message(value))
 
 
 def recover(digest: bytes, signature: bytes) -> str:

@@ -18,7 +18,7 @@ from zhiyi.types import (
 
 
 class Licenses(Group):
-    """License tokens (contract LicenseNFT); issued when an order settles."""
+    """License tokens (contract LicenseNFT); issued when an order settles. They never move to another holder."""
 
     def get(self, license_id: int) -> License:
         """A license as it stands now. Raises NotFound before it is issued, IntegrityError."""
@@ -45,10 +45,14 @@ class Licenses(Group):
             model_id=model_of_license(license_id),
             fingerprint=fingerprint_of_license(license_id),
             holder=issued["holder"],  # it never moves
-            terms=LicenseTerms.unpack(issued["terms"]),
+            terms=LicenseTerms.unpack(
+                self._call("LicenseNFT", "termsOf", license_id)
+            ),  # a renewal changes them
             record=record,
             end=LicenseEnd(self._call("LicenseNFT", "endOf", license_id)),
             active=self.is_active(license_id),
+            suspended=bool(self._call("LicenseNFT", "isSuspended", license_id)),
+            offered=bool(self._call("LicenseNFT", "isOffered", license_id)),
             issued_block=issued.block_number,
             issued_tx=issued.tx_hash,
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from zhiyi import eip712
 from zhiyi.errors import BadInput, BadSignature
 from zhiyi.group import Group
+from zhiyi.licenses import Licenses
 from zhiyi.signers import sign
-from zhiyi.types import ModelStatus, Offer, Preference, Preferences, Review, SignedOffer
+from zhiyi.types import Basis, ModelStatus, Offer, Preference, Preferences, Review, SignedOffer
 
 
 class Offers(Group):
@@ -31,9 +32,10 @@ class Offers(Group):
     def verify(self, signed: SignedOffer) -> None:
         """Everything a buyer or fingerprinter should know before acting on an offer.
 
-        1. The seller signed it. 2. It is still valid by the chain's clock. 3. The seller owns the model, which is
-        approved, listed and not frozen. 4. No use is offered that the owner's preferences forbid.
-        Raises BadSignature (1), BadInput (2-4), TxReverted NoSuchModel.
+        1. The seller signed it. 2. It is still valid by the chain's clock. 3. The seller owns the model, or holds the
+        license that is resold or sublicensed and may pass on what is offered. 4. The model is approved, listed and not
+        frozen. 5. No use is offered that the owner's preferences forbid.
+        Raises BadSignature (1), BadInput (2-5), NotFound (3), TxReverted NoSuchModel.
         """
         offer = signed.offer
         self._chain.check_signature(self.data(offer), signed.signature, offer.seller)  # 1
@@ -43,16 +45,36 @@ class Offers(Group):
                 f"the offer was valid until {offer.valid_until}, the chain's time is {now}: ask for a new one"
             )
         status = ModelStatus.from_abi(self._call("ModelNFT", "statusOf", offer.model_id))
-        if status.owner != offer.seller:  # 3
+        if offer.basis is not Basis.OWNER:  # 3
+            self._check_source(offer)
+        elif status.owner != offer.seller:
             raise BadInput(
                 f"model {offer.model_id} belongs to {status.owner}, not to the offer's seller {offer.seller}"
             )
-        if status.review != Review.APPROVED or status.delisted:
+        if status.review != Review.APPROVED or status.delisted:  # 4
             state = "delisted" if status.delisted else status.review.name
             raise BadInput(f"model {offer.model_id} cannot be sold now: {state}")
         if status.frozen_until > now:
             raise BadInput(f"model {offer.model_id} is frozen until {status.frozen_until}")
         preferences = Preferences.unpack(status.preferences)
         forbidden = [use.name for use in offer.terms.uses if preferences.of(use) == Preference.NOT_ALLOWED]
-        if forbidden:  # 4
+        if forbidden:  # 5
             raise BadInput(f"the owner's preferences forbid {', '.join(sorted(forbidden))}")
+
+    def _check_source(self, offer: Offer) -> None:
+        licenses = Licenses(self._chain, self._deployment)
+        source, what = licenses.get(offer.source), f"license {offer.source}"
+        if source.holder != offer.seller:
+            raise BadInput(f"{what} is held by {source.holder}, not by the offer's seller {offer.seller}")
+        cases = licenses.bond(offer.source).open_cases
+        if not source.active or source.offered or cases:
+            state = "offered already" if source.offered else f"{cases} open cases" if cases else "not active"
+            raise BadInput(f"{what} cannot be passed on now: {state}")
+        resale = offer.basis is Basis.RESALE
+        if not (source.terms.resale if resale else source.terms.sublicense):
+            raise BadInput(f"the terms of {what} allow no {offer.basis.name.lower()}")
+        beyond = offer.terms.beyond(source.terms)
+        if not resale and offer.terms.sublicense:
+            beyond = (*beyond, "sublicense")
+        if beyond:
+            raise BadInput(f"the offer goes beyond the terms of {what}: {', '.join(beyond)}")

@@ -13,14 +13,18 @@ from zhiyi.signers import sign
 from zhiyi.types import (
     NATIVE,
     ZERO32,
+    Basis,
     CopyRequest,
     Delivery,
     Epoch,
+    ModelSale,
     Offer,
     Order,
     OrderState,
     OrderStatus,
+    PrepareFee,
     RangeVerdict,
+    Renewal,
     Sale,
     SignedOrder,
     SignedRequest,
@@ -80,7 +84,8 @@ class Orders(Group):
     def draft(self, offer: Offer, request: CopyRequest, delivery: Delivery, *, open_by: int) -> Order:
         """The order that follows from an offer, a request and the prepared copy.
 
-        Raises BadInput when the three do not fit together. Reads the model's sale nonce and the seller's order floor.
+        Raises BadInput when the three do not fit together. Reads the model's sale nonce (an owner's orders end with the
+        sale of the model, a holder's do not) and the seller's order floor.
         The order names the request only where it promises a prepare fee, which must be paid before opening.
         """
         fits = {
@@ -98,6 +103,7 @@ class Orders(Group):
         wrong = [name for name, right in fits.items() if not right]
         if wrong:
             raise BadInput(f"offer, request and copy disagree on: {', '.join(wrong)}")
+        owned = offer.basis is Basis.OWNER
         sale = Sale(
             seller=offer.seller,
             token=offer.token,
@@ -106,10 +112,12 @@ class Orders(Group):
             terms=offer.terms.pack(),
             terms_hash=offer.terms_hash,
             request_hash=self.request_hash(request) if request.prepare_fee else ZERO32,
-            sale_nonce=self._call("ModelNFT", "statusOf", offer.model_id)["saleNonce"],
-            order_nonce=self._call("LicenseEscrow", "orderFloor", offer.seller),
+            basis=offer.basis,
+            sale_nonce=self._call("ModelNFT", "statusOf", offer.model_id)["saleNonce"] if owned else 0,
+            order_nonce=self.floor(offer.seller),
             open_by=open_by,
             bond_tail=offer.bond_tail,
+            source=offer.source,
         )
         return Order(sale=sale, delivery=delivery)
 
@@ -130,30 +138,48 @@ class Orders(Group):
         self._chain.check_signature(data, signed.fingerprinter_signature, signed.order.delivery.fingerprinter)
 
     def pay_prepare_fee(
-        self, request_hash: bytes, fingerprinter: str, token: str, fee: int, by: int, *, dry_run: bool = False
+        self, request: CopyRequest, fingerprinter: str, *, token: str = NATIVE, dry_run: bool = False
     ) -> TxResult:
-        """Buyer: the fee for a copy request; credited against the price, or back after `by`."""
-        arguments = (to_bytes(request_hash, 32), to_address(fingerprinter), to_address(token), fee, by)
-        value = fee if to_address(token) == NATIVE else 0
-        return self._send("LicenseEscrow", "payPrepareFee", *arguments, value=value, dry_run=dry_run)
+        """Buyer: the fee that the request promises; credited against the price, or back after `request.by`."""
+        value = request.prepare_fee if to_address(token) == NATIVE else 0
+        return self._send(
+            "LicenseEscrow",
+            "payPrepareFee",
+            self.request_hash(request),
+            request.model_id,
+            to_address(fingerprinter),
+            to_address(token),
+            request.prepare_fee,
+            request.by,
+            value=value,
+            dry_run=dry_run,
+        )
 
-    def prepare_fee(self, buyer: str, request_hash: bytes) -> int:
-        """The fee that waits in the vault for a buyer's request, 0 if none."""
+    def prepare_fee(self, buyer: str, request_hash: bytes) -> PrepareFee:
+        """The fee that waits in the vault for a buyer's request; all zero if none."""
         found = self._call("LicenseEscrow", "prepareFeeOf", to_address(buyer), to_bytes(request_hash, 32))
-        return int(found["fee"])
+        return PrepareFee.from_abi(found)
 
     def reclaim_prepare_fee(self, request_hash: bytes, *, dry_run: bool = False) -> TxResult:
         """Buyer, after `by`: the fee becomes free balance."""
         return self._send("LicenseEscrow", "reclaimPrepareFee", to_bytes(request_hash, 32), dry_run=dry_run)
 
     def earn_prepare_fee(self, order: Order, seller_signature: bytes, *, dry_run: bool = False) -> TxResult:
-        """Fingerprinter: the fee of an order that the buyer let pass."""
+        """Fingerprinter: the fee of an order that the buyer let pass.
+
+        From the order's `open_by` (a day after payment at the soonest) until the request's `by`.
+        """
         arguments = (order.as_tuple(), seller_signature)
         return self._send("LicenseEscrow", "earnPrepareFee", *arguments, dry_run=dry_run)
 
-    def cancel(self, order: Order, *, dry_run: bool = False) -> TxResult:
-        """Seller: this order can no longer be opened."""
-        return self._send("LicenseEscrow", "cancel", order.as_tuple(), dry_run=dry_run)
+    def cancel(self, signed: Order | Renewal | ModelSale, *, dry_run: bool = False) -> TxResult:
+        """Seller: what he signed can no longer be used. Not for an order that is open. Raises BadSignature."""
+        seller = signed.sale.seller if isinstance(signed, Order) else signed.seller
+        if self._chain.account != seller:
+            raise BadSignature(
+                f"only its seller {seller} can cancel it, this client signs as {self._chain.account}"
+            )
+        return self._send("LicenseEscrow", "cancel", signed.hash(), dry_run=dry_run)
 
     def cancel_all(self, *, dry_run: bool = False) -> TxResult:
         """Seller: no order signed so far can be opened."""

@@ -134,7 +134,15 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "这不是许可 {licenseId} 已开启的订单：请从 OrderOpened 事件读取。",
     ),
     "NotTheBuyer": ("Only the buyer {buyer} may do this.", "只有买方 {buyer} 可以操作。"),
-    "NotTheSeller": ("Only the seller {seller} may do this.", "只有卖方 {seller} 可以操作。"),
+    "SourceMismatch": (
+        "License {source} is no source for an order of model {modelId}: an owner's order names none, any other a "
+        "license of this model.",
+        "许可 {source} 不能作为模型 {modelId} 订单的来源：所有者的订单不填来源，其余须为该模型的许可。",
+    ),
+    "OnlyThroughEscrow": (
+        "This contract is half of the escrow: call the escrow's address.",
+        "该合约是托管合约的一半：请调用托管合约的地址。",
+    ),
     "OrderExpired": (
         "It had to be opened by {openBy}: ask for a new order.",
         "订单须在 {openBy} 前开启：请索取新订单。",
@@ -256,9 +264,13 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "许可 {licenseId} 保证金 {given}，需要 {needed}。",
     ),
     "CaseBondTooSmall": ("The case holds {given}, {needed} are needed.", "案件押金 {given}，需要 {needed}。"),
-    "RoyaltyPoolTooSmall": (
-        "The royalty pool holds {given}, {needed} are needed.",
-        "版税池有 {given}，需要 {needed}。",
+    "RoyaltyTooSmall": (
+        "Model {modelId} has {given} of {token} in royalties, {needed} are needed.",
+        "模型 {modelId} 的 {token} 版税余额为 {given}，需要 {needed}。",
+    ),
+    "ChannelFundsTooSmall": (
+        "The channels hold {given} of {token}, {needed} are needed.",
+        "各通道共有 {given}（代币 {token}），需要 {needed}。",
     ),
     "TransferFailed": (
         "{token} did not reach {to}: withdraw to an account that accepts it.",
@@ -287,7 +299,22 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "接收合约不接受代币。",
     ),
     "BalanceQueryForZeroAddress": ("Name an account.", "请指定账户。"),
-    "RenewalIsAnOrder": ("Renew by a new order.", "续期须通过新订单。"),
+    "RenewalIsAnOrder": (
+        "Renew by a renewal that the model's owner signed (escrow, renew).",
+        "续期须凭模型所有者签署的续期单（托管合约 renew）。",
+    ),
+    "NotForSale": (
+        "License {licenseId} cannot be passed on now: it is not active, or a resale of it is open.",
+        "许可 {licenseId} 目前不可转售或再许可：它未生效，或已有进行中的转售。",
+    ),
+    "TermsNotWithin": (
+        "These terms give more than license {source} may pass on: stay within its own terms.",
+        "该条款超出许可 {source} 可转授的范围：请不超出其自身条款。",
+    ),
+    "NotLonger": (
+        "License {licenseId} runs until {current}: renew to a later time (0 is never).",
+        "许可 {licenseId} 的期限为 {current}：续期须更晚（0 表示永久）。",
+    ),
     "NotTheHolder": ("Only the holder {holder} may do this.", "只有持有人 {holder} 可以操作。"),
     "LicenseEnded": ("License {licenseId} has ended: {end}.", "许可 {licenseId} 已终止：{end}。"),
     "NoSuchLicense": (

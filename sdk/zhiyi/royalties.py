@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Final
 
 from zhiyi.chain import TxResult
-from zhiyi.errors import NotFound, TxReverted
+from zhiyi.errors import NotFound
 from zhiyi.group import Group
 from zhiyi.models import Models
 from zhiyi.types import NATIVE, Model, to_address
 
+BPS: Final = 10_000
+# Places of the shares in `RoyaltyLedger.pulled`.
+_PLATFORM, _OWNER, _COLLABORATOR, _ANCESTOR = 0, 1, 16, 32
+
 
 class Royalties(Group):
-    """Income of models (contract RoyaltyLedger)."""
+    """Income of models (contract RoyaltyLedger).
+
+    The first pull of a model sends `openTerms` before: two transactions. Without sending (a dry run, an unsigned
+    signer) it stops there and returns that one; nothing can be simulated on terms that the ledger does not know yet.
+    """
+
+    def open_terms(self, model_id: int, *, dry_run: bool = False) -> TxResult:
+        """Anyone, once a model: tells the ledger the shares that the model's record commits to."""
+        model = self._model(model_id)
+        arguments = (model_id, model.record.as_tuple(), model.royalties.as_tuple())
+        return self._send("RoyaltyLedger", "openTerms", *arguments, dry_run=dry_run)
+
+    def terms_opened(self, model_id: int) -> bool:
+        """Whether the ledger knows the model's shares."""
+        return any(self._call("RoyaltyLedger", "termsHash", model_id))
 
     def pull_owner(self, model_id: int, *, token: str = NATIVE, dry_run: bool = False) -> TxResult:
         """The owner's rest. Raises TxReverted NothingToPull, OwnerPullFrozen."""
@@ -44,29 +62,45 @@ class Royalties(Group):
         return int(self._call("RoyaltyLedger", "inherited", model_id, to_address(token)))
 
     def claimable(self, model_id: int, *, token: str = NATIVE) -> dict[str, int]:
-        """What each share could pull now, by name: platform, owner, collaborator:i, ancestor:i (simulated on chain)."""
-        model = self._model(model_id)
-        shares: dict[str, tuple[str, tuple[int, ...]]] = {
-            "platform": ("pullPlatform", ()),
-            "owner": ("pullOwner", ()),
-        }
-        shares |= {
-            f"collaborator:{i}": ("pullCollaborator", (i,)) for i in range(len(model.royalties.collaborators))
-        }
-        shares |= {f"ancestor:{i}": ("pullAncestor", (i,)) for i in range(len(model.royalties.ancestors))}
-        return {name: self._preview(model, token, *share) for name, share in shares.items()}
+        """What each share could pull now, by name: platform, owner, collaborator:i, ancestor:i.
 
-    def _preview(self, model: Model, token: str, function: str, index: tuple[int, ...]) -> int:
-        try:
-            return int(self._call("RoyaltyLedger", function, *_arguments(model, token, *index)))
-        except TxReverted as exc:
-            if exc.error_name in ("NothingToPull", "OwnerPullFrozen"):
-                return 0
-            raise
+        Counted from gross, inherited and pulled by the ledger's own rounding; the owner's is 0 while the model is
+        frozen.
+        """
+        model, token = self._model(model_id), to_address(token)
+        terms = model.royalties
+        gross, lineage = self.gross(model_id, token=token), sum(a.bps for a in terms.ancestors)
+        net = gross * (BPS - terms.platform_bps - lineage) // BPS + self.inherited(model_id, token=token)
+        own = BPS - sum(split.bps for split in terms.collaborators)
+        earned = {
+            "platform": (_PLATFORM, gross * terms.platform_bps // BPS),
+            "owner": (_OWNER, net * own // BPS),
+        }
+        earned |= {
+            f"collaborator:{i}": (_COLLABORATOR + i, net * split.bps // BPS)
+            for i, split in enumerate(terms.collaborators)
+        }
+        earned |= {
+            f"ancestor:{i}": (_ANCESTOR + i, gross * ancestor.bps // BPS)
+            for i, ancestor in enumerate(terms.ancestors)
+        }
+        found = {
+            name: amount - int(self._call("RoyaltyLedger", "pulled", model_id, token, place))
+            for name, (place, amount) in earned.items()
+        }
+        if model.status.frozen_until > self._chain.now():
+            found["owner"] = 0
+        return found
 
     def _pull(self, function: str, model_id: int, token: str, *index: int, dry_run: bool) -> TxResult:
-        arguments = _arguments(self._model(model_id), token, *index)
-        return self._send("RoyaltyLedger", function, *arguments, dry_run=dry_run)
+        if not self.terms_opened(model_id):
+            opened = self.open_terms(model_id, dry_run=dry_run)
+            if opened.status != "mined":
+                return opened
+        shares = self._model(model_id).royalties.as_tuple()
+        return self._send(
+            "RoyaltyLedger", function, model_id, to_address(token), *index, shares, dry_run=dry_run
+        )
 
     def _model(self, model_id: int) -> Model:
         return Models(self._chain, self._deployment).get(model_id)
@@ -79,7 +113,3 @@ class Royalties(Group):
         if wanted not in accounts:
             raise NotFound(f"{wanted} is no collaborator of model {model_id}")
         return accounts.index(wanted)
-
-
-def _arguments(model: Model, token: str, *index: int) -> tuple[Any, ...]:
-    return (model.model_id, to_address(token), *index, model.record.as_tuple(), model.royalties.as_tuple())

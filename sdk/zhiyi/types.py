@@ -246,7 +246,7 @@ def _lift(annotation: Any, value: Any) -> Any:
 
 
 class OrderState(IntEnum):
-    """Where an order stands (ILicenseEscrow)."""
+    """Where an order stands (IEscrowBase)."""
 
     NONE = 0
     OPEN = 1
@@ -254,6 +254,14 @@ class OrderState(IntEnum):
     RANGE_CHECK = 3
     SETTLED = 4
     REFUNDED = 5
+
+
+class Basis(IntEnum):
+    """By what right a license is sold (IEscrowBase)."""
+
+    OWNER = 0  # of the model token
+    RESALE = 1  # by a license that allows it, which ends
+    SUBLICENSE = 2  # by a license that allows it, which stays
 
 
 class LicenseEnd(IntEnum):
@@ -475,39 +483,74 @@ class TermsFlag(IntFlag):
     SUBLICENSE = 4
     DERIVATIVES = 8
     DISCLOSURE_DUTY = 16
+    UPDATES = 32
+
+
+_TERMS_BITS: Final = 92  # the license token keeps its own state in the four above
+_MAX_SHARE_BPS: Final = 5_000
+_SHARE = Annotated[int, Field(ge=0, le=_MAX_SHARE_BPS)]
 
 
 class LicenseTerms(Value):
-    """What a license allows; 96 bits: flags 0-7, territory 8-23, expiry 24-63, use mask 64-69, rest zero."""
+    """What a license allows.
+
+    Packed: flags 0-7 | territory 8-17 | expiry 18-57 | uses 58-63 | derivative's share 64-76 | onward share 77-89 |
+    tier 90-91.
+    """
 
     commercial: bool = False
     resale: bool = False
     sublicense: bool = False
     derivatives: bool = False
     disclosure_duty: bool = False
+    updates: bool = False  # later versions of the model are owed without a new price
     territory: Annotated[int, Field(ge=0, le=999)] = 0  # ISO 3166-1 numeric, 0 worldwide
     expires_at: U40 = 0  # unix seconds, 0 never
     uses: frozenset[Use] = frozenset()
+    derivative_bps: _SHARE = 0  # least part of its gross that a derivative's lineage gives the model
+    onward_bps: _SHARE = 0  # part of a resale's or sublicense's price, and of API income, that is the model's
+    min_tier: Annotated[int, Field(ge=0, le=3)] = 0  # identity tier that a holder must have when he buys
 
     def pack(self) -> int:
         """The 96 bits of `Sale.terms`."""
         flags = sum(flag for flag in TermsFlag if getattr(self, str(flag.name).lower()))
-        return flags | self.territory << 8 | self.expires_at << 24 | self.use_mask << 64
+        shares = self.derivative_bps << 64 | self.onward_bps << 77 | self.min_tier << 90
+        return flags | self.territory << 8 | self.expires_at << 18 | self.use_mask << 58 | shares
 
     @classmethod
     def unpack(cls, packed: int) -> Self:
         """From the 96 bits. Raises BadInput when a bit is set that means nothing."""
-        flags, territory = packed & 0xFF, packed >> 8 & 0xFFFF
-        expires_at, uses = packed >> 24 & (1 << 40) - 1, packed >> 64
-        if not 0 <= packed < 1 << 96 or flags > sum(TermsFlag) or territory > 999 or uses >= 1 << len(Use):
+        flags, territory, uses = packed & 0xFF, packed >> 8 & 0x3FF, packed >> 58 & 0x3F
+        derivative, onward = packed >> 64 & 0x1FFF, packed >> 77 & 0x1FFF
+        whole = 0 <= packed < 1 << _TERMS_BITS and flags <= sum(TermsFlag) and territory <= 999
+        if not whole or max(derivative, onward) > _MAX_SHARE_BPS:
             raise BadInput(f"packed terms {packed:#x} have bits that mean nothing")
         named = {str(flag.name).lower(): bool(flags & flag) for flag in TermsFlag}
         return cls(
             territory=territory,
-            expires_at=expires_at,
+            expires_at=packed >> 18 & (1 << 40) - 1,
             uses=frozenset(use for use in Use if uses >> use & 1),
+            derivative_bps=derivative,
+            onward_bps=onward,
+            min_tier=packed >> 90,
             **named,
         )
+
+    def beyond(self, source: LicenseTerms) -> tuple[str, ...]:
+        """Fields that give more, or demand less, than `source`: empty where a holder of it may pass these terms on."""
+        rights = [str(flag.name).lower() for flag in TermsFlag if flag is not TermsFlag.DISCLOSURE_DUTY]
+        found = [name for name in rights if getattr(self, name) and not getattr(source, name)]
+        end, mine = source.expires_at, self.expires_at
+        checks = {
+            "disclosure_duty": source.disclosure_duty and not self.disclosure_duty,
+            "territory": source.territory not in (0, self.territory),
+            "expires_at": end != 0 and (mine == 0 or mine > end),
+            "uses": bool(self.uses - source.uses),
+            "derivative_bps": self.derivative_bps < source.derivative_bps,
+            "onward_bps": self.onward_bps < source.onward_bps,
+            "min_tier": self.min_tier < source.min_tier,
+        }
+        return (*found, *(name for name, wrong in checks.items() if wrong))
 
     @property
     def use_mask(self) -> int:
@@ -540,6 +583,8 @@ class License(Value):
     record: LicenseRecord
     end: LicenseEnd
     active: bool
+    suspended: bool
+    offered: bool  # a resale of it is open
     issued_block: int
     issued_tx: str
 
@@ -577,11 +622,12 @@ class Sale(ChainStruct):
     terms: U96  # LicenseTerms.pack()
     terms_hash: Bytes32
     request_hash: Bytes32 = ZERO32
-    min_tier: U8 = 0
+    basis: Basis = Basis.OWNER
     sale_nonce: U24
     order_nonce: U64
     open_by: U40
     bond_tail: U32
+    source: U256 = 0  # license that is resold or sublicensed
 
 
 class Order(ChainStruct):
@@ -605,6 +651,70 @@ class SignedOrder(Value):
     fingerprinter_signature: Signature
 
 
+class Renewal(ChainStruct):
+    """Longer life for a license that has not ended; signed by the model's owner, paid at once by the holder."""
+
+    license_id: U256
+    seller: Address
+    token: Address = NATIVE
+    price: U96
+    expiry: U40  # the new one, 0 for never
+    sale_nonce: U24
+    order_nonce: U64
+    open_by: U40
+
+    def hash(self) -> bytes:
+        """EIP-712 struct hash; `cancel` takes it."""
+        from zhiyi import eip712
+
+        return eip712.struct_hash(self)
+
+
+class ModelSale(ChainStruct):
+    """Sale of the model token: copyright transfer. Signed by the owner, who has approved the escrow for the token."""
+
+    model_id: U64
+    seller: Address
+    buyer: Address = NATIVE  # zero: anyone
+    token: Address = NATIVE
+    price: U96
+    terms_hash: Bytes32  # hash of the contract's text
+    sale_nonce: U24
+    order_nonce: U64
+    open_by: U40
+
+    def hash(self) -> bytes:
+        """EIP-712 struct hash; `cancel` takes it."""
+        from zhiyi import eip712
+
+        return eip712.struct_hash(self)
+
+
+class SignedRenewal(Value):
+    """A renewal with the owner's signature."""
+
+    renewal: Renewal
+    signature: Signature
+
+
+class SignedModelSale(Value):
+    """A sale of the model token with the owner's signature."""
+
+    sale: ModelSale
+    signature: Signature
+
+
+class PrepareFee(ChainStruct):
+    """A buyer's prepare fee that waits in the vault; all zero if none."""
+
+    fingerprinter: Address
+    fee: U96
+    by: U40  # until then the fingerprinter may earn it, then the buyer may take it back
+    token_index: U8
+    model_id: U64
+    paid_at: U40
+
+
 class OrderStatus(Value):
     """What the escrow keeps of an order."""
 
@@ -615,7 +725,7 @@ class OrderStatus(Value):
 
 
 class Offer(Value):
-    """What a model's owner offers to anybody, signed off chain. `terms` become `Sale.terms`."""
+    """What a model's owner, or a license's holder, offers to anybody; signed off chain. `terms` become `Sale.terms`."""
 
     model_id: U64
     seller: Address
@@ -632,6 +742,16 @@ class Offer(Value):
     valid_until: U40
     nonce: U64
     metadata: str = ""  # CID of more about the offer, or empty
+    basis: Basis = Basis.OWNER
+    source: U256 = 0  # the seller's license, where it is resold or sublicensed
+
+    @model_validator(mode="after")
+    def _has_its_source(self) -> Self:
+        if self.basis is Basis.OWNER and self.source:
+            raise ValueError("an owner's offer names no source license")
+        if self.basis is not Basis.OWNER and model_of_license(self.source) != self.model_id:
+            raise ValueError(f"source {self.source} is no license of model {self.model_id}")
+        return self
 
 
 class SignedOffer(Value):
@@ -679,6 +799,13 @@ class Stake(ChainStruct):
     staked: U120
     locked: U120
     may_lock: bool = False  # orders may lock deposits from it
+
+
+class Royalty(ChainStruct):
+    """What sales and slashes brought a model in one token, and what of it the vault still holds."""
+
+    gross: U128  # never falls
+    balance: U128  # own and inherited income that nobody has pulled
 
 
 # -- committee and cases ---------------------------------------------------------------------------
@@ -763,7 +890,7 @@ class Verdict(ChainStruct):
         """EIP-712 struct hash."""
         from zhiyi import eip712
 
-        return eip712.verdict_hash(self)
+        return eip712.struct_hash(self)
 
 
 class RangeVerdict(ChainStruct):

@@ -9,7 +9,7 @@ from zhiyi.chain import TxResult
 from zhiyi.deployment import Contract
 from zhiyi.errors import BadInput, TxReverted
 from zhiyi.group import Group
-from zhiyi.types import NATIVE, Bond, Stake, to_address, to_bytes
+from zhiyi.types import NATIVE, Bond, Royalty, Stake, to_address, to_bytes
 
 
 def _function(name: str, inputs: tuple[str, ...], output: str, mutability: str) -> dict[str, Any]:
@@ -125,9 +125,13 @@ class Vault(Group):
         """What is locked under a case, wei."""
         return int(self._call("LicenseEscrow", "caseBondOf", to_bytes(case_id, 32)))
 
-    def royalty_pool(self, *, token: str = NATIVE) -> int:
-        """Royalties that nobody has pulled yet."""
-        return int(self._call("LicenseEscrow", "royaltyPool", to_address(token)))
+    def royalty_of(self, model_id: int, *, token: str = NATIVE) -> Royalty:
+        """What a model earned, and what of it and of its descendants' shares nobody has pulled yet."""
+        return Royalty.from_abi(self._call("LicenseEscrow", "royaltyOf", model_id, to_address(token)))
+
+    def channel_funds(self, *, token: str = NATIVE) -> int:
+        """What all usage channels together hold."""
+        return int(self._call("LicenseEscrow", "channelFunds", to_address(token)))
 
     def treasury(self) -> str:
         """The account that gets what belongs to nobody else."""

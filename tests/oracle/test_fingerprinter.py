@@ -107,14 +107,21 @@ def test_a_fee_is_believed_only_when_it_lies_in_the_vault(world: World, maker: F
     with pytest.raises(Refused, match="does not lie in the vault"):
         maker.prepare(offer, request)
     buyer = world.as_("buyer1")
-    digest = buyer.orders.request_hash(request.request)
-    buyer.orders.pay_prepare_fee(
-        digest, address_of("fingerprinter"), offer.offer.token, PRICE // 50, request.request.by
-    )
+    buyer.orders.pay_prepare_fee(request.request, address_of("fingerprinter"))
     with pytest.raises(Refused, match="does not lie in the vault"):  # paid, but not final
         maker.prepare(offer, request)
     world.node.mine()
     assert maker.prepare(offer, request).delivery.buyer == buyer.account
+    offer, short = ask(world, prepare_fee=PRICE // 50, by=world.node.now() + DAY)
+    buyer.orders.pay_prepare_fee(short.request, address_of("fingerprinter"))
+    world.node.mine()
+    with pytest.raises(Refused, match="a day after it was paid"):
+        maker.prepare(offer, short)
+    offer, astray = ask(world, prepare_fee=PRICE // 50)
+    buyer.orders.pay_prepare_fee(astray.request, address_of("stranger"))
+    world.node.mine()
+    with pytest.raises(Refused, match="reclaim it"):
+        maker.prepare(offer, astray)
     offer, dear = ask(world, prepare_fee=PRICE // 19)
     with pytest.raises(Refused, match="twentieth"):
         maker.prepare(offer, dear)
@@ -493,9 +500,8 @@ def test_time_is_the_chains(world: World, maker: Fingerprinter) -> None:
 def test_the_fee_of_an_order_let_pass_is_earned(world: World, maker: Fingerprinter) -> None:
     offer, request = ask(world, prepare_fee=PRICE // 50)
     buyer = world.as_("buyer1")
-    digest = buyer.orders.request_hash(request.request)
-    me, token = address_of("fingerprinter"), offer.offer.token
-    buyer.orders.pay_prepare_fee(digest, me, token, PRICE // 50, request.request.by)
+    me = address_of("fingerprinter")
+    buyer.orders.pay_prepare_fee(request.request, me)
     world.node.mine()
     made = maker.prepare(offer, request)
     order = world.order(offer, request, made)

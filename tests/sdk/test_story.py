@@ -306,7 +306,12 @@ def test_purchase_issues_the_license_and_pays_everybody(clients: Clients) -> Non
     due = royalties.claimable(model_id)
     assert sum(due.values()) == PRICE
     assert all(due[share] for share in ("platform", "owner", "collaborator:0"))
+    assert royalties.pull_platform(model_id, dry_run=True).function == "RoyaltyLedger.openTerms"
+    assert not royalties.terms_opened(model_id)
     royalties.pull_collaborator(model_id, clients["collaborator"].account)
+    assert royalties.terms_opened(model_id)
+    preview = royalties.pull_platform(model_id, dry_run=True)
+    assert (preview.function, preview.returned) == ("RoyaltyLedger.pullPlatform", due["platform"])
     royalties.pull_platform(model_id)
     royalties.pull_owner(model_id)
     assert set(royalties.claimable(model_id).values()) == {0}
@@ -377,6 +382,8 @@ def test_draft_refuses_a_copy_that_does_not_fit_the_offer(clients: Clients) -> N
 def test_cancelled_orders_cannot_be_opened(clients: Clients) -> None:
     model_id = register(clients)
     first, second = agree(clients, model_id), agree(clients, model_id, fingerprint=78)
+    with pytest.raises(BadSignature, match="only its seller"):
+        clients["stranger"].orders.cancel(first.order)
     clients["creator"].orders.cancel(first.order)
     with pytest.raises(TxReverted, match="OrderVoid"):
         opened(clients, first)
@@ -417,11 +424,10 @@ def test_prepare_fee_is_credited_or_comes_back(clients: Clients) -> None:
     digest = buyer.orders.request_hash(request)
     with pytest.raises(TxReverted, match="RequestUnknown"):
         buyer.orders.quote(purchase.order)
-    buyer.orders.pay_prepare_fee(
-        digest, clients["fingerprinter"].account, "0x" + "00" * 20, fee, clients.node.chain.now() + DAY
-    )
+    buyer.orders.pay_prepare_fee(request, clients["fingerprinter"].account)
     assert buyer.orders.quote(purchase.order) == PRICE + BOND - fee
-    assert buyer.orders.prepare_fee(buyer.account, digest) == fee
+    waiting = buyer.orders.prepare_fee(buyer.account, digest)
+    assert (waiting.fee, waiting.model_id, waiting.by) == (fee, model_id, request.by)
     with pytest.raises(TxReverted, match="TooEarly"):
         buyer.orders.reclaim_prepare_fee(digest)
     clients.node.travel(DAY + 60)

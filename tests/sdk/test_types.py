@@ -13,16 +13,19 @@ from pydantic import ValidationError
 from zhiyi.errors import BadInput, IntegrityError
 from zhiyi.types import (
     Ancestor,
+    Basis,
     Delivery,
     Epoch,
     LicenseTerms,
     ModelRecord,
+    Offer,
     Order,
     Preference,
     Preferences,
     Review,
     RoyaltyTerms,
     Split,
+    TermsFlag,
     Use,
     fingerprint_of_license,
     keccak,
@@ -94,19 +97,20 @@ def test_license_ids_out_of_range_are_refused(model: int, fingerprint: int) -> N
 
 
 @given(
-    st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans(), st.booleans()),
-    st.integers(0, 999),
-    st.integers(0, 2**40 - 1),
-    st.frozensets(st.sampled_from(Use)),
-)
-def test_terms_survive_packing(
-    flags: tuple[bool, ...], territory: int, expires: int, uses: frozenset[Use]
-) -> None:
-    names = ("commercial", "resale", "sublicense", "derivatives", "disclosure_duty")
-    terms = LicenseTerms(
-        **dict(zip(names, flags, strict=True)), territory=territory, expires_at=expires, uses=uses
+    st.builds(
+        LicenseTerms,
+        **{str(flag.name).lower(): st.booleans() for flag in TermsFlag},
+        territory=st.integers(0, 999),
+        expires_at=st.integers(0, 2**40 - 1),
+        uses=st.frozensets(st.sampled_from(Use)),
+        derivative_bps=st.integers(0, 5_000),
+        onward_bps=st.integers(0, 5_000),
+        min_tier=st.integers(0, 3),
     )
+)
+def test_terms_survive_packing(terms: LicenseTerms) -> None:
     assert LicenseTerms.unpack(terms.pack()) == terms
+    assert terms.pack() < 1 << 92  # the license token keeps its own state above
     assert LicenseTerms.model_validate_json(terms.model_dump_json()) == terms
 
 
@@ -114,13 +118,51 @@ def test_terms_pack_as_the_contract_reads_them() -> None:
     terms = LicenseTerms(
         commercial=True, derivatives=True, territory=156, expires_at=7, uses=frozenset({Use.AI_TRAINING})
     )
-    assert terms.pack() == 1 | 8 | 156 << 8 | 7 << 24 | 0b100 << 64
+    assert terms.pack() == 1 | 8 | 156 << 8 | 7 << 18 | 0b100 << 58
+    shares = LicenseTerms(updates=True, derivative_bps=300, onward_bps=5_000, min_tier=2)
+    assert shares.pack() == 32 | 300 << 64 | 5_000 << 77 | 2 << 90
 
 
-@pytest.mark.parametrize("packed", [1 << 5, 1 << 7, 1000 << 8, 1 << 70, 1 << 96, -1])
+@pytest.mark.parametrize("packed", [1 << 6, 1 << 7, 1000 << 8, 5001 << 64, 5001 << 77, 1 << 92, 1 << 96, -1])
 def test_terms_with_meaningless_bits_are_refused(packed: int) -> None:
     with pytest.raises(BadInput):
         LicenseTerms.unpack(packed)
+
+
+SOURCE = LicenseTerms(
+    resale=True,
+    commercial=True,
+    disclosure_duty=True,
+    territory=156,
+    expires_at=1000,
+    uses=frozenset({Use.AI_INFERENCE}),
+    derivative_bps=100,
+    onward_bps=200,
+    min_tier=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "beyond"),
+    [
+        ({}, ()),
+        ({"commercial": False, "resale": False, "uses": frozenset(), "expires_at": 999}, ()),
+        ({"derivative_bps": 101, "onward_bps": 201, "min_tier": 2}, ()),
+        ({"updates": True, "derivatives": True}, ("derivatives", "updates")),
+        ({"disclosure_duty": False}, ("disclosure_duty",)),
+        ({"territory": 0}, ("territory",)),
+        ({"expires_at": 0}, ("expires_at",)),
+        ({"expires_at": 1001, "uses": frozenset({Use.AI_TRAINING})}, ("expires_at", "uses")),
+        (
+            {"derivative_bps": 99, "onward_bps": 199, "min_tier": 0},
+            ("derivative_bps", "onward_bps", "min_tier"),
+        ),
+    ],
+)
+def test_terms_passed_on_stay_within_their_source(change: dict[str, object], beyond: tuple[str, ...]) -> None:
+    assert SOURCE.model_copy(update=change).beyond(SOURCE) == beyond
+    anywhere = LicenseTerms(**{**dict(SOURCE), "territory": 0, "expires_at": 0})
+    assert SOURCE.beyond(anywhere) == ()
 
 
 @given(st.integers(0, 2**12 - 1))
@@ -206,6 +248,27 @@ def test_unknown_enum_values_are_an_integrity_error() -> None:
     with pytest.raises(IntegrityError):
         ModelStatus.from_abi((A, 0, 9, False, 0, 0, 0))
     assert ModelStatus.from_abi((A, 0, 1, False, 0, 0, 0)).review == Review.APPROVED
+
+
+def test_offers_name_a_source_just_where_they_need_one() -> None:
+    fields: dict[str, object] = {
+        "model_id": 7,
+        "seller": A,
+        "price": 1,
+        "bond": 1,
+        "terms": LicenseTerms(),
+        "terms_hash": bytes(32),
+        "valid_until": 1,
+        "nonce": 1,
+    }
+    assert Offer(**fields, basis=Basis.RESALE, source=license_id_of(7, 1)).source == license_id_of(7, 1)
+    for basis, source in (
+        (Basis.OWNER, license_id_of(7, 1)),
+        (Basis.RESALE, 0),
+        (Basis.SUBLICENSE, license_id_of(8, 1)),
+    ):
+        with pytest.raises(ValidationError, match="source"):
+            Offer(**fields, basis=basis, source=source)
 
 
 def test_epochs_know_their_seats() -> None:

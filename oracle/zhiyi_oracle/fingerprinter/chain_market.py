@@ -14,6 +14,7 @@ from zhiyi.types import (
     Offer,
     Order,
     OrderStatus,
+    PrepareFee,
     SignedOffer,
     SignedRequest,
 )
@@ -79,19 +80,14 @@ class ChainMarket:
         """Raises BadSignature; BadInput when it is over."""
         self._client.orders.verify_request(signed)
 
-    def fee_paid(self, request_hash: bytes) -> FeePaid | None:
-        """The prepare fee that was paid for a request in a finalized block."""
-        found = self._chain.events(
-            self._escrow,
-            "CopyRequested",
-            filters={"requestHash": request_hash},
-            from_block=self._client.deployment.block,
-            to_block="finalized",
-        )
-        if not found:
+    def fee_paid(self, request: CopyRequest) -> FeePaid | None:
+        """The prepare fee that its buyer paid for a request and that waits at the last finalized block."""
+        key = (request.buyer, self.request_hash(request))
+        found = PrepareFee.from_abi(self._chain.call(self._escrow, "prepareFeeOf", *key, block="finalized"))
+        if not found.fee:
             return None
-        last = found[-1]
-        return FeePaid(last["fingerprinter"], last["token"], last["fee"], last["by"])
+        token = str(self._chain.call(self._escrow, "tokenAt", found.token_index))
+        return FeePaid(found.fingerprinter, token, found.fee, found.by, found.model_id, found.paid_at)
 
     def order_status(self, license_id: int) -> OrderStatus:
         """State of the order under a license id, now."""

@@ -38,12 +38,14 @@ class LeakSeen:
 
 @dataclass(frozen=True)
 class FeePaid:
-    """CopyRequested: a prepare fee waiting in the vault."""
+    """A prepare fee waiting in the vault."""
 
     fingerprinter: str
     token: str
     fee: int
-    by: int
+    by: int  # unix seconds until which it can be earned
+    model_id: int
+    paid_at: int  # unix seconds
 
 
 Observation = OrderSeen | LeakSeen
@@ -89,7 +91,7 @@ class Market(Protocol):
         """Raises BadSignature; BadInput when it is over."""
         ...
 
-    def fee_paid(self, request_hash: bytes) -> FeePaid | None:
+    def fee_paid(self, request: CopyRequest) -> FeePaid | None:
         """The prepare fee that lies in the vault for a request, finalized."""
         ...
 

@@ -52,6 +52,7 @@ from zhiyi_watermark.errors import WatermarkError
 
 MAX_UNSOLD_PER_BUYER: Final = 3  # copies a buyer may have waiting: each costs minutes of work and disk
 MAX_FEE_SHARE: Final = 20  # a prepare fee is at most price / 20, as the escrow rules
+MIN_FEE_TIME: Final = 86_400  # seconds after payment before which the escrow lets nobody earn a fee
 MAX_BLOCKS: Final = 2_000  # read at once
 STALE_SCRATCH_S: Final = 86_400
 _CURSOR: Final = "chain"
@@ -202,7 +203,7 @@ class Fingerprinter:
         model = self._market.model(offer.model_id)
         row = self._store.model(offer.model_id)
         # 4
-        self._check_fee(offer, signed_request, request_hash)
+        self._check_fee(offer, signed_request)
         # 5
         deposit = self._deposit(offer)
         free = self._market.free_stake()
@@ -277,7 +278,7 @@ class Fingerprinter:
     def _is_taken(self, license_id: int) -> bool:
         return self._market.order_status(license_id).state is not OrderState.NONE
 
-    def _check_fee(self, offer: Offer, signed: SignedRequest, request_hash: bytes) -> None:
+    def _check_fee(self, offer: Offer, signed: SignedRequest) -> None:
         request = signed.request
         if request.prepare_fee < self._rules.min_fee:
             raise Refused(
@@ -289,18 +290,22 @@ class Fingerprinter:
             )
         if request.prepare_fee == 0:
             return
-        paid = self._market.fee_paid(request_hash)
+        paid = self._market.fee_paid(request)
         if paid is None:
             raise Refused(
                 "4: the prepare fee does not lie in the vault in a finalized block yet; pay it, then ask again"
             )
-        if (paid.fingerprinter, paid.token) != (
-            self._market.account,
-            offer.token,
-        ) or paid.fee < request.prepare_fee:
+        ours = (self._market.account, offer.token, request.model_id)
+        if (paid.fingerprinter, paid.token, paid.model_id) != ours or paid.fee < request.prepare_fee:
             raise Refused(
-                f"4: the vault holds {paid.fee} of {paid.token} for {paid.fingerprinter}, the request says "
-                f"{request.prepare_fee} of {offer.token} for us; reclaim it and pay again"
+                f"4: the vault holds {paid.fee} of {paid.token} for {paid.fingerprinter} and model {paid.model_id}, "
+                f"the request says {request.prepare_fee} of {offer.token} for us and model {request.model_id}; reclaim "
+                "it and pay again"
+            )
+        if paid.by <= paid.paid_at + MIN_FEE_TIME:
+            raise Refused(
+                f"4: the prepare fee can be taken back from {paid.by} on, a day after it was paid or sooner; "
+                "reclaim it and pay again with more time"
             )
 
     def _deposit(self, offer: Offer) -> int:
@@ -350,6 +355,8 @@ class Fingerprinter:
             ("terms", sale.terms, offer.terms.pack()),
             ("terms hash", sale.terms_hash, offer.terms_hash),
             ("bond tail", sale.bond_tail, offer.bond_tail),
+            ("basis", sale.basis, offer.basis),
+            ("source", sale.source, offer.source),
             ("request hash", sale.request_hash, row.request_hash if fee else ZERO32),
         ):
             if given != needed:

@@ -123,9 +123,7 @@ def request(
     payee = fingerprinter or found.fingerprinter
     if payee is None:
         raise BadInput("the offer names no fingerprinter: say with --fingerprinter whom the fee is for")
-    paid = client.orders.pay_prepare_fee(
-        digest, payee, found.token, wanted.prepare_fee, wanted.by, dry_run=session.dry_run
-    )
+    paid = client.orders.pay_prepare_fee(wanted, payee, token=found.token, dry_run=session.dry_run)
     session.show(paid, **answer)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from zhiyi.cid import cid_v0_from_digest
 from zhiyi.errors import IntegrityError
 from zhiyi.index.tables import Base, CaseRow, EventRow, LicenseRow, ModelRow, OrderRow, split_license
-from zhiyi.types import NATIVE, CaseState, Decision, LicenseEnd, OrderState
+from zhiyi.types import NATIVE, CaseState, Decision, LicenseEnd, LicenseTerms, OrderState
 
 Subject = tuple[str, str]  # kind and key
 _Row = TypeVar("_Row")
@@ -27,7 +27,9 @@ _MODEL_EVENTS: Final = frozenset(
         "ModelFrozen",
         "FreezeLifted",
         "ModelDelisted",
+        "ModelSold",
         "RoyaltyPaid",
+        "TermsOpened",
     }
 )
 _ORDER_EVENTS: Final = frozenset(
@@ -47,6 +49,9 @@ _LICENSE_EVENTS: Final = frozenset(
         "LicenseRevoked",
         "LicenseSurrendered",
         "LicenseSuspended",
+        "LicenseOffered",
+        "LicensePassedOn",
+        "LicenseRenewed",
         "BondReleaseRequested",
         "BondReleased",
         "BondSlashed",
@@ -84,6 +89,8 @@ def subjects_of(event: EventRow) -> list[Subject]:
         found.append(("order", str(event.args["licenseId"])))
     if event.name in _LICENSE_EVENTS:
         found.append(("license", str(event.args["licenseId"])))
+    if event.name == "LicensePassedOn":
+        found.append(("license", str(event.args["source"])))
     if event.contract == "LicenseNFT" and moved is not None:
         found.append(("license", moved))
     if event.name in _CASE_EVENTS:
@@ -148,6 +155,8 @@ def fold_order(row: OrderRow | None, event: EventRow) -> OrderRow:
             token=sale["token"],
             price=sale["price"],
             bond=sale["bond"],
+            basis=sale["basis"],
+            source_key=str(sale["source"]) if sale["source"] else None,
             order=args["order"],
             order_hash=args["orderHash"],
             state=int(OrderState.OPEN),
@@ -182,10 +191,11 @@ def fold_license(row: LicenseRow | None, event: EventRow) -> LicenseRow:
             fingerprint=fingerprint,
             holder=args["holder"],
             terms=args["terms"],
-            expires_at=args["terms"] >> 24 & (1 << 40) - 1,
+            expires_at=LicenseTerms.unpack(args["terms"]).expires_at,
             record=args["record"],
             end=int(LicenseEnd.NONE),
             suspended=False,
+            offered=False,
             bond_slashed=0,
             issued_block=event.block_number,
             issued_time=event.time,
@@ -200,6 +210,21 @@ def fold_license(row: LicenseRow | None, event: EventRow) -> LicenseRow:
         row.end, row.ended_time = int(LicenseEnd.SURRENDERED), event.time
     elif event.name == "LicenseSuspended":
         row.suspended = args["suspended"]
+    elif event.name == "LicenseOffered":
+        row.offered = args["offered"]
+    elif event.name == "LicensePassedOn" and row.key == str(args["licenseId"]):
+        row.source_key = str(args["source"])
+    elif event.name == "LicensePassedOn" and args["resale"]:
+        row.offered = False
+        if row.end == LicenseEnd.NONE:  # an end that came while the resale was open stays
+            row.end, row.ended_time, row.end_cause = (
+                int(LicenseEnd.RESOLD),
+                event.time,
+                str(args["licenseId"]),
+            )
+    elif event.name == "LicenseRenewed":
+        terms = LicenseTerms.unpack(row.terms).model_copy(update={"expires_at": args["expiry"]})
+        row.terms, row.expires_at = terms.pack(), args["expiry"]
     elif event.name == "BondSlashed":
         row.bond_slashed += args["amount"]
     elif event.name == "BondReleased":

@@ -112,6 +112,8 @@ class OrderRow(Base):
     token: Mapped[str] = mapped_column(String(42))
     price: Mapped[int] = mapped_column(Amount)
     bond: Mapped[int] = mapped_column(Amount)
+    basis: Mapped[int] = mapped_column(default=0)
+    source_key: Mapped[str | None] = mapped_column(String(78), index=True)  # license resold or sublicensed
     order: Mapped[dict[str, Any]] = mapped_column("order_json")
     order_hash: Mapped[str] = mapped_column(String(66))
     state: Mapped[int] = mapped_column(index=True)
@@ -143,8 +145,10 @@ class LicenseRow(Base):
     record: Mapped[dict[str, Any]]
     end: Mapped[int] = mapped_column("ended", default=0, index=True)
     ended_time: Mapped[int | None] = mapped_column(BigInteger)
-    end_cause: Mapped[str | None] = mapped_column(String(66))
+    end_cause: Mapped[str | None] = mapped_column(String(78))  # case id, or the license it was resold as
     suspended: Mapped[bool] = mapped_column(default=False)
+    offered: Mapped[bool] = mapped_column(default=False)
+    source_key: Mapped[str | None] = mapped_column(String(78), index=True)  # license it was passed on from
     bond_slashed: Mapped[int] = mapped_column(Amount, default=0)
     bond_released: Mapped[int | None] = mapped_column(Amount)
     issued_block: Mapped[int] = mapped_column(BigInteger)
