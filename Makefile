@@ -38,12 +38,14 @@ types: setup ## mypy strict and pyright
 contracts: setup ## compile with Ape; ABIs and golden vectors must not differ
 	ape compile
 	$(PY) scripts/export_abi.py --check
+	$(PY) scripts/contracts_rollout.py --check
 	$(PY) scripts/make_vectors.py --check
 	$(PY) scripts/vectors_eip712.py --check
 
-abi: setup ## compile and write the ABIs into the SDK
+abi: setup ## compile, write the ABIs and the development chain's address book into the SDK
 	ape compile
 	$(PY) scripts/export_abi.py
+	$(PY) scripts/contracts_rollout.py
 
 vectors: setup ## regenerate tests/vectors
 	$(PY) scripts/make_vectors.py

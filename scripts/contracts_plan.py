@@ -1,59 +1,30 @@
 """How the system is deployed: the one list of contracts, constructor arguments, roles and grants.
 
-Pure: it knows the deployer's address and nonce, and gives the steps in order. Tests run them with Ape,
-`scripts/deploy.py` with web3. Contracts name each other at construction, so the addresses of those that come
-later are predicted from (deployer, nonce); a runner must check that what it deployed lies where `addresses` says.
+Pure: from the factory's address it knows where everything will lie, on every chain alike. `contracts_rollout` runs it.
+
+To add a contract: name it in `CONTRACTS`, give its arguments in `_arguments`, the functions behind `restricted` in
+`zhiyi.roles.FUNCTION_ROLES`, its ABI in `zhiyi.abi.NAMES` and `scripts/export_abi.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from eth_utils.address import to_canonical_address, to_checksum_address
+from eth_utils.address import to_canonical_address
 from eth_utils.crypto import keccak
 
+from zhiyi.creation import create2_address, create3_address
+from zhiyi.roles import CANCELLABLE, DAY, DELAYED_ROLES, FUNCTION_ROLES, MIN_ADMIN_DELAY, ROLES
+
 ZERO_ADDRESS = "0x0000000000000000000000000000000000000000"
-DAY = 86_400
 ETHER = 10**18
 
-# Role ids of the AccessManager. 0 is OpenZeppelin's ADMIN_ROLE.
-ROLES = {
-    "ADMIN": 0,
-    "REGISTRAR": 1,
-    "REGULATOR": 2,
-    "ARBITRATOR": 3,
-    "ORACLE_ADMIN": 4,
-    "IDENTITY_ADMIN": 5,
-    "PAUSER": 6,
-    "GUARDIAN": 7,
-}
+FACTORY = "DeploymentFactory"
+MANAGER = "AccessManager"
 
-# Who may call what; every function behind `restricted` is here, ADMIN's too, so that none is left to a default.
-FUNCTION_ROLES: dict[str, dict[str, str]] = {
-    "ModelNFT": {
-        "review(uint64,uint8,bytes32)": "REGISTRAR",
-        "freeze(uint64,uint40,bytes32)": "REGULATOR",
-        "lift(uint64,bytes32)": "REGULATOR",
-        "delist(uint64,bool,bytes32)": "REGULATOR",
-        "setContractURI(string)": "ADMIN",
-    },
-    "LicenseEscrow": {
-        "listToken(address,bool)": "ADMIN",
-        "pauseOpening(uint40)": "PAUSER",
-        "resumeOpening()": "PAUSER",
-    },
-    "OracleCommittee": {
-        "announceEpoch(address[],uint8)": "ORACLE_ADMIN",
-        "commitCanaries(uint64,bytes32)": "ORACLE_ADMIN",
-    },
-    "MisuseCourt": {
-        "pausePosting(uint40)": "PAUSER",
-        "resumePosting()": "PAUSER",
-    },
-}
-
-# Deployment order; the n-th has the deployer's n-th nonce.
+# What the factory creates, in this order; addresses do not depend on the order.
 CONTRACTS = (
     "AccessManager",
     "DeliveryCheck",
@@ -66,6 +37,23 @@ CONTRACTS = (
     "OracleCommittee",
     "MisuseCourt",
 )
+
+# The CREATE2 proxy that lies at one address on most chains, its code, the transaction that puts it there. Nobody has
+# the key of PROXY_SIGNER; the transaction names no chain (it is older than EIP-155), so it counts on every one.
+PROXY = "0x4e59b44847b379578588920cA78FbF26c0B4956C"
+PROXY_SIGNER = "0x3fAB184622Dc19b6109349B94811493BF2a45362"
+PROXY_COST = 10**16  # wei: 100,000 gas at 100 gwei, fixed in the transaction
+PROXY_CODE = bytes.fromhex(
+    "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe03601600081602082378035828234f58015156039578182fd5b"
+    "8082525050506014600cf3"
+)
+PROXY_TRANSACTION = (
+    bytes.fromhex("f8a58085174876e800830186a08080b853604580600e600039806000f350fe")
+    + PROXY_CODE
+    + bytes.fromhex("1ba0" + "22" * 32 + "a0" + "22" * 32)
+)
+
+DEFAULT_SALT = "zhiyi 1"  # another one gives another deployment by the same account
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +97,7 @@ class Params:
     appeal_authority: str
     last_instance: str
     holders: dict[str, tuple[str, ...]] = field(default_factory=dict)  # role name -> accounts, without ADMIN
-    admin_delay: int = 2 * DAY  # seconds between an administrator's announcement and its act
+    admin_delay: int = MIN_ADMIN_DELAY  # seconds between an announcement and its act, for every delayed role
     platform_bps: int = 500
     contract_uri: str = ""
     identity: str = ZERO_ADDRESS
@@ -131,49 +119,147 @@ class Params:
                 f"missed_share_penalty {self.court.missed_share_penalty} exceeds the unlocked stake "
                 f"{self.min_fingerprinter_stake}: raise min_fingerprinter_stake"
             )
+        for name in ("admin", "treasury", "appeal_authority", "last_instance"):
+            if not any(to_canonical_address(getattr(self, name))):
+                raise ValueError(f"{name} is the zero address: name an account")
+
+    def check_for_production(self, deployer: str) -> None:
+        """Raises ValueError when administrators would act without notice or the deployer would keep a power."""
+        if self.admin_delay < MIN_ADMIN_DELAY:
+            raise ValueError(
+                f"admin_delay {self.admin_delay} s is under {MIN_ADMIN_DELAY} s: only a development chain may have it"
+            )
+        kept = [role for role, account in self.grants() if _same(account, deployer)]
+        if kept:
+            raise ValueError(
+                f"the deployer {deployer} would hold {', '.join(kept)}: give the roles to other accounts, ADMIN to a "
+                "multisig"
+            )
+
+    def grants(self) -> tuple[tuple[str, str], ...]:
+        """(role, account), ADMIN last: granting it ends the deployer's work."""
+        asked = [(role, account) for role, accounts in self.holders.items() for account in accounts]
+        return (*dict.fromkeys([*asked, ("STEWARD", self.admin)]), ("ADMIN", self.admin))
 
 
 class Deploy(NamedTuple):
-    """Deploy `name` with `args`; it must land at `address`."""
+    """Create `name` with the constructor arguments `args`; it will lie at `address`."""
 
     name: str
     args: tuple[object, ...]
     address: str
 
 
-class Call(NamedTuple):
-    """Call `function` of the deployed `name` with `args`, from the deployer."""
+class FunctionRole(NamedTuple):
+    """`role` may call `selector` of `target`."""
 
-    name: str
+    target: str
+    selector: bytes
+    role: int
+
+
+class Grant(NamedTuple):
+    """`account` holds `role` and must announce what it does `delay` seconds ahead."""
+
+    role: int
+    account: str
+    delay: int
+
+
+class Call(NamedTuple):
+    """A call of the AccessManager, from the deployer."""
+
     function: str
     args: tuple[object, ...]
 
 
-Step = Deploy | Call
+class Plan(NamedTuple):
+    """What has to be on the chain in the end."""
+
+    factory: str
+    deployer: str
+    contracts: tuple[Deploy, ...]
+    functions: tuple[FunctionRole, ...]
+    guardians: tuple[tuple[int, int], ...]  # role -> the role that may cancel what it announced
+    grants: tuple[Grant, ...]
+
+    @property
+    def at(self) -> dict[str, str]:
+        """Addresses by name, the factory included."""
+        return {FACTORY: self.factory, **{step.name: step.address for step in self.contracts}}
+
+    def settings(self) -> tuple[Call, ...]:
+        """Calls of the manager that set all roles; sent as one transaction. The last ends the deployer's power."""
+        labels = [Call("labelRole", (number, role)) for role, number in ROLES.items() if number]
+        together: dict[tuple[str, int], list[bytes]] = {}
+        for item in self.functions:
+            together.setdefault((item.target, item.role), []).append(item.selector)
+        roles = [Call("setTargetFunctionRole", (target, s, role)) for (target, role), s in together.items()]
+        guardians = [Call("setRoleGuardian", pair) for pair in self.guardians]
+        grants = [Call("grantRole", tuple(grant)) for grant in self.grants]
+        leave = [] if self.admin_stays else [Call("renounceRole", (ROLES["ADMIN"], self.deployer))]
+        return (*labels, *roles, *guardians, *grants, *leave)
+
+    @property
+    def admin_stays(self) -> bool:
+        """True when the deployer is the administrator, as on a development chain."""
+        return any(g.role == ROLES["ADMIN"] and _same(g.account, self.deployer) for g in self.grants)
 
 
-def create_address(deployer: str, nonce: int) -> str:
-    """Address that `deployer` creates with `nonce`: the low 20 bytes of keccak(rlp([deployer, nonce]))."""
-    if nonce < 0 or nonce >= 2**64 - 1:
-        raise ValueError(f"nonce {nonce} is not an account nonce (0 to 2^64 - 2)")
-    number = nonce.to_bytes((nonce.bit_length() + 7) // 8, "big")
-    coded = number if len(number) == 1 and number[0] < 0x80 else bytes([0x80 + len(number)]) + number
-    payload = b"\x94" + to_canonical_address(deployer) + coded
-    return to_checksum_address(keccak(bytes([0xC0 + len(payload)]) + payload)[12:])
+def name_word(name: str) -> bytes:
+    """The factory's name of a contract: its bytes, zeros behind."""
+    return name.encode("ascii").ljust(32, b"\0")
 
 
-def addresses(deployer: str, nonce: int) -> dict[str, str]:
-    """Where each contract will lie when `deployer` runs the plan starting at `nonce`."""
-    return {name: create_address(deployer, nonce + i) for i, name in enumerate(CONTRACTS)}
+def salt_of(text: str) -> bytes:
+    """The 32 bytes of a salt given as text."""
+    return keccak(text=text)
+
+
+def factory_init_code(creation_code: bytes, owner: str) -> bytes:
+    """The factory's creation code with its argument."""
+    return creation_code + to_canonical_address(owner).rjust(32, b"\0")
+
+
+def factory_address(creation_code: bytes, owner: str, salt: bytes) -> str:
+    """Where the proxy puts the factory of `owner`: on every chain alike."""
+    return create2_address(PROXY, salt, keccak(factory_init_code(creation_code, owner)))
 
 
 def selector(signature: str) -> bytes:
     return keccak(text=signature)[:4]
 
 
-def plan(deployer: str, nonce: int, params: Params) -> list[Step]:
-    """All steps, in order, each sent by `deployer`; the deployments come first and use the first nonces."""
-    at = addresses(deployer, nonce)
+def plan(factory: str, deployer: str, params: Params) -> Plan:
+    """What `deployer`, the factory's owner, has to make."""
+    at = {name: create3_address(factory, name_word(name)) for name in CONTRACTS}
+    arguments = _arguments(at, deployer, params)
+    manager = at[MANAGER]
+    functions = [
+        FunctionRole(at[name], selector(signature), ROLES[role])
+        for name, table in FUNCTION_ROLES.items()
+        for signature, role in table.items()
+    ]
+    functions += [FunctionRole(manager, selector(signature), ROLES["STEWARD"]) for signature in CANCELLABLE]
+    return Plan(
+        factory=factory,
+        deployer=deployer,
+        contracts=tuple(Deploy(name, arguments[name], at[name]) for name in CONTRACTS),
+        functions=tuple(functions),
+        guardians=tuple((ROLES[role], ROLES["GUARDIAN"]) for role in DELAYED_ROLES if role != "ADMIN"),
+        grants=tuple(
+            Grant(ROLES[role], account, params.admin_delay if role in DELAYED_ROLES else 0)
+            for role, account in params.grants()
+        ),
+    )
+
+
+def _same(one: str, other: str) -> bool:
+    return to_canonical_address(one) == to_canonical_address(other)
+
+
+def _arguments(at: Mapping[str, str], deployer: str, params: Params) -> dict[str, tuple[object, ...]]:
+    """Constructor arguments by contract; `at` says where the others lie."""
     peers = (
         at["ModelNFT"],
         at["LicenseNFT"],
@@ -186,7 +272,7 @@ def plan(deployer: str, nonce: int, params: Params) -> list[Step]:
         params.treasury,
         params.min_fingerprinter_stake,
     )
-    args: dict[str, tuple[object, ...]] = {
+    return {
         "AccessManager": (deployer,),
         "DeliveryCheck": (),
         "EvidenceLog": (),
@@ -222,19 +308,3 @@ def plan(deployer: str, nonce: int, params: Params) -> list[Step]:
             params.court.as_tuple(),
         ),
     }
-    steps: list[Step] = [Deploy(name, args[name], at[name]) for name in CONTRACTS]
-    manager = "AccessManager"
-    for role, role_id in ROLES.items():
-        if role != "ADMIN":
-            steps.append(Call(manager, "labelRole", (role_id, role)))
-    for name, functions in FUNCTION_ROLES.items():
-        for role in dict.fromkeys(functions.values()):
-            selectors = [selector(s) for s, r in functions.items() if r == role]
-            steps.append(Call(manager, "setTargetFunctionRole", (at[name], selectors, ROLES[role])))
-    for role, accounts in params.holders.items():
-        steps.extend(Call(manager, "grantRole", (ROLES[role], account, 0)) for account in accounts)
-    # Last, because it ends the deployer's immediate power.
-    steps.append(Call(manager, "grantRole", (ROLES["ADMIN"], params.admin, params.admin_delay)))
-    if to_canonical_address(params.admin) != to_canonical_address(deployer):
-        steps.append(Call(manager, "renounceRole", (ROLES["ADMIN"], deployer)))
-    return steps

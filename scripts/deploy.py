@@ -1,141 +1,120 @@
-#!/usr/bin/env python3
-"""Deploys the system on any EVM chain and writes its address book.
+"""Deploys the system on any EVM chain and writes its address book. Repeat it after an interruption: it goes on.
 
-    scripts/deploy.py --rpc URL --key-file FILE --out deployment.json --admin 0x… --treasury 0x… \\
-        --appeal-authority 0x… --last-instance 0x…
+\b
+ape run deploy --network ethereum:sepolia:node --account ALIAS --out deployment.json \\
+    --admin 0x… --treasury 0x… --appeal-authority 0x… --last-instance 0x… \\
+    --holder GUARDIAN=0x… --holder PAUSER=0x…
 
-The bytecode is Ape's (`make contracts`), the steps are `contracts_plan.plan`. Checks chain id, Cancun opcodes and the
-precompiles that complaints need before anything is sent, and every address and the roles after.
+The bytecode is the project's build (`make contracts`), the steps are `contracts_plan.plan`, run by `contracts_rollout`.
+The account pays and creates; in the end it holds no role. --dry-run sends nothing and prints addresses and gas.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from contracts_plan import CONTRACTS, ROLES, Deploy, Params, Step, plan
+import click
+from ape.cli import ConnectedProviderCommand, account_option, network_option
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # `ape run` puts the folder above here
+
+from ape_signer import ApeSigner
+from contracts_plan import DEFAULT_SALT, Params
+from contracts_rollout import artifacts, deploy, estimate, put_proxy
 from zhiyi.chain import Chain, TxResult
-from zhiyi.deployment import Contract, Deployment
-from zhiyi.errors import ConfigError, ZhiyiError
-from zhiyi.signers import LocalSigner
-
-MANIFEST = Path(__file__).resolve().parents[1] / ".build" / "__local__.json"
-# PUSH1 1 PUSH1 0 TSTORE PUSH1 0 TLOAD PUSH1 0 MSTORE PUSH1 32 PUSH1 0 RETURN: 1 where EIP-1153 is known.
-TRANSIENT_PROBE = bytes.fromhex("600160005d60005c60005260206000f3")
-SHA256_EMPTY = bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+from zhiyi.errors import ZhiyiError
+from zhiyi.probe import Finding, probe, require
+from zhiyi.roles import ROLES
+from zhiyi.self_check import self_check
 
 
-def artifacts() -> dict[str, Any]:
-    """Ape's contract types by name. Raises ConfigError when nothing was compiled."""
+@click.command(cls=ConnectedProviderCommand, help=__doc__)
+@network_option()
+@account_option()
+@click.option("--admin", required=True, help="A multisig: gets ADMIN and STEWARD with the delay.")
+@click.option("--treasury", required=True, help="Gets platform fees and the rest of slashes.")
+@click.option("--appeal-authority", required=True, help="Rules on challenges.")
+@click.option("--last-instance", required=True, help="Rules when the appeal authority is silent.")
+@click.option(
+    "--holder",
+    "holders",
+    multiple=True,
+    metavar="ROLE=ADDRESS",
+    help=f"Repeatable; {', '.join(role for role in ROLES if role != 'ADMIN')}.",
+)
+@click.option("--platform-bps", type=int, default=Params.platform_bps, show_default=True)
+@click.option("--contract-uri", default="", help="Metadata of the model collection (ERC-7572).")
+@click.option(
+    "--admin-delay",
+    type=int,
+    default=Params.admin_delay,
+    show_default=True,
+    help="Seconds; less than two days on development chains only.",
+)
+@click.option("--min-threshold", type=int, default=Params.min_threshold, show_default=True)
+@click.option("--salt", default=DEFAULT_SALT, show_default=True, help="Another text, another deployment.")
+@click.option("--chain-id", type=int, default=None, help="Refuse any other chain.")
+@click.option("--put-proxy", "proxy", is_flag=True, help="Put the CREATE2 proxy on a chain that lacks it.")
+@click.option("--dry-run", is_flag=True, help="Send nothing; print addresses and gas.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Address book to write.")
+def cli(
+    account: Any,
+    provider: Any,
+    holders: tuple[str, ...],
+    salt: str,
+    chain_id: int | None,
+    proxy: bool,
+    dry_run: bool,
+    out: Path | None,
+    **choices: Any,
+) -> None:
     try:
-        return cast("dict[str, Any]", json.loads(MANIFEST.read_text(encoding="utf-8"))["contractTypes"])
-    except (OSError, KeyError, ValueError) as exc:
-        raise ConfigError(f"{MANIFEST} has no compiled contracts ({exc}): run `make contracts`") from exc
+        params = Params(holders=_by_role(holders), **choices)
+        chain = Chain(provider.http_uri, signer=ApeSigner(account))
+        _probe(chain, chain_id or provider.network.chain_id)
+        if proxy and not dry_run:
+            put_proxy(chain, _say)
+        if dry_run:
+            _print_estimates(chain, params, salt)
+            return
+        book = deploy(chain, params, salt=salt, say=_say)
+        for finding in self_check(chain, book):
+            _show(finding)
+        target = out or Path(f"{book.chain_id}.json")
+        book.save(target)
+        click.echo(f"address book: {target}")
+    except (ZhiyiError, ValueError, OSError) as exc:
+        raise click.ClickException(str(exc)) from exc
 
 
-def check_chain(chain: Chain) -> None:
-    """Raises ConfigError on a chain where the contracts would deploy but not work."""
-    probe = chain.rpc("eth_call", {"data": "0x" + TRANSIENT_PROBE.hex()}, "latest")
-    if int(probe, 16) != 1:
-        raise ConfigError(
-            "this chain does not know EIP-1153 (transient storage): it needs the Cancun upgrade for these contracts"
-        )
-    empty = chain.rpc("eth_call", {"to": "0x" + "02".rjust(40, "0"), "data": "0x"}, "latest")
-    if bytes.fromhex(empty[2:]) != SHA256_EMPTY:
-        raise ConfigError(
-            "this chain's SHA-256 precompile (address 2) does not answer: complaints could not be judged"
-        )
-
-
-def deploy(
-    chain: Chain, params: Params, say: Callable[[str, TxResult], None] = lambda text, result: None
-) -> Deployment:
-    """Runs the plan from the chain's signer. Raises ZhiyiError; a half-run plan holds no money."""
-    check_chain(chain)
-    types = artifacts()
-    missing = [name for name in CONTRACTS if name not in types]
-    if missing:
-        raise ConfigError(f"not compiled: {', '.join(missing)}; run `make contracts`")
-    nonce = int(chain.rpc("eth_getTransactionCount", chain.account, "latest"), 16)
-    steps = plan(chain.account, nonce, params)
-    at = {step.name: step.address for step in steps if isinstance(step, Deploy)}
-    first = chain.block().number + 1
-    for step in steps:
-        say(*_run(chain, step, types, at))
-    book = Deployment(chain_id=chain.chain_id, contracts=at, block=first, deployer=chain.account)
-    book.check(chain)
-    manager = Contract("AccessManager", at["AccessManager"], book.contract("AccessManager").interface)
-    is_admin, _ = chain.call(manager, "hasRole", ROLES["ADMIN"], params.admin)
-    if not is_admin:
-        raise ConfigError(f"{params.admin} did not become administrator of {at['AccessManager']}")
-    return book
-
-
-def _run(chain: Chain, step: Step, types: dict[str, Any], at: dict[str, str]) -> tuple[str, TxResult]:
-    abi = types[step.name]["abi"]
-    if isinstance(step, Deploy):
-        bytecode = types[step.name]["deploymentBytecode"]["bytecode"]
-        data = chain.w3.eth.contract(abi=abi, bytecode=bytecode).constructor(*step.args).data_in_transaction
-        result = chain.transact(None, bytes.fromhex(data[2:]) if isinstance(data, str) else bytes(data))
-        found = result.receipt["contractAddress"]
-        if found.lower() != step.address.lower():
-            raise ConfigError(
-                f"{step.name} landed at {found}, the plan expects {step.address}: is the account in use?"
-            )
-        return f"{step.name} at {step.address}", result
-    contract = chain.w3.eth.contract(address=cast(Any, at[step.name]), abi=abi)
-    data = contract.encode_abi(step.function, list(step.args))
-    return f"{step.name}.{step.function}", chain.transact(at[step.name], bytes.fromhex(data[2:]))
-
-
-def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rpc", required=True)
-    parser.add_argument(
-        "--key-file", type=Path, required=True, help="file with the deployer's private key, hex"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="address book to write")
-    parser.add_argument("--admin", required=True, help="a multisig; gets ADMIN with two days' delay")
-    parser.add_argument("--treasury", required=True)
-    parser.add_argument("--appeal-authority", required=True)
-    parser.add_argument("--last-instance", required=True)
-    parser.add_argument(
-        "--holder",
-        action="append",
-        default=[],
-        metavar="ROLE=ADDRESS",
-        help=f"repeatable; roles: {', '.join(ROLES)}",
-    )
-    args = parser.parse_args()
-    holders: dict[str, tuple[str, ...]] = {}
-    for item in args.holder:
+def _by_role(holders: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for item in holders:
         role, _, account = item.partition("=")
-        holders[role] = (*holders.get(role, ()), account)
-    try:
-        key = args.key_file.read_text(encoding="utf-8").strip()
-        chain = Chain(args.rpc, signer=LocalSigner(key))
-        params = Params(
-            admin=args.admin,
-            treasury=args.treasury,
-            appeal_authority=args.appeal_authority,
-            last_instance=args.last_instance,
-            holders=holders,
-        )
-        book = deploy(chain, params, lambda text, result: print(f"{text}  gas {result.gas_used:,}"))
-    except (ZhiyiError, OSError, ValueError) as exc:
-        print(f"deploy: {exc}", file=sys.stderr)
-        return 1
-    book.save(args.out)
-    print(f"address book: {args.out}")
-    return 0
+        found[role] = (*found.get(role, ()), account)
+    return found
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _probe(chain: Chain, expected: int) -> None:
+    findings = probe(chain, signer_chain_id=expected)
+    for finding in findings:
+        if finding.state == "note":
+            _show(finding)
+    require(findings)
+
+
+def _print_estimates(chain: Chain, params: Params, salt: str) -> None:
+    lines = estimate(chain, params, artifacts(), salt=salt)
+    for line in lines:
+        click.echo(f"{line.step:<18} {line.address}  {f'{line.gas:>12,}' if line.gas else '       there'}")
+    click.echo(f"{'about':<18} {'':<42}  {sum(line.gas for line in lines):>12,} gas")
+
+
+def _say(text: str, result: TxResult | None) -> None:
+    click.echo(f"{text}  gas {result.gas_used:,}" if result else text)
+
+
+def _show(finding: Finding) -> None:
+    click.echo(f"{finding.state:<6} {finding.what}: {finding.detail}\n{'':<7}{finding.detail_zh}")

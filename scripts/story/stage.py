@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from contracts_plan import Params
-from deploy import deploy
+from contracts_rollout import deploy
 from devnode import Node, free_port
 from story.world import ETHER, ROLES, World, private_key
 from zhiyi import LocalSigner

@@ -60,11 +60,14 @@ class Zhiyi:
         ipfs: Ipfs | str | None = None,
         options: ChainOptions | None = None,
     ) -> Self:
-        """A client of the deployment (object, file, or the file that ZHIYI_DEPLOYMENT names) behind `rpc`.
+        """A client of the deployment behind `rpc`: an object, a file, else as `Deployment.load` finds it.
 
-        Checks chain id and code. Raises ConfigError, WrongChain, RpcUnavailable.
+        Checks chain id and code. Raises ConfigError, WrongChain, IntegrityError, RpcUnavailable.
         """
-        book = deployment if isinstance(deployment, Deployment) else Deployment.load(deployment)
+        if isinstance(deployment, Deployment):
+            book = deployment
+        else:
+            book = Deployment.load(deployment, chain_id=lambda: Chain(rpc, options=options).chain_id)
         chain = Chain(rpc, signer=signer, chain_id=book.chain_id, options=options)
         book.check(chain)
         return cls(chain, book, ipfs=ipfs)

@@ -27,6 +27,15 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "The time for this ended at {deadline}; look for the time-out exit of this state.",
         "期限已于 {deadline} 结束；请使用该状态的超时出口。",
     ),
+    "NotFactoryOwner": (
+        "Only {owner} may create contracts with this factory.",
+        "只有 {owner} 可以用此工厂创建合约。",
+    ),
+    "FactoryClosed": (
+        "This deployment is complete; deploy again with another salt.",
+        "该部署已完成；请换一个 salt 重新部署。",
+    ),
+    "NameTaken": ("That contract is there already, at {at}.", "该合约已存在，位于 {at}。"),
     "AccessManagedUnauthorized": (
         "{caller} does not hold the role that may call this; an administrator can grant it.",
         "{caller} 没有调用此功能的角色；可由管理员授予。",

@@ -23,7 +23,10 @@ from eth_account import Account
 from eth_account.messages import encode_typed_data
 from eth_utils import keccak
 
-from contracts_plan import ZERO_ADDRESS, Call, Deploy, Params, plan
+from ape_signer import ApeSigner
+from contracts_plan import CONTRACTS, FACTORY, ZERO_ADDRESS, Params
+from contracts_rollout import artifact, rollout
+from zhiyi.chain import Chain, ChainOptions
 from zhiyi.delivery import CHUNK_SIZE as CHUNK
 
 ETHER = 10**18
@@ -490,7 +493,7 @@ class System:
 
 
 def deploy(project: Any, accounts: Any, **changes: Any) -> System:
-    """Runs the plan that `scripts/deploy.py` runs, with short delays."""
+    """As `scripts/deploy.py` does, with short delays."""
     project.load_contracts()  # all that changed: asked for one by one, Ape leaves others as they were
     people = list(accounts[:10])
     deployer, _, _, _, registrar, regulator, pauser, treasury, _, _ = people
@@ -511,14 +514,11 @@ def deploy(project: Any, accounts: Any, **changes: Any) -> System:
             **changes,
         }
     )
-    at: dict[str, Any] = {}
-    for step in plan(deployer.address, deployer.nonce, params):
-        match step:
-            case Deploy(name, args, address):
-                at[name] = deployer.deploy(getattr(project, name), *args)
-                assert at[name].address == address, name
-            case Call(name, function, args):
-                getattr(at[name], function)(*args, sender=deployer)
+    kinds = {name: getattr(project, name).contract_type for name in (FACTORY, *CONTRACTS)}
+    built = {name: artifact(name, kind.model_dump(mode="json")) for name, kind in kinds.items()}
+    chain = Chain(ape.networks.provider.http_uri, signer=ApeSigner(deployer), options=ChainOptions(poll=0.01))
+    book = rollout(chain, params, built, salt=f"test {deployer.nonce}")
+    at = {name: getattr(project, name).at(address) for name, address in book.contracts.items()}
     at["IEscrow"] = project.IEscrow.at(at["LicenseEscrow"].address)
     return System(at, *people, params=params)
 

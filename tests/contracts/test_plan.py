@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import rlp
+from eth_account import Account
+from eth_utils import keccak, to_checksum_address
 from market import DAY, ETHER, System
 
 from contracts_plan import (
     CONTRACTS,
-    FUNCTION_ROLES,
-    ROLES,
+    PROXY,
+    PROXY_CODE,
+    PROXY_COST,
+    PROXY_SIGNER,
+    PROXY_TRANSACTION,
+    ZERO_ADDRESS,
     Call,
     CourtParams,
-    Deploy,
     Params,
-    create_address,
+    factory_address,
     plan,
+    salt_of,
     selector,
 )
+from zhiyi.creation import create_address
+from zhiyi.errors import BadInput
+from zhiyi.roles import DELAYED_ROLES, FUNCTION_ROLES, ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYER = "0x6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0"
+OTHER = "0x" + "11" * 20
+FACTORY_AT = "0x" + "22" * 20
 ERRORS = re.compile(r"^\s*error (\w+)\(", re.MULTILINE)
 
 
@@ -50,33 +63,76 @@ def test_create_addresses(nonce: int, address: str) -> None:
 
 
 def test_create_address_of_long_nonces() -> None:
-    import rlp
-    from eth_utils import keccak, to_checksum_address
-
     for nonce in (0x7F, 0x80, 0xFF, 0x100, 0xFFFF, 2**64 - 2):
         expected = keccak(rlp.encode([bytes.fromhex(DEPLOYER[2:]), nonce]))[12:]
         assert create_address(DEPLOYER, nonce) == to_checksum_address(expected)
     for nonce in (-1, 2**64 - 1):
-        with pytest.raises(ValueError, match="nonce"):
+        with pytest.raises(BadInput, match="nonce"):
             create_address(DEPLOYER, nonce)
 
 
-def test_deployments_come_first_and_in_order() -> None:
-    steps = plan(DEPLOYER, 7, params())
-    names = [step.name for step in steps if isinstance(step, Deploy)]
-    assert tuple(names) == CONTRACTS
-    assert all(isinstance(step, Call) for step in steps[len(names) :])
-    assert [step.address for step in steps if isinstance(step, Deploy)] == [
-        create_address(DEPLOYER, 7 + i) for i in range(len(CONTRACTS))
-    ]
+def test_addresses_depend_on_the_factory_and_the_name_alone() -> None:
+    one, other = (plan(FACTORY_AT, DEPLOYER, params(**changes)) for changes in ({}, {"platform_bps": 1}))
+    assert tuple(step.name for step in one.contracts) == CONTRACTS
+    assert [step.address for step in one.contracts] == [step.address for step in other.contracts]
+    assert len({*one.at.values()}) == len(CONTRACTS) + 1
+    moved = plan(OTHER, DEPLOYER, params())
+    assert not {*one.at.values()} & {*moved.at.values()}
+
+
+def test_the_factory_lies_by_owner_salt_and_code() -> None:
+    found = {
+        factory_address(code, owner, salt_of(salt))
+        for code in (b"\1", b"\2")
+        for owner in (DEPLOYER, OTHER)
+        for salt in ("a", "b")
+    }
+    assert len(found) == 8
+
+
+def test_the_proxy_transaction_puts_the_proxy_at_its_address() -> None:
+    assert Account.recover_transaction(PROXY_TRANSACTION) == PROXY_SIGNER
+    assert create_address(PROXY_SIGNER, 0) == PROXY
+    nonce, price, gas, to, value, data, *_ = rlp.decode(PROXY_TRANSACTION)
+    assert (nonce, to, value) == (b"", b"", b"")
+    assert int.from_bytes(price, "big") * int.from_bytes(gas, "big") == PROXY_COST
+    assert data.endswith(PROXY_CODE)
 
 
 def test_the_deployer_keeps_no_power_when_somebody_else_administers() -> None:
-    other = "0x" + "11" * 20
-    last = plan(DEPLOYER, 0, params(admin=other))[-2:]
-    assert last[0] == Call("AccessManager", "grantRole", (0, other, 2 * DAY))
-    assert last[1] == Call("AccessManager", "renounceRole", (0, DEPLOYER))
-    assert plan(DEPLOYER, 0, params())[-1] == Call("AccessManager", "grantRole", (0, DEPLOYER, 2 * DAY))
+    last = plan(FACTORY_AT, DEPLOYER, params(admin=OTHER)).settings()[-2:]
+    assert last[0] == Call("grantRole", (0, OTHER, 2 * DAY))
+    assert last[1] == Call("renounceRole", (0, DEPLOYER))
+    assert plan(FACTORY_AT, DEPLOYER, params()).settings()[-1] == Call("grantRole", (0, DEPLOYER, 2 * DAY))
+
+
+def test_delayed_roles_wait_and_can_be_cancelled() -> None:
+    holders = {role: (OTHER,) for role in ROLES if role != "ADMIN"}
+    made = plan(FACTORY_AT, DEPLOYER, params(admin=OTHER, holders=holders))
+    delays = {grant.role: grant.delay for grant in made.grants}
+    names = {number: role for role, number in ROLES.items()}
+    assert {names[role] for role, delay in delays.items() if delay == 2 * DAY} == set(DELAYED_ROLES)
+    assert {names[role] for role, delay in delays.items() if delay == 0} == set(ROLES) - set(DELAYED_ROLES)
+    assert {names[role] for role, _ in made.guardians} == set(DELAYED_ROLES) - {"ADMIN"}
+    assert {guardian for _, guardian in made.guardians} == {ROLES["GUARDIAN"]}
+
+
+def test_no_function_is_left_to_admin_whose_acts_no_guardian_can_cancel() -> None:
+    assert not [s for table in FUNCTION_ROLES.values() for s, role in table.items() if role == "ADMIN"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"admin": OTHER, "admin_delay": 2 * DAY - 1}, "admin_delay"),
+        ({"admin": DEPLOYER}, "would hold STEWARD, ADMIN"),
+        ({"admin": OTHER, "holders": {"PAUSER": (DEPLOYER.upper().replace("X", "x"),)}}, "would hold PAUSER"),
+    ],
+)
+def test_production_refuses_short_delays_and_a_deployer_with_power(changes: dict[str, Any], why: str) -> None:
+    params(admin=OTHER).check_for_production(DEPLOYER)
+    with pytest.raises(ValueError, match=why):
+        params(**changes).check_for_production(DEPLOYER)
 
 
 def test_unknown_roles_and_impossible_stakes_are_refused() -> None:
@@ -85,6 +141,9 @@ def test_unknown_roles_and_impossible_stakes_are_refused() -> None:
             params(holders={role: (DEPLOYER,)})
     with pytest.raises(ValueError, match="missed_share_penalty"):
         params(court=CourtParams(missed_share_penalty=2 * ETHER))
+    for name in ("admin", "treasury", "appeal_authority", "last_instance"):
+        with pytest.raises(ValueError, match=name):
+            params(**{name: ZERO_ADDRESS})
 
 
 def test_the_system_is_wired_to_itself(system: System) -> None:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 from eth_account import Account  # noqa: E402
 
 from contracts_plan import Params  # noqa: E402
-from deploy import deploy  # noqa: E402
+from contracts_rollout import deploy  # noqa: E402
 from devnode import MNEMONIC, Node, free_port  # noqa: E402
 from zhiyi import case_evidence, delivery, metadata  # noqa: E402
 from zhiyi.chain import Chain, ChainOptions  # noqa: E402

@@ -72,7 +72,9 @@ class Node:
         self.mine()
 
 
-def start_anvil(*extra: str) -> tuple[subprocess.Popen[bytes], str]:
+def start_anvil(
+    *extra: str, chain_id: int = CHAIN_ID, hardfork: str = "prague"
+) -> tuple[subprocess.Popen[bytes], str]:
     """A node on a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -82,9 +84,9 @@ def start_anvil(*extra: str) -> tuple[subprocess.Popen[bytes], str]:
         "--slots-in-an-epoch",
         "1",
         "--hardfork",
-        "prague",
+        hardfork,
         "--chain-id",
-        str(CHAIN_ID),
+        str(chain_id),
     ]
     command += ["--mnemonic", MNEMONIC, "--accounts", str(len(ROLES)), *extra]
     process = subprocess.Popen(command)
@@ -120,8 +122,8 @@ def node(anvil: Node) -> Iterator[Node]:
 @pytest.fixture(scope="session")
 def deployment(anvil: Node) -> Deployment:
     """The system, by the project's own deployment script (needs `make contracts`)."""
-    import deploy
     from contracts_plan import CourtParams, Params
+    from contracts_rollout import deploy
 
     signer = LocalSigner(key_of("deployer"))
     chain = Chain(anvil.url, signer=signer, options=FAST)
@@ -141,8 +143,7 @@ def deployment(anvil: Node) -> Deployment:
         min_threshold=2,
         court=CourtParams(),
     )
-    deploy.MANIFEST = MANIFEST
-    return deploy.deploy(chain, params)
+    return deploy(chain, params, manifest=MANIFEST)
 
 
 class Clients:

@@ -12,7 +12,7 @@ import pytest
 from conftest import CHAIN_ID, FAST, Clients, key_of
 
 from zhiyi import AsyncZhiyi, Deployment, LocalSigner, Zhiyi
-from zhiyi.errors import ConfigError, NotFound, WrongChain
+from zhiyi.errors import ConfigError, NotFound, RpcUnavailable, WrongChain
 
 
 def test_connect_by_file_object_and_environment(
@@ -39,7 +39,11 @@ def test_missing_or_malformed_deployments_are_refused(
 ) -> None:
     monkeypatch.delenv("ZHIYI_DEPLOYMENT", raising=False)
     with pytest.raises(ConfigError, match="ZHIYI_DEPLOYMENT"):
+        Deployment.load()
+    with pytest.raises(RpcUnavailable):  # it has to be asked which chain it is
         Zhiyi.connect("http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"chain 999999.*ZHIYI_DEPLOYMENT"):
+        Deployment.load(chain_id=lambda: 999_999)
     path = tmp_path / "d.json"
     with pytest.raises(ConfigError, match="cannot be read"):
         Deployment.load(path)

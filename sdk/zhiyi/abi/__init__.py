@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # half a second of import
 NAMES = (
     "AccessManager",
     "DeliveryCheck",
+    "DeploymentFactory",
     "EvidenceLog",
     "LicenseEscrow",
     "LicenseNFT",

@@ -9,7 +9,8 @@ import pytest
 from courtroom import DAY, ETHER, HOUR, Courtroom, Params
 from eth_utils.crypto import keccak
 
-from contracts_plan import ROLES, create_address
+from contracts_plan import ROLES
+from zhiyi.creation import create_address
 
 
 def build(
