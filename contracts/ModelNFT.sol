@@ -21,21 +21,31 @@ import {RoyaltyMath} from "./libraries/RoyaltyMath.sol";
 import {Signatures} from "./libraries/Signatures.sol";
 
 /// @notice Model tokens: who owns which model, what is fixed about it, who shares its income.
-/// Powers: REGISTRAR reviews once; REGULATOR freezes within limits, lifts, delists; ADMIN changes the collection's display metadata.
-/// None of them can move a token, change a record or touch money.
-/// @dev 96 bits beside the owner: preferences 0-11 | review 12-13 | delisted 14 | freezes 16-23 | frozen until 24-63 | sale nonce 64-87.
+/// Powers: REGISTRAR reviews each version once; REGULATOR freezes and delists within limits, lifts; the court freezes by a final
+/// verdict; ADMIN changes the collection's display metadata. None of them can move a token, change a record or touch money.
+/// @dev 96 bits beside the owner: preferences 0-11 | review 12-13 | freezes 14-15 | frozen until 16-55 | delisted until, in days 56-71
+/// | sale nonce 72-95. Under each weights root: first 192 bits of the record's hash | model 0-63.
 contract ModelNFT is IModelNFT, ERC721, EIP712, AccessManaged {
     using LicenseTerms for uint96;
+
+    struct TraceKey {
+        bytes32 commit;
+        uint40 since; // unix seconds
+    }
 
     bytes32 private constant CONSENT_TYPEHASH = keccak256(
         "ParentConsent(uint64 parentId,bytes32 weightsRoot,address registrant,uint16 bps,uint40 deadline)"
     );
+    /// @dev What is kept of a record's hash; the model's id has the rest of the word.
+    bytes32 private constant HASH_MASK = ~bytes32(uint256(type(uint64).max));
     uint256 private constant MAX_PREFERENCES = 0xFFF; // six codes of two bits
     uint8 private constant MAX_FREEZES = 3; // one and two extensions
     uint40 private constant MAX_FREEZE = 30 days;
     uint40 private constant FREEZE_MEMORY = 180 days;
+    uint16 private constant MAX_DELIST_DAYS = 365;
 
     address public immutable licenses;
+    address public immutable court;
     /// @notice Gets the platform's fee on sales of the model token itself, by ERC-2981.
     address public immutable treasury;
     /// @inheritdoc IModelNFT
@@ -43,17 +53,23 @@ contract ModelNFT is IModelNFT, ERC721, EIP712, AccessManaged {
 
     /// @inheritdoc IModelNFT
     uint64 public modelCount;
-    mapping(uint64 modelId => bytes32 hash) private _records;
+    mapping(bytes32 weightsRoot => bytes32 hashAndModel) private _roots;
     mapping(uint64 modelId => bytes32 digest) private _metadata;
-    mapping(bytes32 weightsRoot => uint64 modelId) private _roots;
+    mapping(uint64 modelId => bytes32 weightsRoot) private _underReview; // versions after the first
+    mapping(uint64 modelId => TraceKey) private _traceKeys; // rotated ones
     string private _contractURI;
 
-    constructor(address authority_, address licenses_, address treasury_, uint16 platformBps_, string memory contractURI_)
-        EIP712("ZhiYiChain ModelNFT", "1")
-        AccessManaged(authority_)
-    {
+    constructor(
+        address authority_,
+        address licenses_,
+        address court_,
+        address treasury_,
+        uint16 platformBps_,
+        string memory contractURI_
+    ) EIP712("ZhiYiChain ModelNFT", "1") AccessManaged(authority_) {
         if (platformBps_ > RoyaltyMath.MAX_PLATFORM_BPS) revert SharesTooLarge(platformBps_, RoyaltyMath.MAX_PLATFORM_BPS);
         licenses = licenses_;
+        court = court_;
         treasury = treasury_;
         platformBps = platformBps_;
         _contractURI = contractURI_;
@@ -78,9 +94,8 @@ contract ModelNFT is IModelNFT, ERC721, EIP712, AccessManaged {
         bytes32 hash = _sealRecord(data, digest);
 
         modelId = ++modelCount;
-        _records[modelId] = hash;
+        _roots[record.weightsRoot] = _rootEntry(modelId, hash);
         _metadata[modelId] = digest;
-        _roots[record.weightsRoot] = modelId;
         _mintAndSetExtraDataUnchecked(msg.sender, modelId, preferences); // no receiver is called
         _emitRegistered(modelId, record.weightsRoot, data);
     }
@@ -119,25 +134,60 @@ contract ModelNFT is IModelNFT, ERC721, EIP712, AccessManaged {
     }
 
     /// @inheritdoc IModelNFT
-    function rotateTraceKey(ModelRecord calldata record, uint64 modelId, bytes32 traceKeyCommit) external {
-        _checkOwner(modelId);
+    function addVersion(uint64 modelId, ModelRecord calldata record, ModelRecord calldata newRecord, bytes32 digest) external {
+        ModelStatus memory status = _checkOwner(modelId);
+        if (status.review != Review.APPROVED) revert NotApproved(modelId, status.review);
         checkRecord(modelId, record);
-        ModelRecord memory changed = record;
-        changed.traceKeyCommit = traceKeyCommit;
-        _records[modelId] = keccak256(abi.encode(changed));
-        emit TraceKeyRotated(modelId, record.traceKeyCommit, traceKeyCommit, uint40(block.timestamp));
+        _checkFigures(newRecord);
+        _checkRootIsFree(newRecord.weightsRoot);
+        ModelRecord memory added = newRecord;
+        added.royaltyHash = record.royaltyHash;
+
+        _roots[added.weightsRoot] = _rootEntry(modelId, keccak256(abi.encode(added)));
+        _metadata[modelId] = digest;
+        _underReview[modelId] = added.weightsRoot;
+        status.review = Review.PENDING;
+        _store(modelId, status);
+        emit VersionAdded(modelId, added.weightsRoot, added, digest);
+        emit MetadataUpdate(modelId);
+        TraceKey memory key = _traceKeys[modelId];
+        // Records of a model differ in their keys only from the first rotation on.
+        bytes32 current = key.since == 0 ? record.traceKeyCommit : key.commit;
+        if (added.traceKeyCommit != current) _rotate(modelId, added.traceKeyCommit);
     }
 
-    /* REGISTRAR, REGULATOR, ADMIN */
+    /// @inheritdoc IModelNFT
+    function rotateTraceKey(uint64 modelId, bytes32 traceKeyCommit) external {
+        _checkOwner(modelId);
+        _rotate(modelId, traceKeyCommit);
+    }
+
+    function _rotate(uint64 modelId, bytes32 traceKeyCommit) private {
+        _traceKeys[modelId] = TraceKey(traceKeyCommit, uint40(block.timestamp));
+        emit TraceKeyRotated(modelId, traceKeyCommit, uint40(block.timestamp));
+    }
+
+    /* REGISTRAR, REGULATOR, COURT, ADMIN */
 
     /// @inheritdoc IModelNFT
-    function review(uint64 modelId, Review outcome, bytes32 reasonHash) external restricted {
+    function review(uint64 modelId, bytes32 weightsRoot, Review outcome, bytes32 reasonHash) external restricted {
         ModelStatus memory status = statusOf(modelId);
         if (outcome == Review.PENDING) revert NotAnOutcome(outcome);
         if (status.review != Review.PENDING) revert AlreadyReviewed(modelId, status.review);
-        status.review = outcome;
+        bytes32 version = _underReview[modelId];
+        bool isFirst = version == 0;
+        if (isFirst ? modelOfRoot(weightsRoot) != modelId : weightsRoot != version) {
+            revert NotUnderReview(modelId, weightsRoot);
+        }
+        status.review = isFirst ? outcome : Review.APPROVED;
         _store(modelId, status);
-        emit ModelReviewed(modelId, msg.sender, outcome, reasonHash);
+        if (!isFirst) {
+            delete _underReview[modelId];
+            // REJECTED is left to models that never sold: their root may be taken. Of an approved one, the rejected root alone.
+            if (outcome == Review.REJECTED) delete _roots[weightsRoot];
+        }
+        emit ModelReviewed(modelId, msg.sender, weightsRoot, outcome, reasonHash);
+        if (!isFirst) emit MetadataUpdate(modelId);
     }
 
     /// @inheritdoc IModelNFT
@@ -145,12 +195,22 @@ contract ModelNFT is IModelNFT, ERC721, EIP712, AccessManaged {
         ModelStatus memory status = statusOf(modelId);
         uint40 max = uint40(block.timestamp) + MAX_FREEZE;
         if (until > max || until <= block.timestamp) revert FreezeTooLong(until, max);
-        if (block.timestamp > status.frozenUntil + FREEZE_MEMORY) status.freezeCount = 0;
+        _forgetFreezes(status);
         if (status.freezeCount == MAX_FREEZES) revert FreezeLimit(modelId, status.freezeCount);
         ++status.freezeCount;
         status.frozenUntil = until;
         _store(modelId, status);
         emit ModelFrozen(modelId, msg.sender, until, reasonHash);
+    }
+
+    /// @inheritdoc IModelNFT
+    function freezeByVerdict(uint64 modelId, bytes32 caseId) external {
+        if (msg.sender != court) revert NotTheCourt(msg.sender);
+        ModelStatus memory status = statusOf(modelId);
+        _forgetFreezes(status);
+        status.frozenUntil = uint40(block.timestamp) + MAX_FREEZE; // no freeze before could end later
+        _store(modelId, status);
+        emit ModelFrozenByVerdict(modelId, caseId, status.frozenUntil);
     }
 
     /// @inheritdoc IModelNFT
@@ -163,11 +223,14 @@ contract ModelNFT is IModelNFT, ERC721, EIP712, AccessManaged {
     }
 
     /// @inheritdoc IModelNFT
-    function delist(uint64 modelId, bool delisted, bytes32 reasonHash) external restricted {
+    function delist(uint64 modelId, uint16 untilDay, bytes32 reasonHash) external restricted {
         ModelStatus memory status = statusOf(modelId);
-        status.delisted = delisted;
+        uint256 today = block.timestamp / 1 days;
+        uint16 max = uint16(today + MAX_DELIST_DAYS);
+        if (untilDay != 0 && (untilDay > max || untilDay <= today)) revert DelistTooLong(untilDay, max);
+        status.delistedUntil = uint40(untilDay) * 1 days;
         _store(modelId, status);
-        emit ModelDelisted(modelId, msg.sender, delisted, reasonHash);
+        emit ModelDelisted(modelId, msg.sender, status.delistedUntil, reasonHash);
     }
 
     /// @inheritdoc IModelNFT
@@ -183,31 +246,44 @@ contract ModelNFT is IModelNFT, ERC721, EIP712, AccessManaged {
         address owner = _ownerOf(modelId);
         if (owner == address(0)) revert NoSuchModel(modelId);
         uint96 data = _getExtraData(modelId);
+        uint40 delistedUntil = uint40(uint16(data >> 56)) * 1 days;
         return ModelStatus({
             owner: owner,
             preferences: uint16(data & MAX_PREFERENCES),
             review: Review(uint8((data >> 12) & 3)),
-            delisted: (data >> 14) & 1 == 1,
-            freezeCount: uint8(data >> 16),
-            frozenUntil: uint40(data >> 24),
-            saleNonce: uint24(data >> 64)
+            delisted: block.timestamp < delistedUntil,
+            freezeCount: uint8((data >> 14) & 3),
+            frozenUntil: uint40(data >> 16),
+            delistedUntil: delistedUntil,
+            saleNonce: uint24(data >> 72)
         });
-    }
-
-    /// @inheritdoc IModelNFT
-    function recordHash(uint64 modelId) external view returns (bytes32) {
-        return _records[modelId];
     }
 
     /// @inheritdoc IModelNFT
     function checkRecord(uint64 modelId, ModelRecord calldata record) public view {
         bytes32 given = keccak256(abi.encode(record));
-        if (given != _records[modelId]) revert RecordMismatch(modelId, given);
+        if (_roots[record.weightsRoot] != _rootEntry(modelId, given)) revert RecordMismatch(modelId, given);
     }
 
     /// @inheritdoc IModelNFT
-    function modelOfRoot(bytes32 weightsRoot) external view returns (uint64) {
-        return _roots[weightsRoot];
+    function modelOfRoot(bytes32 weightsRoot) public view returns (uint64) {
+        return uint64(uint256(_roots[weightsRoot]));
+    }
+
+    /// @inheritdoc IModelNFT
+    function recordHashOf(bytes32 weightsRoot) external view returns (bytes24) {
+        return bytes24(_roots[weightsRoot]);
+    }
+
+    /// @inheritdoc IModelNFT
+    function versionUnderReview(uint64 modelId) external view returns (bytes32) {
+        return _underReview[modelId];
+    }
+
+    /// @inheritdoc IModelNFT
+    function traceKeyOf(uint64 modelId) external view returns (bytes32 commit, uint40 since) {
+        TraceKey memory key = _traceKeys[modelId];
+        return (key.commit, key.since);
     }
 
     /// @inheritdoc IModelNFT
@@ -270,26 +346,26 @@ contract ModelNFT is IModelNFT, ERC721, EIP712, AccessManaged {
     function _beforeTokenTransfer(address from, address, uint256 id) internal override {
         if (from == address(0)) return;
         if (msg.value != 0) revert ValueNotTaken(msg.value);
-        _setExtraData(id, _getExtraData(id) + (uint96(1) << 64));
+        _setExtraData(id, _getExtraData(id) + (uint96(1) << 72));
     }
 
     /* CHECKS */
 
-    function _checkOwner(uint64 modelId) private view {
-        address owner = statusOf(modelId).owner;
-        if (msg.sender != owner) revert NotTheOwner(msg.sender, owner);
+    function _checkOwner(uint64 modelId) private view returns (ModelStatus memory status) {
+        status = statusOf(modelId);
+        if (msg.sender != status.owner) revert NotTheOwner(msg.sender, status.owner);
     }
 
     /// @dev Each file of a bundle starts a new chunk, so there may be more chunks than totalBytes / chunkSize, never fewer.
     function _checkFigures(ModelRecord calldata record) private pure {
-        if (record.totalBytes == 0 || record.chunks == 0) revert EmptyBundle(record.totalBytes, record.chunks);
+        if (record.weightsRoot == 0 || record.totalBytes == 0 || record.chunks == 0) revert EmptyBundle(record.totalBytes, record.chunks);
         if (uint256(record.chunks) * record.chunkSize < record.totalBytes || record.chunks > record.totalBytes) {
             revert ChunksDoNotFit(record.totalBytes, record.chunks, record.chunkSize);
         }
     }
 
     function _checkRootIsFree(bytes32 weightsRoot) private view {
-        uint64 holder = _roots[weightsRoot];
+        uint64 holder = modelOfRoot(weightsRoot);
         if (holder != 0 && statusOf(holder).review != Review.REJECTED) revert RootAlreadyRegistered(weightsRoot, holder);
     }
 
@@ -314,6 +390,8 @@ contract ModelNFT is IModelNFT, ERC721, EIP712, AccessManaged {
             sum += parent.bps;
             if (sum > RoyaltyMath.MAX_LINEAGE_BPS) revert SharesTooLarge(sum, RoyaltyMath.MAX_LINEAGE_BPS);
             if (!_agreed(weightsRoot, parent)) revert ParentNotAgreed(parent.parentId);
+            Review review_ = statusOf(parent.parentId).review;
+            if (review_ != Review.APPROVED) revert ParentNotApproved(parent.parentId, review_);
             checkRecord(parent.parentId, parent.parentRecord);
             bytes32 termsHash = keccak256(abi.encode(parent.parentTerms));
             if (termsHash != parent.parentRecord.royaltyHash) revert RecordMismatch(parent.parentId, termsHash);
@@ -339,11 +417,22 @@ contract ModelNFT is IModelNFT, ERC721, EIP712, AccessManaged {
         return Signatures.areValid(statusOf(parent.parentId).owner, digest, parent.signature);
     }
 
+    /* STORAGE */
+
+    function _rootEntry(uint64 modelId, bytes32 hash) private pure returns (bytes32) {
+        return (hash & HASH_MASK) | bytes32(uint256(modelId));
+    }
+
+    /// @dev A freeze by verdict counts as one here: the regulator's count starts anew 180 d after the last freeze of either kind.
+    function _forgetFreezes(ModelStatus memory status) private view {
+        if (block.timestamp > status.frozenUntil + FREEZE_MEMORY) status.freezeCount = 0;
+    }
+
     function _store(uint64 modelId, ModelStatus memory status) private {
         _setExtraData(
             modelId,
-            uint96(status.preferences) | (uint96(uint8(status.review)) << 12) | (status.delisted ? uint96(1) << 14 : 0)
-                | (uint96(status.freezeCount) << 16) | (uint96(status.frozenUntil) << 24) | (uint96(status.saleNonce) << 64)
+            uint96(status.preferences) | (uint96(uint8(status.review)) << 12) | (uint96(status.freezeCount) << 14)
+                | (uint96(status.frozenUntil) << 16) | (uint96(status.delistedUntil / 1 days) << 56) | (uint96(status.saleNonce) << 72)
         );
     }
 }

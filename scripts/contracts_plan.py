@@ -279,6 +279,7 @@ def _arguments(at: Mapping[str, str], deployer: str, params: Params) -> dict[str
         "ModelNFT": (
             at["AccessManager"],
             at["LicenseNFT"],
+            at["MisuseCourt"],
             params.treasury,
             params.platform_bps,
             params.contract_uri,

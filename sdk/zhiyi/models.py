@@ -62,41 +62,53 @@ class Models(Group):
         found = self._events("ModelNFT", "ModelRegistered", {"modelId": model_id})
         if not found:
             raise NotFound(f"model {model_id} is not registered on chain {self._deployment.chain_id}")
-        rotations = self._events("ModelNFT", "TraceKeyRotated", {"modelId": model_id})
-        return self._model(found[0], rotations)
+        return self._model(found[0], self._events("ModelNFT", "VersionAdded", {"modelId": model_id}))
 
     def list(self, owner: str | None = None) -> tuple[Model, ...]:
         """All models in the order of registration, or those that `owner` owns now."""
-        rotations: dict[int, list[Event]] = {}
-        for event in self._events("ModelNFT", "TraceKeyRotated"):
-            rotations.setdefault(event["modelId"], []).append(event)
+        versions: dict[int, list[Event]] = {}
+        for event in self._events("ModelNFT", "VersionAdded"):
+            versions.setdefault(event["modelId"], []).append(event)
         registered = self._events("ModelNFT", "ModelRegistered")
-        models = (self._model(event, rotations.get(event["modelId"], [])) for event in registered)
+        models = (self._model(event, versions.get(event["modelId"], [])) for event in registered)
         wanted = to_address(owner) if owner else None
         return tuple(model for model in models if wanted in (None, model.owner))
 
-    def _model(self, registered: Event, rotations: Sequence[Event]) -> Model:
+    def _model(self, registered: Event, added: Sequence[Event]) -> Model:
         model_id = registered["modelId"]
-        record = ModelRecord.from_abi(registered["record"])
+        first = ModelRecord.from_abi(registered["record"])
         royalties = RoyaltyTerms.from_abi(registered["royalties"])
-        record = record.model_copy(update={"royalty_hash": royalties.hash()})
-        if rotations:
-            record = record.model_copy(update={"trace_key_commit": rotations[-1]["traceKeyCommit"]})
-        if record.hash() != self._call("ModelNFT", "recordHash", model_id):
+        first = first.model_copy(update={"royalty_hash": royalties.hash()})
+        status = self.status(model_id)
+        # The root of a rejected model may be another's by now; an approved one keeps its own.
+        if status.review != Review.REJECTED and not self._is_kept(model_id, first):
             raise IntegrityError(
                 f"the events of model {model_id} do not hash to its record: use another RPC endpoint"
             )
-        status = self.status(model_id)
+        waiting = self._call("ModelNFT", "versionUnderReview", model_id) if added else bytes(32)
+        approved: dict[bytes, ModelRecord] = {}
+        for event in added:
+            record = ModelRecord.from_abi(event["record"])
+            if record.weights_root != waiting and self._is_kept(model_id, record):
+                approved.pop(record.weights_root, None)  # rejected first, then added again
+                approved[record.weights_root] = record
+        commit, since = self._call("ModelNFT", "traceKeyOf", model_id)
         return Model(
             model_id=model_id,
             owner=status.owner,
-            record=record,
+            versions=(first, *approved.values()),
+            trace_key_commit=commit if since else first.trace_key_commit,
             royalties=royalties,
             status=status,
             metadata_cid=cid_v0_from_digest(self._call("ModelNFT", "metadataDigest", model_id)),
             registered_block=registered.block_number,
             registered_tx=registered.tx_hash,
         )
+
+    def _is_kept(self, model_id: int, record: ModelRecord) -> bool:
+        root = record.weights_root
+        kept = bytes(self._call("ModelNFT", "recordHashOf", root))
+        return kept == record.hash()[:24] and int(self._call("ModelNFT", "modelOfRoot", root)) == model_id
 
     def status(self, model_id: int) -> ModelStatus:
         """Owner, review, preferences, freeze. Raises TxReverted NoSuchModel."""
@@ -113,11 +125,43 @@ class Models(Group):
         """The platform's share of the gross, in 1/10000."""
         return int(self._call("ModelNFT", "platformBps"))
 
-    def review(self, model_id: int, outcome: Review, reason: str = "", *, dry_run: bool = False) -> TxResult:
-        """Registrar: approves or rejects, once; the chain keeps keccak256 of the reason's text."""
+    def review(
+        self,
+        model_id: int,
+        outcome: Review,
+        reason: str = "",
+        *,
+        weights_root: bytes | None = None,
+        dry_run: bool = False,
+    ) -> TxResult:
+        """Registrar: approves or rejects, once a version; the chain keeps keccak256 of the reason's text.
+
+        `weights_root` is what was examined; by default what waits for review now.
+        """
         if outcome == Review.PENDING:
             raise BadInput("review as APPROVED or REJECTED")
-        return self._send("ModelNFT", "review", model_id, int(outcome), reason_hash(reason), dry_run=dry_run)
+        root = to_bytes(weights_root, 32) if weights_root else self.under_review(model_id)
+        reason_digest = reason_hash(reason)
+        return self._send("ModelNFT", "review", model_id, root, int(outcome), reason_digest, dry_run=dry_run)
+
+    def under_review(self, model_id: int) -> bytes:
+        """Weights root of the version added last while it waits for review, else of the first. Raises NotFound."""
+        version = bytes(self._call("ModelNFT", "versionUnderReview", model_id))
+        return version if any(version) else self.get(model_id).versions[0].weights_root
+
+    def add_version(
+        self, model_id: int, record: ModelRecord, metadata_cid: str, *, dry_run: bool = False
+    ) -> TxResult:
+        """Owner of an approved model: new weights under the same token; no order opens until they are reviewed.
+
+        `record.royalty_hash` is left zero. Another trace key commitment than the present one rotates the key.
+        """
+        if any(record.royalty_hash):
+            raise BadInput("leave record.royalty_hash zero: it is the model's in every version")
+        opening, digest = self.get(model_id).record.as_tuple(), digest_from_cid(metadata_cid)
+        return self._send(
+            "ModelNFT", "addVersion", model_id, opening, record.as_tuple(), digest, dry_run=dry_run
+        )
 
     def set_preferences(
         self, model_id: int, preferences: Preferences, metadata_cid: str, *, dry_run: bool = False
@@ -128,8 +172,8 @@ class Models(Group):
 
     def rotate_trace_key(self, model_id: int, trace_key_commit: bytes, *, dry_run: bool = False) -> TxResult:
         """Owner: commits a new trace key. Older copies stay traceable with the older kit."""
-        record, commit = self.get(model_id).record, to_bytes(trace_key_commit, 32)
-        return self._send("ModelNFT", "rotateTraceKey", record.as_tuple(), model_id, commit, dry_run=dry_run)
+        commit = to_bytes(trace_key_commit, 32)
+        return self._send("ModelNFT", "rotateTraceKey", model_id, commit, dry_run=dry_run)
 
     def transfer(self, model_id: int, to: str, *, dry_run: bool = False) -> TxResult:
         """Owner: gives the model token away. Income not pulled goes with it, signed orders become void."""

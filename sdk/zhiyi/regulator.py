@@ -17,9 +17,12 @@ class Regulator(Group):
         """Ends a freeze early."""
         return self._send("ModelNFT", "lift", model_id, reason_hash(reason), dry_run=dry_run)
 
-    def delist(self, model_id: int, delisted: bool, reason: str, *, dry_run: bool = False) -> TxResult:
-        """No new order while delisted; licenses and opened orders are untouched."""
-        return self._send("ModelNFT", "delist", model_id, delisted, reason_hash(reason), dry_run=dry_run)
+    def delist(self, model_id: int, until_day: int, reason: str, *, dry_run: bool = False) -> TxResult:
+        """No new order until the day begins (days since 1970-01-01 UTC, at most 365 ahead); 0 lists the model again.
+
+        Licenses and opened orders are untouched.
+        """
+        return self._send("ModelNFT", "delist", model_id, until_day, reason_hash(reason), dry_run=dry_run)
 
     def pause_opening(self, until: int, *, dry_run: bool = False) -> TxResult:
         """Pauser: no order can be opened until `until` (unix seconds, at most 7 d ahead)."""

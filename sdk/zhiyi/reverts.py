@@ -125,11 +125,28 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "Model {parentId} may be a parent only with a license for derivatives or its owner's consent.",
         "以模型 {parentId} 为父模型，需持有允许衍生的许可或其所有者的同意签名。",
     ),
+    "ParentNotApproved": (
+        "Model {parentId} is {review}: a parent must be approved; wait for its review.",
+        "模型 {parentId} 状态为 {review}：父模型须已通过审核；请等待审核。",
+    ),
     "FreezeLimit": (
         "The model was frozen {count} times, no more are allowed now.",
         "该模型已冻结 {count} 次，不可再冻结。",
     ),
     "FreezeTooLong": ("Freeze until {max} at the latest.", "冻结期限最晚到 {max}。"),
+    "DelistTooLong": (
+        "Delist until a day after today and {max} at the latest (days since 1970), or 0 to list it again.",
+        "下架截止日须晚于今天且不晚于 {max}（自 1970 年起的天数）；填 0 表示重新上架。",
+    ),
+    "NotApproved": (
+        "Model {modelId} is {review}: only an approved model gets a new version.",
+        "模型 {modelId} 状态为 {review}：仅已通过审核的模型可添加新版本。",
+    ),
+    "NotUnderReview": (
+        "These weights of model {modelId} do not wait for review: read which do, its owner may have added others.",
+        "模型 {modelId} 的该权重不在待审状态：请重新读取待审版本，所有者可能已更换。",
+    ),
+    "NotTheCourt": ("Only the court may do this.", "只有法庭合约可以调用。"),
     "AlreadyReviewed": ("Model {modelId} is reviewed: {review}.", "模型 {modelId} 已审核：{review}。"),
     "NotAnOutcome": ("Review as APPROVED or REJECTED.", "审核结果应为 APPROVED 或 REJECTED。"),
     "NotFrozen": ("Model {modelId} is not frozen.", "模型 {modelId} 未被冻结。"),

@@ -26,10 +26,10 @@ ROLES: Final[dict[str, int]] = {
 # ADMIN itself schedules no guardian can cancel, so settings of the contracts are the STEWARD's.
 FUNCTION_ROLES: Final[dict[str, dict[str, str]]] = {
     "ModelNFT": {
-        "review(uint64,uint8,bytes32)": "REGISTRAR",
+        "review(uint64,bytes32,uint8,bytes32)": "REGISTRAR",
         "freeze(uint64,uint40,bytes32)": "REGULATOR",
         "lift(uint64,bytes32)": "REGULATOR",
-        "delist(uint64,bool,bytes32)": "REGULATOR",
+        "delist(uint64,uint16,bytes32)": "REGULATOR",
         "setContractURI(string)": "STEWARD",
     },
     "LicenseEscrow": {

@@ -426,7 +426,7 @@ class ModelRecord(ChainStruct):
     royalty_hash: Bytes32 = ZERO32  # the contract fills it in at registration
 
     def hash(self) -> bytes:
-        """What `ModelNFT.recordHash` keeps."""
+        """The first 24 bytes are what `ModelNFT.recordHashOf` keeps."""
         return self.keccak()
 
 
@@ -448,23 +448,30 @@ class ModelStatus(ChainStruct):
     owner: Address
     preferences: U16
     review: Review
-    delisted: bool
+    delisted: bool  # now
     freeze_count: U8
     frozen_until: U40
+    delisted_until: U40  # unix seconds, 0: never, or listed again
     sale_nonce: U24
 
 
 class Model(Value):
-    """A registered model: record and royalties (checked against the chain's hash), status now."""
+    """A registered model: records and royalties (checked against the chain's hashes), status now."""
 
     model_id: U64
     owner: Address
-    record: ModelRecord
+    versions: tuple[ModelRecord, ...] = Field(min_length=1)  # the first, then those added and approved
+    trace_key_commit: Bytes32  # now; the records keep what they were registered with
     royalties: RoyaltyTerms
     status: ModelStatus
     metadata_cid: str
     registered_block: int
     registered_tx: str
+
+    @property
+    def record(self) -> ModelRecord:
+        """Of the version in force: the last one approved, or the first."""
+        return self.versions[-1]
 
     @property
     def preferences(self) -> Preferences:

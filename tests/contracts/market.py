@@ -411,7 +411,8 @@ class System:
         return Model(self.models.modelCount(), stored, royalties)
 
     def approve(self, model: Model) -> None:
-        self.models.review(model.id, Review.APPROVED, b"\x01" * 32, sender=self.registrar)
+        root = model.record.weightsRoot
+        self.models.review(model.id, root, Review.APPROVED, b"\x01" * 32, sender=self.registrar)
 
     # --- orders
 

@@ -266,7 +266,7 @@ def test_nothing_from_outside_blocks_settlement(
     system.models.approve(system.stranger, model.id, sender=system.creator)
     system.open(order)
     system.reveal(order, parcel)
-    system.models.delist(model.id, True, REASON, sender=system.regulator)
+    system.models.delist(model.id, system.now // DAY + 9, REASON, sender=system.regulator)
     system.models.freeze(model.id, system.now + 20 * DAY, REASON, sender=system.regulator)
     system.models.setPreferences(model.id, 0xFFF, REASON, sender=system.creator)
     system.models.transferFrom(system.creator, system.stranger, model.id, sender=system.stranger)

@@ -328,7 +328,7 @@ def test_a_model_must_be_approved_and_listed(system: System, model: Model, parce
     pending = system.register(system.creator, "pending")
     with ape.reverts(system.escrow.ModelNotOffered, error_inputs={"modelId": pending.id}):
         system.open(system.make_order(pending, parcel))
-    system.models.delist(model.id, True, REASON, sender=system.regulator)
+    system.models.delist(model.id, system.now // DAY + 9, REASON, sender=system.regulator)
     with ape.reverts(system.escrow.ModelNotOffered):
         system.open(system.make_order(model, parcel))
 

@@ -40,9 +40,9 @@ def model_row(number: int = 7, **changes: Any) -> ModelRow:
     fields: dict[str, Any] = {
         "key": str(number), "model_id": number, "owner": OWNER, "weights_root": HASH, "record": record,
         "royalties": royalties, "preferences": PREFERENCES.pack(), "metadata_cid": "QmModel", "review": 1,
-        "registrar": BUYER, "reason_hash": HASH, "reviewed_time": NOW - 50, "delisted": False, "frozen_until": 0,
-        "gross": {NATIVE: str(15 * 10**17)}, "registered_block": 1, "registered_time": NOW - 100,
-        "registered_tx": HASH,
+        "registrar": BUYER, "reason_hash": HASH, "reviewed_time": NOW - 50, "delisted_until": 0,
+        "frozen_until": 0, "trace_key_commit": HASH, "gross": {NATIVE: str(15 * 10**17)}, "registered_block": 1,
+        "registered_time": NOW - 100, "registered_tx": HASH,
     }  # fmt: skip
     return ModelRow(**(fields | changes))
 

@@ -156,19 +156,40 @@ def test_states_of_models_follow_their_events(clients: Clients, index: Index) ->
     creator.models.rotate_trace_key(model_id, h("second trace key"))
     until = chain.now() + 5 * DAY
     regulator.regulator.freeze(model_id, until, "court order 7")
-    regulator.regulator.delist(model_id, True, "again")
+    day = chain.now() // DAY + 9
+    regulator.regulator.delist(model_id, day, "again")
     index.sync(chain, clients.deployment)
     row = index.model(model_id)
     assert (row.preferences, row.metadata_cid) == (changed.pack(), other)
-    assert row.record["traceKeyCommit"] == to_hex(h("second trace key"))
-    assert (row.frozen_until, row.delisted) == (until, True)
+    assert row.trace_key_commit == to_hex(h("second trace key"))
+    assert (row.frozen_until, row.delisted_until) == (until, day * DAY)
 
     regulator.regulator.lift(model_id, "order withdrawn")
-    regulator.regulator.delist(model_id, False, "again")
+    regulator.regulator.delist(model_id, 0, "again")
     creator.models.transfer(model_id, clients["buyer2"].account)
     index.sync(chain, clients.deployment)
     row = index.model(model_id)
-    assert (row.frozen_until, row.delisted, row.owner) == (0, False, clients["buyer2"].account)
+    assert (row.frozen_until, row.delisted_until, row.owner) == (0, 0, clients["buyer2"].account)
+
+
+def test_versions_of_a_model_follow_their_reviews(clients: Clients, index: Index) -> None:
+    model_id = register(clients)
+    creator, registrar = clients["creator"].models, clients["registrar"].models
+    for seed, outcome, now in (
+        ("v2", Review.REJECTED, "weights"),
+        ("v2", Review.APPROVED, "v2"),
+        ("v3", Review.REJECTED, "v2"),
+    ):
+        creator.add_version(model_id, make_record(weights_root=h(seed)), CID)
+        index.sync(clients.node.chain, clients.deployment)
+        row = index.model(model_id)
+        assert row.waiting is not None
+        assert (row.review, row.waiting["weightsRoot"]) == (Review.PENDING, to_hex(h(seed)))
+        registrar.review(model_id, outcome, "seen")
+        index.sync(clients.node.chain, clients.deployment)
+        row = index.model(model_id)
+        assert (row.review, row.waiting) == (Review.APPROVED, None)
+        assert (row.weights_root, row.record["weightsRoot"]) == (to_hex(h(now)),) * 2
 
 
 def test_refunds_and_ended_licenses_are_told(clients: Clients, index: Index) -> None:

@@ -240,7 +240,38 @@ def test_preferences_and_trace_key_change_only_by_the_owner(clients: Clients) ->
     clients["creator"].models.rotate_trace_key(model_id, h("second trace key"))
     model = clients["stranger"].models.get(model_id)
     assert (model.preferences, model.metadata_cid) == (changed, other)
-    assert model.record.trace_key_commit == h("second trace key")
+    assert model.trace_key_commit == h("second trace key")
+    assert model.record.trace_key_commit == h("trace")
+
+
+def test_versions_join_the_model_once_they_are_approved(clients: Clients) -> None:
+    model_id = register(clients)
+    creator, registrar = clients["creator"].models, clients["registrar"].models
+    first = creator.get(model_id)
+    with pytest.raises(BadInput, match="royalty_hash"):
+        creator.add_version(model_id, first.record, CID)
+    for seed, outcome in (("v2", Review.REJECTED), ("v3", Review.APPROVED), ("v2", Review.APPROVED)):
+        creator.add_version(model_id, make_record(weights_root=h(seed)), CID)
+        assert registrar.under_review(model_id) == h(seed)
+        assert creator.get(model_id).status.review == Review.PENDING
+        registrar.review(model_id, outcome, "seen", weights_root=h(seed))
+    found = clients["stranger"].models.get(model_id)
+    assert [record.weights_root for record in found.versions] == [h("weights"), h("v3"), h("v2")]
+    assert {record.royalty_hash for record in found.versions} == {first.royalties.hash()}
+    assert (found.record.weights_root, found.status.review) == (h("v2"), Review.APPROVED)
+    assert clients["stranger"].models.list()[-1] == found
+
+
+def test_the_root_of_a_rejected_model_may_be_anothers(clients: Clients) -> None:
+    creator, buyer = clients["creator"].models, clients["buyer"].models
+    squatted = creator.register(make_record(), CID, PREFERENCES).model_id
+    clients["registrar"].models.review(squatted, Review.REJECTED, "copied")
+    taken = buyer.register(make_record(), CID, PREFERENCES).model_id
+    assert [creator.get(number).status.review for number in (squatted, taken)] == [
+        Review.REJECTED,
+        Review.PENDING,
+    ]
+    assert creator.of_root(h("weights")) == taken
 
 
 def test_transfer_voids_offers_of_the_seller_before(clients: Clients) -> None:
@@ -694,7 +725,7 @@ def test_frozen_model_is_not_sold(clients: Clients) -> None:
         opened(clients, purchase)
     regulator.regulator.lift(model_id, "order withdrawn")
     clients["buyer"].offers.verify(offer)
-    regulator.regulator.delist(model_id, True, "again")
+    regulator.regulator.delist(model_id, clients.node.chain.now() // DAY + 9, "again")
     with pytest.raises(BadInput, match="delisted"):
         clients["buyer"].offers.verify(offer)
 

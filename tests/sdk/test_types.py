@@ -246,8 +246,8 @@ def test_unknown_enum_values_are_an_integrity_error() -> None:
     from zhiyi.types import ModelStatus
 
     with pytest.raises(IntegrityError):
-        ModelStatus.from_abi((A, 0, 9, False, 0, 0, 0))
-    assert ModelStatus.from_abi((A, 0, 1, False, 0, 0, 0)).review == Review.APPROVED
+        ModelStatus.from_abi((A, 0, 9, False, 0, 0, 0, 0))
+    assert ModelStatus.from_abi((A, 0, 1, False, 0, 0, 0, 0)).review == Review.APPROVED
 
 
 def test_offers_name_a_source_just_where_they_need_one() -> None:

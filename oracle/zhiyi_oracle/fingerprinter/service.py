@@ -125,12 +125,13 @@ class Fingerprinter:
             IntegrityError: the files, the kit or the range are not the registered ones.
             BadInput: the kit is malformed.
         """
-        record = self._market.model(model_id).record
+        model = self._market.model(model_id)
+        record = model.record
         try:
             trace_kit = weights.TraceKit.from_json(kit)
         except WatermarkError as exc:
             raise BadInput(f"the trace kit cannot be used: {exc}") from exc
-        if trace_kit.commitment() != record.trace_key_commit:
+        if trace_kit.commitment() != model.trace_key_commit:
             raise IntegrityError(f"this is not the trace kit that model {model_id} committed to")
         if trace_kit.spec.spec_hash() != record.detector_hash:
             raise IntegrityError(f"the kit's detector is not the one that model {model_id} registered")

@@ -182,6 +182,8 @@ def show(
         {
             **_summary(model),
             "record": model.record,
+            "versions": len(model.versions),
+            "trace_key_commit": jsonable(model.trace_key_commit),
             "royalties": model.royalties,
             **_described(session, model, fetch),
         }
@@ -273,11 +275,14 @@ def delist(
     ctx: typer.Context,
     model_id: Annotated[int, typer.Argument(help="Model id.")],
     reason: Annotated[str, typer.Option(help="Reason; the chain keeps its hash.")],
-    undo: Annotated[bool, typer.Option("--undo", help="List the model again.")] = False,
+    days: Annotated[
+        int, typer.Option(min=0, max=365, help="For so many days; 0 lists the model again.")
+    ] = 365,
 ) -> None:
     """Regulator: no new orders while delisted; licenses go on."""
     session = session_of(ctx)
-    session.show(session.client.regulator.delist(model_id, not undo, reason, dry_run=session.dry_run))
+    until_day = session.reader.chain.now() // 86_400 + days if days else 0
+    session.show(session.client.regulator.delist(model_id, until_day, reason, dry_run=session.dry_run))
 
 
 def registered(session: Session, model: Model) -> delivery.Registered:
@@ -307,6 +312,7 @@ def _summary(model: Model) -> dict[str, Any]:
         "owner": model.owner,
         "review": status.review.name.lower(),
         "delisted": status.delisted,
+        "delisted_until": status.delisted_until or None,
         "frozen_until": status.frozen_until or None,
         "preferences": {k: v.name.lower() for k, v in _preferences(model.preferences) if v},
         "weights_root": jsonable(model.record.weights_root),

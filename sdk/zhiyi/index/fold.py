@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from zhiyi.cid import cid_v0_from_digest
 from zhiyi.errors import IntegrityError
 from zhiyi.index.tables import Base, CaseRow, EventRow, LicenseRow, ModelRow, OrderRow, split_license
-from zhiyi.types import NATIVE, CaseState, Decision, LicenseEnd, LicenseTerms, OrderState
+from zhiyi.types import NATIVE, CaseState, Decision, LicenseEnd, LicenseTerms, OrderState, Review
 
 Subject = tuple[str, str]  # kind and key
 _Row = TypeVar("_Row")
@@ -21,10 +21,12 @@ _ZERO_HASH: Final = "0x" + "00" * 32
 _MODEL_EVENTS: Final = frozenset(
     {
         "ModelRegistered",
+        "VersionAdded",
         "ModelReviewed",
         "PreferencesChanged",
         "TraceKeyRotated",
         "ModelFrozen",
+        "ModelFrozenByVerdict",
         "FreezeLifted",
         "ModelDelisted",
         "ModelSold",
@@ -108,11 +110,12 @@ def fold_model(row: ModelRow | None, event: EventRow) -> ModelRow:
             owner=args["owner"],
             weights_root=args["weightsRoot"],
             record=args["record"],
+            trace_key_commit=args["record"]["traceKeyCommit"],
             royalties=args["royalties"],
             preferences=args["preferences"],
             metadata_cid=_cid(args["metadataDigest"]),
             review=0,
-            delisted=False,
+            delisted_until=0,
             frozen_until=0,
             gross={},
             registered_block=event.block_number,
@@ -123,22 +126,36 @@ def fold_model(row: ModelRow | None, event: EventRow) -> ModelRow:
     if event.name == "Transfer":
         row.owner = args["to"]
     elif event.name == "ModelReviewed":
-        row.review, row.registrar, row.reason_hash = args["review"], args["registrar"], args["reasonHash"]
-        row.reviewed_time = event.time
+        _reviewed(row, event)
+    elif event.name == "VersionAdded":
+        row.waiting, row.review = args["record"], int(Review.PENDING)
+        row.metadata_cid = _cid(args["metadataDigest"])
     elif event.name == "PreferencesChanged":
         row.preferences, row.metadata_cid = args["preferences"], _cid(args["metadataDigest"])
     elif event.name == "TraceKeyRotated":
-        row.record = {**row.record, "traceKeyCommit": args["traceKeyCommit"]}
-    elif event.name == "ModelFrozen":
+        row.trace_key_commit = args["traceKeyCommit"]
+    elif event.name in ("ModelFrozen", "ModelFrozenByVerdict"):
         row.frozen_until = args["until"]
     elif event.name == "FreezeLifted":
         row.frozen_until = 0
     elif event.name == "ModelDelisted":
-        row.delisted = args["delisted"]
+        row.delisted_until = args["until"]
     elif event.name == "RoyaltyPaid":
         before = int(row.gross.get(args["token"], "0"))
         row.gross = {**row.gross, args["token"]: str(before + args["amount"])}
     return row
+
+
+def _reviewed(row: ModelRow, event: EventRow) -> None:
+    """A version rejected after the first leaves the model approved as it was."""
+    args = event.args
+    row.registrar, row.reason_hash, row.reviewed_time = args["registrar"], args["reasonHash"], event.time
+    if row.waiting is None:
+        row.review = args["review"]
+        return
+    if args["review"] == Review.APPROVED:
+        row.record, row.weights_root = row.waiting, args["weightsRoot"]
+    row.review, row.waiting = int(Review.APPROVED), None
 
 
 def fold_order(row: OrderRow | None, event: EventRow) -> OrderRow:

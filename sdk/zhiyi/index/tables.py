@@ -84,7 +84,9 @@ class ModelRow(Base):
     model_id: Mapped[int] = mapped_column(BigInteger, unique=True)
     owner: Mapped[str] = mapped_column(String(42), index=True)
     weights_root: Mapped[str] = mapped_column(String(66), index=True)
-    record: Mapped[dict[str, Any]]
+    record: Mapped[dict[str, Any]]  # of the version in force, `weights_root` too
+    waiting: Mapped[dict[str, Any] | None]  # record of a version added and not reviewed
+    trace_key_commit: Mapped[str] = mapped_column(String(66))
     royalties: Mapped[dict[str, Any]]
     preferences: Mapped[int]
     metadata_cid: Mapped[str] = mapped_column(String(46))
@@ -92,7 +94,7 @@ class ModelRow(Base):
     registrar: Mapped[str | None] = mapped_column(String(42))
     reason_hash: Mapped[str | None] = mapped_column(String(66))
     reviewed_time: Mapped[int | None] = mapped_column(BigInteger)
-    delisted: Mapped[bool] = mapped_column(default=False)
+    delisted_until: Mapped[int] = mapped_column(BigInteger, default=0)
     frozen_until: Mapped[int] = mapped_column(BigInteger, default=0)
     gross: Mapped[dict[str, Any]]  # by token: income so far, decimal text
     registered_block: Mapped[int] = mapped_column(BigInteger)

@@ -34,7 +34,7 @@ def build(
         0,
     )
     licenses = admin.deploy(project.LicenseNFT, at["vault"], at["court"])
-    models = admin.deploy(project.ModelNFT, authority, at["licenses"], treasury, 200, "ipfs://")
+    models = admin.deploy(project.ModelNFT, authority, at["licenses"], at["court"], treasury, 200, "ipfs://")
     ledger = admin.deploy(project.RoyaltyLedger, at["vault"], at["models"], treasury)
     committee = admin.deploy(
         project.OracleCommittee,
