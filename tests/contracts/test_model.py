@@ -13,7 +13,6 @@ from eth_utils import keccak, to_checksum_address
 from market import (
     DAY,
     EMPTY_CID,
-    NATIVE,
     Model,
     ModelRecord,
     Review,
@@ -766,16 +765,18 @@ def test_a_version_with_another_key_rotates_it(system: System, model: Model) -> 
     assert tuple(models.traceKeyOf(model.id)) == (key, receipt.timestamp)
 
 
-def test_every_versions_record_opens_the_royalties(system: System, model: Model) -> None:
-    parcel = make_parcel()
-    system.buy(system.make_order(model, parcel), parcel)
-    _, stored = add_version(system, model)
-    second = replace(model, record=stored)
-    system.royalties.pullPlatform(model.id, NATIVE, *second.opening, sender=system.stranger)
-    reject(system, model.id, stored.weightsRoot)
+def test_every_versions_record_opens_the_royalties(system: System) -> None:
+    made = system.register(system.creator, "opened")
+    system.approve(made)
+    _, stored = add_version(system, made)
+    second = replace(made, record=stored)
+    with ape.chain.isolate():
+        system.open_terms(second)
+    reject(system, made.id, stored.weightsRoot)
     with refuses("RecordMismatch(uint64,bytes32)"):
-        system.royalties.pullOwner(model.id, NATIVE, *second.opening, sender=system.stranger)
-    system.royalties.pullOwner(model.id, NATIVE, *model.opening, sender=system.stranger)
+        system.open_terms(second)
+    system.open_terms(made)
+    assert system.royalties.termsHash(made.id) == made.record.royaltyHash
 
 
 # ---------------------------------------------------------------- standards
