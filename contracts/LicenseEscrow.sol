@@ -54,12 +54,14 @@ contract LicenseEscrow is ILicenseEscrow, EscrowBase, Vault {
     /// @dev Every selector that is not here runs in the extension, on this storage, with this caller and value.
     fallback() external payable {
         address target = extension;
-        assembly {
-            calldatacopy(0, 0, calldatasize())
-            let done := delegatecall(gas(), target, 0, calldatasize(), 0, 0)
-            returndatacopy(0, 0, returndatasize())
-            if iszero(done) { revert(0, returndatasize()) }
-            return(0, returndatasize())
+        // Memory-safe, or the optimizer works on the whole contract as if any memory could change: 4,700 gas in `open`.
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            calldatacopy(free, 0, calldatasize())
+            let done := delegatecall(gas(), target, free, calldatasize(), 0, 0)
+            returndatacopy(free, 0, returndatasize())
+            if iszero(done) { revert(free, returndatasize()) }
+            return(free, returndatasize())
         }
     }
 

@@ -87,10 +87,8 @@ library LicenseTerms {
     /// @return whether `preferences` say notAllowed (3) for a category that the terms use
     function areRefused(uint96 terms, uint16 preferences) internal pure returns (bool) {
         uint256 notAllowed = (preferences & (uint256(preferences) << 1) & HIGH_BITS) >> 1; // bit 2i for category i
-        uint256 uses = useMask(terms);
-        for (uint256 i = 0; i < 6; ++i) {
-            if ((uses >> i) & (notAllowed >> (2 * i)) & 1 == 1) return true;
-        }
-        return false;
+        notAllowed = (notAllowed | notAllowed >> 1) & 0x333;
+        notAllowed = (notAllowed | notAllowed >> 2) & 0xF0F;
+        return useMask(terms) & (notAllowed | notAllowed >> 4) != 0; // bit i for category i
     }
 }
