@@ -22,6 +22,7 @@ from zhiyi.oracles import Oracles
 from zhiyi.orders import Orders
 from zhiyi.regulator import Regulator
 from zhiyi.royalties import Royalties
+from zhiyi.sales import Sales
 from zhiyi.signers import Signer
 from zhiyi.vault import Vault
 
@@ -43,6 +44,7 @@ class Zhiyi:
         self.offers = Offers(chain, deployment)
         self.orders = Orders(chain, deployment)
         self.licenses = Licenses(chain, deployment)
+        self.sales = Sales(chain, deployment)
         self.vault = Vault(chain, deployment)
         self.royalties = Royalties(chain, deployment)
         self.cases = Cases(chain, deployment)
@@ -132,6 +134,7 @@ class AsyncZhiyi:
         self.offers = _AsyncGroup(client.offers)
         self.orders = _AsyncGroup(client.orders)
         self.licenses = _AsyncGroup(client.licenses)
+        self.sales = _AsyncGroup(client.sales)
         self.vault = _AsyncGroup(client.vault)
         self.royalties = _AsyncGroup(client.royalties)
         self.cases = _AsyncGroup(client.cases)

@@ -8,7 +8,7 @@ from zhiyi.chain import TxResult
 from zhiyi.errors import NotFound
 from zhiyi.group import Group
 from zhiyi.models import Models
-from zhiyi.types import NATIVE, Model, to_address
+from zhiyi.types import NATIVE, Model, RoyaltyTerms, to_address
 
 BPS: Final = 10_000
 # Places of the shares in `RoyaltyLedger.pulled`.
@@ -27,6 +27,10 @@ class Royalties(Group):
         model = self._model(model_id)
         arguments = (model_id, model.record.as_tuple(), model.royalties.as_tuple())
         return self._send("RoyaltyLedger", "openTerms", *arguments, dry_run=dry_run)
+
+    def terms(self, model_id: int) -> RoyaltyTerms:
+        """Who shares the model's income. Raises NotFound."""
+        return self._model(model_id).royalties
 
     def terms_opened(self, model_id: int) -> bool:
         """Whether the ledger knows the model's shares."""
@@ -97,7 +101,7 @@ class Royalties(Group):
             opened = self.open_terms(model_id, dry_run=dry_run)
             if opened.status != "mined":
                 return opened
-        shares = self._model(model_id).royalties.as_tuple()
+        shares = self.terms(model_id).as_tuple()
         return self._send(
             "RoyaltyLedger", function, model_id, to_address(token), *index, shares, dry_run=dry_run
         )

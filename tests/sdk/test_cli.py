@@ -249,7 +249,13 @@ def registered(zhiyi: Shell) -> dict[str, Any]:
 
 
 def ordered(
-    zhiyi: Shell, buyer: str, *, fingerprint: int, wrong_chunk: int | None = None
+    zhiyi: Shell,
+    buyer: str,
+    *,
+    fingerprint: int,
+    wrong_chunk: int | None = None,
+    seller: str = "creator",
+    offer_name: str = "offer.json",
 ) -> tuple[int, dict[str, Path]]:
     """Request, preparation, draft, both signatures, fetched package."""
     folder = zhiyi.folder / f"{buyer}-{fingerprint}"
@@ -257,7 +263,7 @@ def ordered(
     paths = {
         name: folder / name for name in ("request", "prepared", "order", "package", "copy", "delivery.key")
     }
-    offer = zhiyi.folder / "offer.json"
+    offer = zhiyi.folder / offer_name
     assert zhiyi(buyer, "offer", "check", offer)["ok"]
     zhiyi("", "keys", "new", "delivery", paths["delivery.key"], "--unsafe-plain")
     asked = zhiyi(
@@ -268,7 +274,7 @@ def ordered(
     license_id = maker.prepare(
         paths["request"], paths["prepared"], fingerprint=fingerprint, wrong_chunk=wrong_chunk
     )
-    zhiyi("creator", "order", "draft", offer, paths["request"], paths["prepared"], "--out", paths["order"])
+    zhiyi(seller, "order", "draft", offer, paths["request"], paths["prepared"], "--out", paths["order"])
     zhiyi("fingerprinter", "order", "sign", paths["order"])
     zhiyi(
         buyer,
@@ -283,9 +289,9 @@ def ordered(
     return license_id, paths
 
 
-def agreed(zhiyi: Shell, paths: dict[str, Path]) -> list[object]:
+def agreed(zhiyi: Shell, paths: dict[str, Path], offer_name: str = "offer.json") -> list[object]:
     """Arguments of `order check` and `order buy`."""
-    offer = zhiyi.folder / "offer.json"
+    offer = zhiyi.folder / offer_name
     return [paths["order"], "--offer", offer, "--request", paths["request"], "--package", paths["package"]]
 
 

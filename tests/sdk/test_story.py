@@ -13,7 +13,6 @@ from zhiyi.cid import cid_v0_from_digest
 from zhiyi.delivery.commitments import key_commit, mark_commit, share_proof
 from zhiyi.errors import BadInput, BadSignature, InsufficientFunds, NotFound, TxReverted
 from zhiyi.types import (
-    NATIVE,
     CaseState,
     CopyRequest,
     Decision,
@@ -114,14 +113,15 @@ def agree(
     model_id: int,
     *,
     buyer: str = "buyer",
+    seller: str = "creator",
     fingerprint: int = 77,
     fee: int = 0,
-    token: str = NATIVE,
+    **changes: object,
 ) -> Purchase:
-    """Offer, request, a pretended copy, the order with both signatures."""
+    """Offer (with `changes`), request, a pretended copy, the order with both signatures."""
     stake(clients)
-    creator, client, fingerprinter = clients["creator"], clients[buyer], clients["fingerprinter"]
-    offer = creator.offers.sign(make_offer(clients, model_id, token=token))
+    owner, client, fingerprinter = clients[seller], clients[buyer], clients["fingerprinter"]
+    offer = owner.offers.sign(make_offer(clients, model_id, seller=owner.account, **changes))
     client.offers.verify(offer)
     request = client.orders.sign_request(
         CopyRequest(
@@ -153,12 +153,10 @@ def agree(
         grace=offer.offer.grace,
         complaint_window=offer.offer.complaint_window,
     )
-    order = creator.orders.draft(
-        offer.offer, request.request, delivery, open_by=clients.node.chain.now() + DAY
-    )
+    order = owner.orders.draft(offer.offer, request.request, delivery, open_by=clients.node.chain.now() + DAY)
     signed = SignedOrder(
         order=order,
-        seller_signature=creator.orders.sign(order),
+        seller_signature=owner.orders.sign(order),
         fingerprinter_signature=fingerprinter.orders.sign(order),
     )
     client.orders.verify(signed)
@@ -170,8 +168,16 @@ def opened(clients: Clients, purchase: Purchase, *, buyer: str = "buyer") -> Non
     clients[buyer].orders.open(signed.order, signed.seller_signature, signed.fingerprinter_signature)
 
 
-def bought(clients: Clients, model_id: int, *, buyer: str = "buyer", fingerprint: int = 77) -> Purchase:
-    purchase = agree(clients, model_id, buyer=buyer, fingerprint=fingerprint)
+def bought(
+    clients: Clients,
+    model_id: int,
+    *,
+    buyer: str = "buyer",
+    seller: str = "creator",
+    fingerprint: int = 77,
+    **changes: object,
+) -> Purchase:
+    purchase = agree(clients, model_id, buyer=buyer, seller=seller, fingerprint=fingerprint, **changes)
     opened(clients, purchase, buyer=buyer)
     clients["fingerprinter"].orders.reveal(purchase.order, purchase.key)
     clients[buyer].orders.accept(purchase.order)

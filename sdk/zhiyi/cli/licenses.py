@@ -1,19 +1,23 @@
-"""`zhiyi license`: issued licenses and their bonds."""
+"""`zhiyi license`: issued licenses, their renewal and their bonds."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from zhiyi.cli import words
 from zhiyi.cli.offers import described_terms
-from zhiyi.cli.session import session_of
-from zhiyi.types import License
+from zhiyi.cli.session import read_document, session_of, write_document
+from zhiyi.types import NATIVE, License, SignedRenewal, to_address
 
-app = typer.Typer(name="license", help="Show and end licenses; get the bond back.", no_args_is_help=True)
+app = typer.Typer(
+    name="license", help="Show, renew and end licenses; get the bond back.", no_args_is_help=True
+)
 
 LicenseArgument = Annotated[str, typer.Argument(help="License id, or MODEL/FINGERPRINT.")]
+RenewalArgument = Annotated[Path, typer.Argument(help="Signed renewal.")]
 
 
 @app.command()
@@ -38,6 +42,56 @@ def list_licenses(
     session.console.result(
         [_summary(found) for found in session.reader.licenses.list(model, holder)], title="licenses"
     )
+
+
+@app.command("sign-renewal")
+def sign_renewal(
+    ctx: typer.Context,
+    license_id: LicenseArgument,
+    price: Annotated[str, typer.Option(help="Price, as 1.5eth, or in the token's smallest unit.")],
+    until: Annotated[str, typer.Option(help="New end of the license: unix seconds, +365d, or `never`.")],
+    out: Annotated[Path, typer.Option(help="File to write the signed renewal to.")],
+    valid: Annotated[str, typer.Option(help="Until when the holder may pay: unix seconds, or +7d.")] = "+7d",
+    token: Annotated[str, typer.Option(help="ERC-20 address; default: the chain's coin.")] = NATIVE,
+) -> None:
+    """Owner of the model: offer a license's holder more time. Costs no gas."""
+    session = session_of(ctx)
+    sales, now = session.client.sales, session.client.chain.now()
+    renewal = sales.renewal(
+        words.license_id(license_id),
+        price=words.amount(price),
+        expiry=0 if until == "never" else words.moment(until, now),
+        open_by=words.moment(valid, now),
+        token=to_address(token),
+    )
+    write_document(out, sales.sign_renewal(renewal))
+    session.console.result({"file": str(out), "hash": renewal.hash(), **renewal.model_dump()})
+
+
+@app.command()
+def renew(
+    ctx: typer.Context,
+    file: RenewalArgument,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Also approve the token, where the price is one.")
+    ] = False,
+) -> None:
+    """Holder: pay for a renewal that the model's owner signed."""
+    session = session_of(ctx)
+    signed = read_document(file, SignedRenewal)
+    client, renewal = session.client, signed.renewal
+    if renewal.token != NATIVE and approve and not session.dry_run:
+        client.vault.approve(renewal.price, token=renewal.token)
+    result = client.sales.renew(signed, dry_run=session.dry_run)
+    session.show(result, license_id=renewal.license_id, expires_at=renewal.expiry or "never")
+
+
+@app.command("cancel-renewal")
+def cancel_renewal(ctx: typer.Context, file: RenewalArgument) -> None:
+    """Owner of the model: make a signed renewal void."""
+    session = session_of(ctx)
+    renewal = read_document(file, SignedRenewal).renewal
+    session.show(session.client.orders.cancel(renewal, dry_run=session.dry_run))
 
 
 @app.command()
@@ -71,6 +125,8 @@ def _summary(found: License) -> dict[str, Any]:
         "fingerprint": found.fingerprint,
         "holder": found.holder,
         "active": found.active,
+        "suspended": found.suspended,
+        "offered_for_resale": found.offered,
         "end": found.end.name.lower(),
         "terms": described_terms(found.terms),
     }

@@ -15,10 +15,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from zhiyi import delivery, metadata
 from zhiyi.cli import words
 from zhiyi.cli.console import jsonable
-from zhiyi.cli.session import Session, read_bytes, read_document, session_of, write_bytes
+from zhiyi.cli.session import Session, read_bytes, read_document, session_of, write_bytes, write_document
 from zhiyi.delivery import Bundle, DeclaredRange, Tree
 from zhiyi.errors import BadInput, ConfigError, IntegrityError, NotFound, Timeout
-from zhiyi.types import Bytes32, Model, ModelRecord, Preferences, Review, keccak, to_bytes
+from zhiyi.types import (
+    NATIVE,
+    Bytes32,
+    Model,
+    ModelRecord,
+    Preferences,
+    Review,
+    SignedModelSale,
+    keccak,
+    to_address,
+    to_bytes,
+)
 
 app = typer.Typer(name="model", help="Register, review and show models.", no_args_is_help=True)
 
@@ -244,6 +255,64 @@ def transfer(
     """Owner: give the model token away, with the income not pulled yet. Signed orders become void."""
     session = session_of(ctx)
     session.show(session.client.models.transfer(model_id, to, dry_run=session.dry_run))
+
+
+@app.command()
+def sell(
+    ctx: typer.Context,
+    model_id: Annotated[int, typer.Argument(help="Model id.")],
+    price: Annotated[str, typer.Option(help="Price, as 1.5eth, or in the token's smallest unit.")],
+    contract: Annotated[Path, typer.Option(help="Text of the contract; its hash becomes part of the sale.")],
+    out: Annotated[Path, typer.Option(help="File to write the signed sale to.")],
+    to: Annotated[str, typer.Option(help="The only buyer; default: anyone.")] = NATIVE,
+    valid: Annotated[str, typer.Option(help="Until when it can be bought: unix seconds, or +7d.")] = "+7d",
+    token: Annotated[str, typer.Option(help="ERC-20 address; default: the chain's coin.")] = NATIVE,
+) -> None:
+    """Owner: sign a sale of the model itself (copyright transfer) and let the escrow move its token."""
+    session = session_of(ctx)
+    client = session.client
+    sale = client.sales.model_sale(
+        model_id,
+        price=words.amount(price),
+        terms_hash=terms_hash(read_bytes(contract, MAX_TEXT_BYTES)),
+        open_by=words.moment(valid, client.chain.now()),
+        buyer=to_address(to),
+        token=to_address(token),
+    )
+    write_document(out, client.sales.sign_model_sale(sale))
+    answer = {"file": str(out), "hash": sale.hash(), "open_by": sale.open_by}
+    if client.sales.is_approved(model_id):
+        session.console.result(answer)
+        return
+    session.show(client.sales.approve_model(model_id, dry_run=session.dry_run), **answer)
+
+
+@app.command()
+def buy(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Signed sale of the model.")],
+    approve: Annotated[
+        bool, typer.Option("--approve", help="Also approve the token, where the price is one.")
+    ] = False,
+) -> None:
+    """Buyer: pay for the model itself. Its licenses stay, income from now on is yours, older orders become void."""
+    session = session_of(ctx)
+    signed = read_document(file, SignedModelSale)
+    client, sale = session.client, signed.sale
+    if sale.token != NATIVE and approve and not session.dry_run:
+        client.vault.approve(sale.price, token=sale.token)
+    result = client.sales.buy_model(signed, dry_run=session.dry_run)
+    session.show(result, model_id=sale.model_id, price=sale.price)
+
+
+@app.command("cancel-sale")
+def cancel_sale(
+    ctx: typer.Context, file: Annotated[Path, typer.Argument(help="Signed sale of the model.")]
+) -> None:
+    """Owner: make a signed sale of the model void."""
+    session = session_of(ctx)
+    sale = read_document(file, SignedModelSale).sale
+    session.show(session.client.orders.cancel(sale, dry_run=session.dry_run))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`zhiyi offer` and `zhiyi request`'s first half: what an owner offers to anybody, signed off chain."""
+"""`zhiyi offer`: what an owner, or a license's holder, offers to anybody; signed off chain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import typer
 from zhiyi.cli import words
 from zhiyi.cli.models import MAX_TEXT_BYTES, terms_hash
 from zhiyi.cli.session import Session, read_bytes, read_document, session_of, write_document
-from zhiyi.types import NATIVE, LicenseTerms, Offer, SignedOffer, to_address
+from zhiyi.errors import BadInput
+from zhiyi.types import NATIVE, Basis, LicenseTerms, Offer, SignedOffer, TermsFlag, to_address
 
 app = typer.Typer(name="offer", help="Sign and check offers; they cost no gas.", no_args_is_help=True)
 
@@ -34,6 +35,22 @@ def sign(
         bool, typer.Option("--derivatives", help="Derived models may be registered.")
     ] = False,
     disclosure: Annotated[bool, typer.Option("--disclosure", help="Outputs must be labelled.")] = False,
+    updates: Annotated[
+        bool, typer.Option("--updates", help="Later versions of the model are owed without a new price.")
+    ] = False,
+    derivative_share: Annotated[
+        str, typer.Option(help="Least share of a derivative's income, as 5%.")
+    ] = "0%",
+    onward_share: Annotated[
+        str, typer.Option(help="The model's share when the license is resold or sublicensed, as 10%.")
+    ] = "0%",
+    min_tier: Annotated[int, typer.Option(help="Identity tier (0 to 3) that a buyer must have.")] = 0,
+    resell: Annotated[
+        str | None, typer.Option(help="Holder: this license is resold; it ends with the sale.")
+    ] = None,
+    sublicense_of: Annotated[
+        str | None, typer.Option(help="Holder: a sublicense of this license is sold.")
+    ] = None,
     territory: Annotated[int, typer.Option(help="ISO 3166-1 number, 0 worldwide.")] = 0,
     expires: Annotated[str | None, typer.Option(help="End of the license: unix seconds, or +365d.")] = None,
     valid: Annotated[str, typer.Option(help="End of the offer: unix seconds, or +30d.")] = "+30d",
@@ -49,9 +66,10 @@ def sign(
     ] = "90d",
     publish: Annotated[bool, typer.Option("--publish", help="Put license text and offer on IPFS.")] = False,
 ) -> None:
-    """Owner: sign an offer to anybody."""
+    """Owner: sign an offer to anybody. Holder: the same, to resell or sublicense what his license's terms allow."""
     session = session_of(ctx)
     client = session.client
+    basis, source = _basis(resell, sublicense_of)
     now = client.chain.now()
     text = read_bytes(license_text, MAX_TEXT_BYTES)
     offer = Offer(
@@ -67,9 +85,13 @@ def sign(
             sublicense=sublicense,
             derivatives=derivatives,
             disclosure_duty=disclosure,
+            updates=updates,
             territory=territory,
             expires_at=words.moment(expires, now) if expires else 0,
             uses=words.uses(use or []),
+            derivative_bps=words.share(derivative_share),
+            onward_bps=words.share(onward_share),
+            min_tier=min_tier,
         ),
         terms_hash=terms_hash(text),
         reveal_window=words.duration(reveal_window),
@@ -79,6 +101,8 @@ def sign(
         valid_until=words.moment(valid, now),
         nonce=secrets.randbits(63),
         metadata=session.ipfs.add_bytes(text) if publish else "",
+        basis=basis,
+        source=source,
     )
     signed = client.offers.sign(offer)
     client.offers.verify(signed)
@@ -104,6 +128,8 @@ def described(offer: Offer) -> dict[str, Any]:
     return {
         "model_id": offer.model_id,
         "seller": offer.seller,
+        "basis": offer.basis.name.lower(),
+        "source": offer.source or None,
         "fingerprinter": offer.fingerprinter or "any staked fingerprinter",
         "token": "native coin" if offer.token == NATIVE else offer.token,
         "price": offer.price,
@@ -119,13 +145,24 @@ def described(offer: Offer) -> dict[str, Any]:
 
 def described_terms(terms: LicenseTerms) -> dict[str, Any]:
     """License terms in words."""
-    flags = ("commercial", "resale", "sublicense", "derivatives", "disclosure_duty")
+    flags = (str(flag.name).lower() for flag in TermsFlag)
     return {
         **{flag: getattr(terms, flag) for flag in flags},
         "territory": terms.territory or "worldwide",
         "expires_at": terms.expires_at or "never",
         "uses": sorted(use.name.lower() for use in terms.uses),
+        "derivative_bps": terms.derivative_bps,
+        "onward_bps": terms.onward_bps,
+        "min_tier": terms.min_tier,
     }
+
+
+def _basis(resell: str | None, sublicense_of: str | None) -> tuple[Basis, int]:
+    if resell is not None and sublicense_of is not None:
+        raise BadInput("a license is resold or sublicensed, not both")
+    if resell is not None:
+        return Basis.RESALE, words.license_id(resell)
+    return (Basis.SUBLICENSE, words.license_id(sublicense_of)) if sublicense_of else (Basis.OWNER, 0)
 
 
 def checked_offer(session: Session, file: Path) -> SignedOffer:

@@ -20,6 +20,7 @@ from zhiyi.errors import BadInput, BadSignature, IntegrityError
 from zhiyi.keys import KeyKind
 from zhiyi.types import (
     NATIVE,
+    Basis,
     Bytes32,
     CopyRequest,
     Delivery,
@@ -441,9 +442,9 @@ def check_before_payment(
     """Everything a buyer can know before paying.
 
     1. Seller and fingerprinter signed this order. 2. It says what offer and request said. 3. It can still
-    be opened. 4. The seller owns the model, and the order has its figures. 5. Every leaf of the package
-    fits the order and the registered model. Raises BadSignature (1), BadInput (2, 3), TxReverted (3),
-    IntegrityError (4, 5).
+    be opened. 4. The seller owns the model, or may pass its source on, and the order has the model's figures.
+    5. Every leaf of the package fits the order and the registered model. Raises BadSignature (1), BadInput
+    (2, 3, 4), TxReverted (3), IntegrityError (4, 5).
     """
     client, order = session.reader, found.order
     client.orders.verify(found.signed())  # 1
@@ -460,10 +461,12 @@ def check_before_payment(
         raise BadInput(f"the order could be opened until {order.sale.open_by}, the chain's time is {now}")
     client.orders.quote(order)
     model = client.models.get(model_of_license(order.delivery.license_id))  # 4
-    if model.owner != order.sale.seller:
+    if order.sale.basis is Basis.OWNER and model.owner != order.sale.seller:
         raise IntegrityError(
             f"model {model.model_id} belongs to {model.owner}, the order's seller is {order.sale.seller}"
         )
+    if order.sale.basis is not Basis.OWNER:
+        client.offers.verify(offer)
     for name in ("total_bytes", "chunks", "chunk_size"):
         given, needed = getattr(order.delivery, name), getattr(model.record, name)
         if given != needed:
@@ -479,6 +482,8 @@ def described(order: Order) -> dict[str, Any]:
         "license_id": half.license_id,
         "model_id": model_of_license(half.license_id),
         "seller": sale.seller,
+        "basis": sale.basis.name.lower(),
+        "source": sale.source or None,
         "buyer": half.buyer,
         "fingerprinter": half.fingerprinter,
         "token": "native coin" if sale.token == NATIVE else sale.token,

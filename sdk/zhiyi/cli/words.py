@@ -88,19 +88,21 @@ def preferences(pairs: list[str]) -> Preferences:
     return Preferences(**found)
 
 
+def share(text: str) -> int:
+    """Basis points of `10%`, or a bare number of them. Raises BadInput."""
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%|([0-9]{1,5})", text.strip())
+    if match is None:
+        raise BadInput(f"{text!r} is no share: write 10% or 1000 (basis points)")
+    bps = int(Decimal(match.group(1)) * 100) if match.group(1) else int(match.group(2))
+    if bps > 10_000:
+        raise BadInput(f"{text!r} is more than everything")
+    return bps
+
+
 def splits(pairs: list[str]) -> tuple[Split, ...]:
     """`0xADDRESS=10%` or `0xADDRESS=1000` (basis points). Raises BadInput."""
-    found = []
-    for pair in pairs:
-        account, _, share = pair.partition("=")
-        match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,2})?)%|([0-9]{1,5})", share.strip())
-        if match is None:
-            raise BadInput(f"{pair!r}: write ADDRESS=10% or ADDRESS=1000 (basis points)")
-        bps = int(Decimal(match.group(1)) * 100) if match.group(1) else int(match.group(2))
-        if bps > 10_000:
-            raise BadInput(f"{pair!r} is more than everything")
-        found.append(Split(account=to_address(account.strip()), bps=bps))
-    return tuple(found)
+    named = (pair.partition("=") for pair in pairs)
+    return tuple(Split(account=to_address(account.strip()), bps=share(part)) for account, _, part in named)
 
 
 def _use(name: str) -> Use:
