@@ -73,7 +73,7 @@ contract MisuseCourt is IMisuseCourt, AccessManaged, EIP712, ReentrancyGuardTran
     IModelNFT public immutable MODELS;
     IOracleCommittee public immutable COMMITTEE;
     ILicenseEscrow public immutable ESCROW;
-    /// @notice An arbitrator that ORACLE_ADMIN does not appoint.
+    /// @inheritdoc IMisuseCourt
     address public immutable APPEAL_AUTHORITY;
     address public immutable LAST_INSTANCE;
 

@@ -3,16 +3,20 @@ pragma solidity 0.8.30;
 
 import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManaged.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
-import {IMisuseCourt, Verdict} from "./interfaces/IMisuseCourt.sol";
-import {IOracleCommittee} from "./interfaces/IOracleCommittee.sol";
+import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
+import {Delivery, ILicenseEscrow, Order} from "./interfaces/ILicenseEscrow.sol";
+import {CaseFile, IMisuseCourt, Verdict} from "./interfaces/IMisuseCourt.sol";
+import {Canary, IOracleCommittee} from "./interfaces/IOracleCommittee.sol";
 import {IVault} from "./interfaces/IVault.sol";
+import {Signatures} from "./libraries/Signatures.sol";
 
 /// @title OracleCommittee
 /// @notice Decides whose signatures count. Holds no money: stakes lie in the vault.
 /// ORACLE_ADMIN (through the AccessManager) names the seats of the next epoch, two weeks ahead and a third at a time,
 /// besides seats that cannot be named again; it cannot touch a stake, unseat an operator at once or reach the committee of a case that is
 /// open.
-contract OracleCommittee is IOracleCommittee, AccessManaged {
+contract OracleCommittee is IOracleCommittee, AccessManaged, EIP712 {
     struct Epoch {
         bytes32 hash;
         uint40 activeFrom;
@@ -22,11 +26,23 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
         uint8 threshold;
     }
 
+    struct Accusation {
+        CanaryState state;
+        uint40 until; // court time
+    }
+
+    bytes32 private constant POSSESSION_TYPEHASH = keccak256("SignerPossession(address account,uint40 deadline)");
+    bytes32 private constant CANARY_DOMAIN = keccak256("zhiyi.canary.v1");
     uint256 public constant MAX_SEATS = 31;
     /// @dev Longer than any case lasts, pauses included (MisuseCourt.MAX_CASE_LIFE), so a stake outlives what it answers for.
     uint40 public constant EXIT_DELAY = 90 days;
     /// @dev A case opened under an epoch can still be judged when the epoch is replaced at that moment: post windows are <= 14 d.
     uint40 private constant MAX_OVERLAP = 14 days;
+    uint40 private constant CONTEST_TIME = 7 days;
+    /// @dev Time to run a detector again. With CONTEST_TIME and pauses shorter than EXIT_DELAY.
+    uint40 private constant CANARY_RULING_TIME = 14 days;
+    /// @dev Of the minimum stake: one slip costs the seat unless stake is added, five cost everything.
+    uint256 private constant CANARY_PENALTY_PARTS = 5;
 
     IVault public immutable VAULT;
     IMisuseCourt public immutable COURT;
@@ -45,6 +61,13 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
     mapping(uint64 epoch => Epoch) private _epochs;
     mapping(uint64 epoch => address[]) private _seats;
     mapping(address account => mapping(bytes32 caseId => bool)) private _equivocated;
+    /// @inheritdoc IOracleCommittee
+    mapping(bytes32 root => uint40) public canariesCommittedAt;
+    mapping(address account => mapping(bytes32 caseId => Accusation)) private _accused;
+    /// @inheritdoc IOracleCommittee
+    mapping(address account => uint256) public accusations;
+    /// @inheritdoc IOracleCommittee
+    mapping(address account => bool) public barred;
 
     modifier onlyCourt() {
         require(msg.sender == address(COURT), NotAPeer(msg.sender));
@@ -59,7 +82,7 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
         uint256 minOperatorStake,
         uint256 minFingerprinterStake,
         uint40 announceDelay
-    ) AccessManaged(authority) {
+    ) AccessManaged(authority) EIP712("ZhiYiChain OracleCommittee", "1") {
         VAULT = IVault(vault);
         COURT = IMisuseCourt(court);
         MIN_THRESHOLD = minThreshold;
@@ -72,13 +95,22 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
     /* MEMBERS */
 
     /// @inheritdoc IOracleCommittee
-    function join(Role role, address signer, bytes32 encryptionKey, uint256 stake, string calldata url) external {
+    function join(
+        Role role,
+        address signer,
+        bytes32 encryptionKey,
+        uint256 stake,
+        string calldata url,
+        uint40 deadline,
+        bytes calldata possession
+    ) external {
         require(role != Role.NONE, RoleMissing());
+        require(!barred[msg.sender], Barred(msg.sender));
         require(_members[msg.sender].role == Role.NONE, AlreadyMember(msg.sender));
         uint256 total = VAULT.stakeOf(msg.sender).staked + stake;
         require(total >= minStake(role), StakeBelowMinimum(total, minStake(role)));
         require(encryptionKey != 0, EncryptionKeyMissing());
-        _takeSigner(signer);
+        _takeSigner(signer, deadline, possession);
         _members[msg.sender] = Member(role, signer, 0, encryptionKey);
         emit MemberJoined(msg.sender, role, signer, encryptionKey, url);
         if (stake != 0) VAULT.addStake(msg.sender, stake);
@@ -86,10 +118,12 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
     }
 
     /// @inheritdoc IOracleCommittee
-    function update(address signer, bytes32 encryptionKey, string calldata url) external {
+    function update(
+        address signer, bytes32 encryptionKey, string calldata url, uint40 deadline, bytes calldata possession
+    ) external {
         Member storage member = _remaining(msg.sender);
         require(encryptionKey != 0, EncryptionKeyMissing());
-        _takeSigner(signer);
+        _takeSigner(signer, deadline, possession);
         member.signer = signer;
         member.encryptionKey = encryptionKey;
         emit MemberUpdated(msg.sender, signer, encryptionKey, url);
@@ -117,6 +151,7 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
         require(member.role != Role.NONE, NotAMember(msg.sender));
         require(member.exitAt != 0, ExitNotRequested(msg.sender));
         require(block.timestamp >= member.exitAt, TooEarly(member.exitAt));
+        require(accusations[msg.sender] == 0, AccusationPending(msg.sender, accusations[msg.sender]));
         delete _members[msg.sender];
         emit MemberLeft(msg.sender);
         uint256 staked = VAULT.stakeOf(msg.sender).staked;
@@ -171,6 +206,8 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
 
     /// @inheritdoc IOracleCommittee
     function commitCanaries(uint64 epoch, bytes32 root) external restricted {
+        require(canariesCommittedAt[root] == 0, CanariesKnown(root));
+        canariesCommittedAt[root] = uint40(block.timestamp);
         emit CanariesCommitted(epoch, root);
     }
 
@@ -217,6 +254,83 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
         _vacateSeats(account);
         uint256 slashed = VAULT.slashStake(account, type(uint256).max, VAULT.treasury());
         emit Equivocated(account, a.caseId, slashed);
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function proveDoubleCopy(Order calldata orderA, bytes calldata signatureA, Order calldata orderB, bytes calldata signatureB)
+        external
+    {
+        Delivery calldata a = orderA.delivery;
+        Delivery calldata b = orderB.delivery;
+        address account = a.fingerprinter;
+        require(_members[account].role == Role.FINGERPRINTER, NotAFingerprinter(account));
+        require(
+            b.fingerprinter == account && a.licenseId == b.licenseId && (a.copyRoot != b.copyRoot || a.buyer != b.buyer),
+            NotADoubleCopy()
+        );
+        ILicenseEscrow escrow = ILicenseEscrow(address(VAULT));
+        require(
+            Signatures.areValid(account, escrow.orderDigest(orderA), signatureA)
+                && Signatures.areValid(account, escrow.orderDigest(orderB), signatureB),
+            NotADoubleCopy()
+        );
+        barred[account] = true;
+        VAULT.allowDeposits(account, false);
+        uint256 slashed = VAULT.slashStake(account, type(uint256).max, VAULT.treasury());
+        emit DoubleCopied(account, a.licenseId, slashed);
+    }
+
+    /* CANARIES */
+
+    /// @inheritdoc IOracleCommittee
+    function accuseCanary(CaseFile calldata file, Verdict calldata verdict, bytes calldata signature, Canary calldata expected)
+        external
+    {
+        bytes32 caseId = verdict.caseId;
+        require(
+            COURT.caseIdOf(file) == caseId && file.evidenceHash == verdict.evidenceHash, CaseMismatch(caseId)
+        );
+        _checkCanary(file, expected);
+        require(
+            verdict.decision != expected.decision || verdict.bucket != expected.bucket || verdict.samples != expected.samples,
+            VerdictAsExpected(caseId)
+        );
+        (address signer,,) = ECDSA.tryRecoverCalldata(COURT.verdictDigest(verdict), signature);
+        address account = accountOfSigner[signer];
+        require(_members[account].role == Role.OPERATOR, NotAnOperator(signer));
+        _checkCanaryState(account, caseId, CanaryState.NONE);
+        uint40 until = COURT.clock() + CONTEST_TIME;
+        _accused[account][caseId] = Accusation(CanaryState.ACCUSED, until);
+        ++accusations[account];
+        emit CanaryAccused(account, caseId, expected.root, expected.decision, expected.bucket, expected.samples, until);
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function contestCanary(bytes32 caseId, bytes32 digest) external {
+        Accusation memory accusation = _checkCanaryState(msg.sender, caseId, CanaryState.ACCUSED);
+        uint40 time = COURT.clock();
+        require(time <= accusation.until, TooLate(accusation.until));
+        uint40 until = time + CANARY_RULING_TIME;
+        _accused[msg.sender][caseId] = Accusation(CanaryState.CONTESTED, until);
+        emit CanaryContested(msg.sender, caseId, digest, until);
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function ruleCanary(address account, bytes32 caseId, bool upheld) external {
+        address authority_ = COURT.APPEAL_AUTHORITY();
+        require(msg.sender == authority_, NotTheAuthority(msg.sender, authority_));
+        Accusation memory accusation = _checkCanaryState(account, caseId, CanaryState.CONTESTED);
+        require(COURT.clock() <= accusation.until, TooLate(accusation.until));
+        _endCanary(account, caseId, upheld);
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function endCanary(address account, bytes32 caseId) external {
+        Accusation memory accusation = _accused[account][caseId];
+        bool contested = accusation.state == CanaryState.CONTESTED;
+        if (!contested) _checkCanaryState(account, caseId, CanaryState.ACCUSED);
+        require(COURT.clock() > accusation.until, TooEarly(accusation.until));
+        _endCanary(account, caseId, !contested);
     }
 
     /* COURT */
@@ -283,6 +397,17 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
         return role == Role.FINGERPRINTER ? MIN_FINGERPRINTER_STAKE : MIN_OPERATOR_STAKE;
     }
 
+    /// @inheritdoc IOracleCommittee
+    function possessionDigest(address account, uint40 deadline) public view returns (bytes32) {
+        return _hashTypedDataV4(keccak256(abi.encode(POSSESSION_TYPEHASH, account, deadline)));
+    }
+
+    /// @inheritdoc IOracleCommittee
+    function canaryAccusation(address account, bytes32 caseId) external view returns (CanaryState state, uint40 until) {
+        Accusation memory accusation = _accused[account][caseId];
+        return (accusation.state, accusation.until);
+    }
+
     /* INTERNAL */
 
     /// @dev The member, which must not be leaving.
@@ -292,10 +417,48 @@ contract OracleCommittee is IOracleCommittee, AccessManaged {
         require(member.exitAt == 0, ExitPending(account, member.exitAt));
     }
 
-    function _takeSigner(address signer) private {
+    /// @dev A key that the caller has had before needs no proof, nor does the caller's own, which sends this.
+    function _takeSigner(address signer, uint40 deadline, bytes calldata possession) private {
         address holder = accountOfSigner[signer];
-        require(signer != address(0) && (holder == address(0) || holder == msg.sender), SignerTaken(signer));
+        if (holder == msg.sender) return;
+        require(signer != address(0) && holder == address(0), SignerTaken(signer));
+        if (signer != msg.sender) {
+            require(block.timestamp <= deadline, TooLate(deadline));
+            (address recovered,,) = ECDSA.tryRecoverCalldata(possessionDigest(msg.sender, deadline), possession);
+            require(recovered == signer, NotInPossession(signer));
+        }
         accountOfSigner[signer] = msg.sender;
+    }
+
+    /// @dev Committed in an earlier block than the case was opened: whoever opens it must not know the verdict first.
+    function _checkCanary(CaseFile calldata file, Canary calldata expected) private view {
+        bytes32 leaf = keccak256(
+            abi.encode(
+                CANARY_DOMAIN, expected.salt, file.evidenceHash, expected.decision, expected.bucket, expected.samples
+            )
+        );
+        uint40 committedAt = canariesCommittedAt[expected.root];
+        require(
+            committedAt != 0 && MerkleProof.verifyCalldata(expected.path, expected.root, leaf), NotACanary(expected.root)
+        );
+        require(committedAt < file.openedAt, CanaryTooYoung(committedAt, file.openedAt));
+    }
+
+    function _checkCanaryState(address account, bytes32 caseId, CanaryState needed)
+        private
+        view
+        returns (Accusation memory accusation)
+    {
+        accusation = _accused[account][caseId];
+        require(accusation.state == needed, WrongCanaryState(account, caseId, accusation.state, needed));
+    }
+
+    function _endCanary(address account, bytes32 caseId, bool upheld) private {
+        _accused[account][caseId].state = CanaryState.ENDED;
+        --accusations[account];
+        uint256 slashed;
+        if (upheld) slashed = VAULT.slashStake(account, MIN_OPERATOR_STAKE / CANARY_PENALTY_PARTS, VAULT.treasury());
+        emit CanaryEnded(account, caseId, upheld, slashed);
     }
 
     /// @dev The signer must be the present key of an operator that stays and whose stake reaches the minimum.

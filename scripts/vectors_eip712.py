@@ -34,6 +34,7 @@ from zhiyi.types import (
     RangeVerdict,
     Renewal,
     Sale,
+    SignerPossession,
     Use,
     Verdict,
 )
@@ -161,6 +162,7 @@ def cases() -> list[tuple[str, eip712.TypedData]]:
     answer = RangeVerdict(
         license_id=7 << 28 | 42, order_hash=h("order"), upheld=True, epoch=2, deadline=1_800_000_000
     )
+    possession = SignerPossession(account=account("operator"), deadline=1_800_000_000)
     at = (CHAIN_ID, CONTRACT)
     return [
         ("order", eip712.order(Order(sale=sale, delivery=delivery), *at)),
@@ -171,6 +173,7 @@ def cases() -> list[tuple[str, eip712.TypedData]]:
         ("parent consent", eip712.parent_consent(consent, *at)),
         ("renewal", eip712.renewal(renewal, *at)),
         ("model sale", eip712.model_sale(model_sale, *at)),
+        ("signer possession", eip712.signer_possession(possession, *at)),
         ("offer", eip712.offer(offer, *at)),
         ("offer, resale", eip712.offer(resale, *at)),
         ("copy request", eip712.copy_request(request, *at)),

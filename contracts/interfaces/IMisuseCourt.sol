@@ -224,6 +224,8 @@ interface IMisuseCourt {
     /// @notice EIP-712 digest that operators sign; domain "ZhiYiChain MisuseCourt", version "1".
     function verdictDigest(Verdict calldata verdict) external view returns (bytes32);
     function params() external view returns (CourtParams memory);
+    /// @notice Rules on challenged verdicts; ORACLE_ADMIN does not appoint it.
+    function APPEAL_AUTHORITY() external view returns (address);
     function minReportBond() external view returns (uint256);
     /// @notice Least R of the next case: doubled for each case that holds the license's bond now and, for LEAK, for each share ever
     /// opened, at most eight times. Spending a license's shares on purpose gets dear before they run out.

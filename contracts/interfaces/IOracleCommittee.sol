@@ -1,6 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
+import {Order} from "./ILicenseEscrow.sol";
+import {CaseFile, Decision, Verdict} from "./IMisuseCourt.sol";
+
+/// @notice A hidden test case: its evidence was made by whoever committed the root, so the right verdict is known.
+/// @dev leaf = keccak256(abi.encode(keccak256("zhiyi.canary.v1"), salt, evidenceHash, decision, bucket, samples)); nodes hash sorted pairs.
+struct Canary {
+    bytes32 root;
+    bytes32 salt; // keeps the leaves of a small tree from being guessed
+    Decision decision;
+    uint8 bucket;
+    uint32 samples;
+    bytes32[] path;
+}
+
 /// @notice Whose signatures count. An operator is an account that staked; its signer key signs verdicts; a seat is a signer's place in
 /// the ascending list of an epoch. Verdicts bring that list, of which one slot holds the hash.
 interface IOracleCommittee {
@@ -10,9 +24,16 @@ interface IOracleCommittee {
         FINGERPRINTER
     }
 
+    enum CanaryState {
+        NONE,
+        ACCUSED,
+        CONTESTED,
+        ENDED
+    }
+
     struct Member {
         Role role;
-        address signer; // EOA; signs verdicts (operators) or orders (fingerprinters)
+        address signer; // EOA; signs verdicts (a fingerprinter's orders are signed by its account)
         uint40 exitAt; // unix seconds from which the stake may leave; 0: not leaving
         bytes32 encryptionKey; // X25519 public key
     }
@@ -27,6 +48,13 @@ interface IOracleCommittee {
     /// @param seats bits of the seats whose signatures stop counting in `epoch`
     event SeatsVacated(uint64 indexed epoch, uint32 seats);
     event CanariesCommitted(uint64 indexed epoch, bytes32 root);
+    /// @param until court time, last second in which the operator may contest
+    event CanaryAccused(address indexed account, bytes32 indexed caseId, bytes32 root, Decision decision, uint8 bucket, uint32 samples, uint40 until);
+    /// @param digest CIDv0 digest of the operator's answer; @param until court time, last second for the appeal authority
+    event CanaryContested(address indexed account, bytes32 indexed caseId, bytes32 digest, uint40 until);
+    event CanaryEnded(address indexed account, bytes32 indexed caseId, bool upheld, uint256 slashed);
+    /// @param licenseId under which two copies were signed
+    event DoubleCopied(address indexed account, uint256 indexed licenseId, uint256 slashed);
     event Equivocated(address indexed account, bytes32 indexed caseId, uint256 slashed);
     event SignersSlashed(bytes32 indexed caseId, uint256 slashed);
 
@@ -51,6 +79,19 @@ interface IOracleCommittee {
     error EpochNotActive(uint64 epoch);
     error TooManySeatsChanged(uint256 changed, uint256 max);
     error TooEarly(uint256 notBefore);
+    error TooLate(uint256 deadline);
+    error NotInPossession(address signer);
+    error Barred(address account);
+    error NotAFingerprinter(address account);
+    error NotADoubleCopy();
+    error CanariesKnown(bytes32 root);
+    error NotACanary(bytes32 root);
+    error CanaryTooYoung(uint256 committedAt, uint256 openedAt);
+    error CaseMismatch(bytes32 caseId);
+    error VerdictAsExpected(bytes32 caseId);
+    error WrongCanaryState(address account, bytes32 caseId, CanaryState given, CanaryState needed);
+    error AccusationPending(address account, uint256 count);
+    error NotTheAuthority(address caller, address authority);
     error NotEquivocation();
     error ExitPending(address account, uint40 exitAt);
     error ExitNotRequested(address account);
@@ -58,15 +99,30 @@ interface IOracleCommittee {
     /* MEMBERS: stake comes from the caller's free balance in the vault */
 
     /// @notice One account, one role, one signer; `stake` with what is staked already must reach the role's minimum.
+    /// @param deadline unix seconds, last second in which `possession` counts
+    /// @param possession 65 bytes by the signer key over SignerPossession(address account,uint40 deadline), domain "ZhiYiChain
+    /// OracleCommittee", version "1", so that nobody joins with a key that is not his; left out where the signer is the caller itself
     /// @dev A signer key is never freed, so an old verdict always finds the account that answers for it.
-    function join(Role role, address signer, bytes32 encryptionKey, uint256 stake, string calldata url) external;
-    /// @notice A new signer key takes a seat with the next epoch; seats of the old key count until then.
-    function update(address signer, bytes32 encryptionKey, string calldata url) external;
+    function join(
+        Role role,
+        address signer,
+        bytes32 encryptionKey,
+        uint256 stake,
+        string calldata url,
+        uint40 deadline,
+        bytes calldata possession
+    ) external;
+    /// @notice A new signer key takes a seat with the next epoch; seats of the old key count until then. No possession is asked for a
+    /// key that the account has had before.
+    function update(
+        address signer, bytes32 encryptionKey, string calldata url, uint40 deadline, bytes calldata possession
+    ) external;
     function addStake(uint256 amount) external;
     /// @notice Starts the 90 days after which the stake may leave. The caller's seats stop counting at once, and every case lasts less
     /// than that, so that nothing it signed is still open when the stake leaves.
     function requestExit() external;
-    /// @notice Stake back to the free balance. A fingerprinter with deposits locked in open orders waits for them.
+    /// @notice Stake back to the free balance. A fingerprinter with deposits locked in open orders waits for them, an operator for the
+    /// end of every accusation by a canary.
     function leave() external;
 
     /* ORACLE_ADMIN */
@@ -74,12 +130,11 @@ interface IOracleCommittee {
     /// @notice Names the next epoch: signers ascending, 2k > n, k >= the deployment's minimum; at most a third of the seats change
     /// (at least one may), active after the announcement delay (the first epoch at once). Present seats that cannot be named again
     /// (key replaced, leaving, stake too small) do not count: each may go, and one more new seat may come for it.
-    /// @dev A signer key belongs to whoever joined with it first: look at `accountOfSigner` before naming it.
     function announceEpoch(address[] calldata signers, uint8 threshold) external returns (uint64 epoch);
     /// @notice Anyone, from `activeFrom` on. The epoch before counts on for the overlap (14 d, or the announcement delay if that is
     /// shorter), the one before that no longer.
     function activateEpoch(uint64 epoch) external;
-    /// @notice Fixes the hidden test cases of an epoch by their Merkle root; leaf = H(salt, evidence hash, expected integers).
+    /// @notice Fixes the hidden test cases of an epoch by their Merkle root, with the block's time; see `Canary`. A root is committed once.
     function commitCanaries(uint64 epoch, bytes32 root) external;
 
     /* SIGNATURES */
@@ -94,6 +149,23 @@ interface IOracleCommittee {
     /// free stake goes to the treasury.
     function proveEquivocation(bytes calldata verdictA, bytes calldata signatureA, bytes calldata verdictB, bytes calldata signatureB)
         external;
+
+    /// @notice Anyone who holds two orders that one fingerprinter signed under one license id, for another copy or another buyer: its
+    /// whole free stake goes to the treasury and it never makes a copy again. May be called again when a locked deposit came free.
+    /// @dev The escrow lets one of them settle at most; the other copy would name its buyer in a leak of the first.
+    function proveDoubleCopy(Order calldata orderA, bytes calldata signatureA, Order calldata orderB, bytes calldata signatureB) external;
+
+    /* CANARIES: whether operators look at what they sign */
+
+    /// @notice Anyone who can open a canary committed before the case was opened, with an operator's signature over a verdict on that
+    /// case whose decision, bucket or samples are not those expected. Once an account and case; the operator may contest for 7 days.
+    function accuseCanary(CaseFile calldata file, Verdict calldata verdict, bytes calldata signature, Canary calldata expected) external;
+    /// @notice The accused operator: the court's appeal authority has to run the pinned detector again, within 14 days.
+    function contestCanary(bytes32 caseId, bytes32 digest) external;
+    /// @notice The court's appeal authority. Upheld: a fifth of the minimum stake goes to the treasury.
+    function ruleCanary(address account, bytes32 caseId, bool upheld) external;
+    /// @notice Anyone, when the time is over: not contested, the penalty falls due; the authority silent, the accusation is dropped.
+    function endCanary(address account, bytes32 caseId) external;
 
     /* COURT */
 
@@ -117,4 +189,14 @@ interface IOracleCommittee {
     function memberOf(address account) external view returns (Member memory);
     function accountOfSigner(address signer) external view returns (address);
     function minStake(Role role) external view returns (uint256);
+    /// @notice EIP-712 digest by which a signer key says that it is `account`'s.
+    function possessionDigest(address account, uint40 deadline) external view returns (bytes32);
+    /// @notice Unix seconds; 0 for a root that was not committed.
+    function canariesCommittedAt(bytes32 root) external view returns (uint40);
+    /// @param until court time, see MisuseCourt.clock
+    function canaryAccusation(address account, bytes32 caseId) external view returns (CanaryState state, uint40 until);
+    /// @notice Accusations by canaries that have not ended.
+    function accusations(address account) external view returns (uint256);
+    /// @notice Whether the account signed two copies under one license id.
+    function barred(address account) external view returns (bool);
 }

@@ -74,17 +74,17 @@ def _seat(world: World) -> None:
         _secret(folder / "signer.key", signer.secret)
         port = free_port()
         (folder / "port").write_text(str(port))
-        me, address = world.as_(role), LocalSigner(signer.secret).address
-        me.chain.transact(address, value=ETHER)  # gas for posting
+        me, holder = world.as_(role), LocalSigner(signer.secret)
+        me.chain.transact(holder.address, value=ETHER)  # gas for posting
         me.vault.deposit(OPERATOR_STAKE)
         me.oracles.join(
             Role.OPERATOR,
-            signer=address,
+            signer=me.oracles.prove_signer(me.account, holder),
             encryption_key=key.public,
             stake=OPERATOR_STAKE,
             url=f"http://127.0.0.1:{port}",
         )
-        signers.append(address)
+        signers.append(holder.address)
     for role in ("fingerprinter", "cheat"):
         me = world.as_(role)
         me.vault.deposit(FINGERPRINTER_STAKE)

@@ -1,7 +1,8 @@
 """Every EIP-712 digest of the project, built in this one place.
 
-On chain: Order, Renewal, ModelSale and RangeVerdict (escrow), Verdict (court), ParentConsent (models). Off chain: Offer
-and CopyRequest, under a domain that names the escrow. Types follow from the fields of `zhiyi.types`.
+On chain: Order, Renewal, ModelSale and RangeVerdict (escrow), Verdict (court), ParentConsent (models), SignerPossession
+(committee). Off chain: Offer and CopyRequest, under a domain that names the escrow. Types follow from the fields of
+`zhiyi.types`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from zhiyi.types import (
     RangeVerdict,
     Renewal,
     Sale,
+    SignerPossession,
     Verdict,
     keccak,
     to_address,
@@ -30,6 +32,7 @@ from zhiyi.types import (
 VERSION: Final = "1"
 ESCROW_DOMAIN: Final = "ZhiYiChain LicenseEscrow"
 COURT_DOMAIN: Final = "ZhiYiChain MisuseCourt"
+COMMITTEE_DOMAIN: Final = "ZhiYiChain OracleCommittee"
 MODEL_DOMAIN: Final = "ZhiYiChain ModelNFT"
 OFF_CHAIN_DOMAIN: Final = "ZhiYiChain"
 SECP256K1_N: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -128,6 +131,11 @@ def range_verdict(value: RangeVerdict, chain_id: int, escrow: str) -> TypedData:
 def parent_consent(value: ParentConsent, chain_id: int, models: str) -> TypedData:
     """What the owner of a parent model signs."""
     return _typed(MODEL_DOMAIN, chain_id, models, _struct(ParentConsent), _message(value))
+
+
+def signer_possession(value: SignerPossession, chain_id: int, committee: str) -> TypedData:
+    """What a signer key signs to be registered by an account."""
+    return _typed(COMMITTEE_DOMAIN, chain_id, committee, _struct(SignerPossession), _message(value))
 
 
 def offer(value: Offer, chain_id: int, escrow: str) -> TypedData:

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from zhiyi import eip712
 from zhiyi.chain import TxResult
 from zhiyi.errors import BadInput, NotFound
 from zhiyi.group import Group
-from zhiyi.types import Epoch, Member, MemberInfo, Role, to_address, to_bytes
+from zhiyi.signers import Signer, sign
+from zhiyi.types import (
+    Epoch,
+    Member,
+    MemberInfo,
+    ProvenSigner,
+    Role,
+    SignerPossession,
+    to_address,
+    to_bytes,
+)
+
+POSSESSION_SECONDS = 86_400  # how long a signer key's word counts, by default
 
 
 class Oracles(Group):
@@ -17,20 +30,44 @@ class Oracles(Group):
         self,
         role: Role,
         *,
-        signer: str,
+        signer: str | ProvenSigner,
         encryption_key: bytes,
         stake: int,
         url: str = "",
         dry_run: bool = False,
     ) -> TxResult:
-        """The caller joins with `stake` wei; `signer` signs verdicts, `encryption_key` (X25519) receives evidence."""
-        arguments = (int(role), to_address(signer), to_bytes(encryption_key, 32), stake, url)
+        """The caller joins with `stake` wei; `signer` signs verdicts, `encryption_key` (X25519) receives evidence.
+
+        A signer key other than the caller's own comes with its word for it: `prove_signer`.
+        """
+        address, *possession = _possession(signer)
+        arguments = (int(role), address, to_bytes(encryption_key, 32), stake, url, *possession)
         return self._send("OracleCommittee", "join", *arguments, dry_run=dry_run)
 
-    def update(self, *, signer: str, encryption_key: bytes, url: str, dry_run: bool = False) -> TxResult:
-        """New signer, encryption key and URL; a new signer takes its seat with the next epoch."""
-        arguments = (to_address(signer), to_bytes(encryption_key, 32), url)
+    def update(
+        self, *, signer: str | ProvenSigner, encryption_key: bytes, url: str, dry_run: bool = False
+    ) -> TxResult:
+        """New signer, encryption key and URL; a new signer takes its seat with the next epoch.
+
+        A key that the caller never had before comes with its word for it: `prove_signer`.
+        """
+        address, *possession = _possession(signer)
+        arguments = (address, to_bytes(encryption_key, 32), url, *possession)
         return self._send("OracleCommittee", "update", *arguments, dry_run=dry_run)
+
+    def prove_signer(
+        self, account: str, key: Signer | None = None, *, seconds: int = POSSESSION_SECONDS
+    ) -> ProvenSigner:
+        """The word of a signer key (default: the caller's) that it is `account`'s.
+
+        Good for so many seconds from the latest block.
+        """
+        key = key or self._chain.signer
+        claim = SignerPossession(account=to_address(account), deadline=self._chain.now() + seconds)
+        data = eip712.signer_possession(
+            claim, self._deployment.chain_id, self._deployment.contracts["OracleCommittee"]
+        )
+        return ProvenSigner(signer=key.address, possession=claim, signature=sign(key, data))
 
     def add_stake(self, amount: int, *, dry_run: bool = False) -> TxResult:
         """More stake, wei."""
@@ -134,3 +171,10 @@ class Oracles(Group):
     def min_stake(self, role: Role) -> int:
         """wei."""
         return int(self._call("OracleCommittee", "minStake", int(role)))
+
+
+def _possession(signer: str | ProvenSigner) -> tuple[str, int, bytes]:
+    """Address, deadline and signature as the contract takes them."""
+    if isinstance(signer, str):
+        return to_address(signer), 0, b""
+    return signer.signer, signer.possession.deadline, signer.signature

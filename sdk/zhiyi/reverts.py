@@ -421,6 +421,44 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
     "TooManySeatsChanged": ("{changed} seats change, at most {max}.", "变更 {changed} 席，上限 {max}。"),
     "NotEquivocation": ("The two verdicts do not contradict each other.", "两份裁决并不矛盾。"),
     "ExitPending": ("{account} is leaving at {exitAt}.", "{account} 将于 {exitAt} 退出。"),
+    "NotInPossession": (
+        "{signer} did not sign for this account: have the key say that it is yours (prove-signer), then try again.",
+        "签名密钥 {signer} 未声明归本账户所有：请先用该密钥签署持有证明（prove-signer）。",
+    ),
+    "Barred": (
+        "{account} signed two copies under one license number and may not join again.",
+        "{account} 曾以同一许可编号签发两份副本，不得再加入。",
+    ),
+    "NotAFingerprinter": ("{account} is no fingerprinter.", "{account} 不是指纹方。"),
+    "NotADoubleCopy": (
+        "It takes two orders signed by one fingerprinter, with one license number and another copy or buyer.",
+        "须为同一指纹方签署、许可编号相同而副本或买方不同的两份订单。",
+    ),
+    "CanariesKnown": (
+        "Root {root} was committed before: each set of canaries has a root of its own.",
+        "根 {root} 已提交过：每组金丝雀案件须有独立的根。",
+    ),
+    "NotACanary": (
+        "This does not lead to a committed root of canaries ({root}): check salt, expectation and path.",
+        "无法导出已提交的金丝雀根（{root}）：请核对盐值、预期结果与路径。",
+    ),
+    "CanaryTooYoung": (
+        "The canary was committed at {committedAt}, the case opened at {openedAt}: it must be committed before.",
+        "金丝雀于 {committedAt} 提交，案件于 {openedAt} 立案：须先提交后立案。",
+    ),
+    "CaseMismatch": ("Verdict and case file are not of one case.", "裁决与案件文件不属于同一案件。"),
+    "VerdictAsExpected": (
+        "The verdict is what the canary expects: there is nothing to accuse.",
+        "裁决与金丝雀的预期一致：无可指控。",
+    ),
+    "WrongCanaryState": (
+        "The accusation is {given}, this needs {needed}.",
+        "该指控处于 {given}，此操作需要 {needed}。",
+    ),
+    "AccusationPending": (
+        "{account} has {count} accusations by canaries that have not ended: end them first.",
+        "{account} 还有 {count} 项未结的金丝雀指控：请先了结。",
+    ),
     "ExitNotRequested": ("Request the exit first, then wait.", "请先申请退出并等待。"),
     # court
     "WrongCaseState": (

@@ -320,6 +320,15 @@ class CaseState(IntEnum):
     EXECUTED = 10
 
 
+class CanaryState(IntEnum):
+    """Where an accusation by a canary stands (IOracleCommittee)."""
+
+    NONE = 0
+    ACCUSED = 1
+    CONTESTED = 2
+    ENDED = 3
+
+
 class Role(IntEnum):
     """What a member of the committee does (IOracleCommittee)."""
 
@@ -918,6 +927,21 @@ class ParentConsent(ChainStruct):
     registrant: Address
     bps: U16
     deadline: U40
+
+
+class SignerPossession(ChainStruct):
+    """What a signer key signs so that `account` may register it with the committee."""
+
+    account: Address
+    deadline: U40  # unix seconds
+
+
+class ProvenSigner(Value):
+    """A signer key with its word that it is the account's."""
+
+    signer: Address
+    possession: SignerPossession
+    signature: Signature
 
 
 class OpenedShare(Value):

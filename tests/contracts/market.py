@@ -372,7 +372,8 @@ class System:
 
     def stake(self, account: Any, amount: int, *, role: int = 2) -> None:
         self.fund(account, amount)
-        self.committee.join(role, account, b"\xe5" * 32, amount, "https://example.org", sender=account)
+        url = "https://example.org"
+        self.committee.join(role, account, b"\xe5" * 32, amount, url, 0, b"", sender=account)
 
     # --- models
 

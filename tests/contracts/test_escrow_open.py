@@ -276,7 +276,7 @@ def test_wallet_contracts_sell_deliver_and_buy(
     call = system.escrow.depositNative.encode_input(fingerprinter)
     fingerprinter.execute(system.escrow, 3 * ETHER, call, sender=system.stranger)
     join = system.committee.join.encode_input(
-        2, system.stranger, b"\xe5" * 32, 3 * ETHER, "https://example.org"
+        2, fingerprinter, b"\xe5" * 32, 3 * ETHER, "https://example.org", 0, b""
     )
     fingerprinter.execute(system.committee, 0, join, sender=system.stranger)
     order = system.make_order(model, parcel, buyer=buyer.address, fingerprinter=fingerprinter.address)

@@ -289,7 +289,7 @@ def build_world(folder: Path, node: Node, ipfs_api: str) -> World:
         me.vault.deposit(20 * ETHER)
         me.oracles.join(
             Role.OPERATOR,
-            signer=signer.address,
+            signer=me.oracles.prove_signer(me.account, signer),
             encryption_key=world.exchange[role].public,
             stake=20 * ETHER,
             url=f"http://127.0.0.1:{world.ports[role]}",

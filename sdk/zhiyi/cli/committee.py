@@ -10,9 +10,9 @@ import typer
 
 from zhiyi.cli import words
 from zhiyi.cli.keys import open_key
-from zhiyi.cli.session import Session, session_of
+from zhiyi.cli.session import Session, read_document, session_of, write_document
 from zhiyi.keys import KeyKind
-from zhiyi.types import Role, to_bytes
+from zhiyi.types import ProvenSigner, Role, to_bytes
 
 app = typer.Typer(name="committee", help="Members of the committee, stakes and epochs.", no_args_is_help=True)
 
@@ -26,6 +26,13 @@ class MemberRole(StrEnum):
 
 KeyOption = Annotated[
     str, typer.Option(help="Public encryption key (0x-hex), or a file of `zhiyi keys new encryption`.")
+]
+SignerOption = Annotated[
+    str,
+    typer.Option(
+        help="Address of the key that signs verdicts, if it is the account's own or was before; else a file of "
+        "`zhiyi committee prove-signer`."
+    ),
 ]
 UrlOption = Annotated[str, typer.Option(help="Where the service answers.")]
 
@@ -66,7 +73,7 @@ def epoch(
 def join(
     ctx: typer.Context,
     role: Annotated[MemberRole, typer.Argument(help="operator or fingerprinter.")],
-    signer: Annotated[str, typer.Option(help="Address of the key that signs verdicts or orders.")],
+    signer: SignerOption,
     encryption_key: KeyOption,
     stake: Annotated[str, typer.Option(help="Stake, as 32eth; from the free balance in the vault.")],
     url: UrlOption = "",
@@ -76,7 +83,7 @@ def join(
     session.show(
         session.client.oracles.join(
             Role[role.name],
-            signer=signer,
+            signer=_signer(signer),
             encryption_key=_public(session, encryption_key),
             stake=words.amount(stake),
             url=url,
@@ -88,7 +95,7 @@ def join(
 @app.command()
 def update(
     ctx: typer.Context,
-    signer: Annotated[str, typer.Option(help="Address of the signing key.")],
+    signer: SignerOption,
     encryption_key: KeyOption,
     url: UrlOption,
 ) -> None:
@@ -96,8 +103,23 @@ def update(
     session = session_of(ctx)
     key = _public(session, encryption_key)
     session.show(
-        session.client.oracles.update(signer=signer, encryption_key=key, url=url, dry_run=session.dry_run)
+        session.client.oracles.update(
+            signer=_signer(signer), encryption_key=key, url=url, dry_run=session.dry_run
+        )
     )
+
+
+@app.command("prove-signer")
+def prove_signer(
+    ctx: typer.Context,
+    account: Annotated[str, typer.Argument(help="Account that registers the key.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+) -> None:
+    """Run with the signer key: its word that it is the account's, good for a day."""
+    session = session_of(ctx)
+    proven = session.client.oracles.prove_signer(account)
+    write_document(out, proven)
+    session.console.result(proven)
 
 
 @app.command("add-stake")
@@ -137,6 +159,11 @@ def activate_epoch(ctx: typer.Context, number: Annotated[int, typer.Argument(hel
     """Anyone, once the announcement's delay is over."""
     session = session_of(ctx)
     session.show(session.client.oracles.activate_epoch(number, dry_run=session.dry_run))
+
+
+def _signer(given: str) -> str | ProvenSigner:
+    """An address, or a key with its word. Raises BadInput."""
+    return given if given.startswith("0x") else read_document(Path(given), ProvenSigner)
 
 
 def _public(session: Session, given: str) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from courtroom import DAY, ETHER, HOUR, Courtroom, Params
+from courtroom import DAY, ETHER, HOUR, NO_PROOF, Courtroom, Params
 from eth_utils.crypto import keccak
 
 from contracts_plan import ROLES
@@ -77,7 +77,13 @@ def build(
     models.register(record, b"\x44" * 32, 0, [], [], sender=owner)
     vault.depositNative(fingerprinter, sender=fingerprinter, value=room.fingerprinter_stake)
     committee.join(
-        2, fingerprinter, b"\x02" * 32, room.fingerprinter_stake, "https://f.example", sender=fingerprinter
+        2,
+        fingerprinter,
+        b"\x02" * 32,
+        room.fingerprinter_stake,
+        "https://f.example",
+        *NO_PROOF,
+        sender=fingerprinter,
     )
     if not seats:
         return room

@@ -26,6 +26,8 @@ DAY = 86_400
 HOUR = 3_600
 ZERO = "0x" + "00" * 20
 NO_SHARE = 255
+NO_PROOF = (0, b"")  # a signer key that is the account's own needs none
+FAR = 2**40 - 1
 
 
 class Kind(IntEnum):
@@ -211,6 +213,8 @@ def read(*calls: tuple[Any, ...]) -> list[Any]:
             [argument.canonical_type for argument in abi.inputs], [address_of(a) for a in arguments]
         )
         requests.append(("eth_call", [{"to": method.contract.address, "data": "0x" + data.hex()}, "latest"]))
+    if not requests:
+        return []  # an empty batch is an error
     answers = ape.chain.provider.web3.provider.make_batch_request(requests)
     results = []
     for (method, *_), answer in zip(calls, answers, strict=True):
@@ -333,9 +337,20 @@ class Courtroom:
         operator = Operator(account, key, Account.from_key(key).address)
         self.vault.depositNative(account, sender=account, value=stake)
         self.committee.join(
-            1, operator.signer, b"\x01" * 32, stake, f"https://{name}.example", sender=account
+            1,
+            operator.signer,
+            b"\x01" * 32,
+            stake,
+            f"https://{name}.example",
+            *self.possession(key, account),
+            sender=account,
         )
         return operator
+
+    def possession(self, key: bytes, account: Any, deadline: int = FAR) -> tuple[int, bytes]:
+        """The signer key's word that it is the account's."""
+        digest = bytes(self.committee.possessionDigest(account, deadline))
+        return deadline, bytes(Account.unsafe_sign_hash(digest, key).signature)
 
     def place_license(
         self,

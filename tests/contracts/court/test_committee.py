@@ -10,7 +10,9 @@ import pytest
 from courtroom import (
     DAY,
     ETHER,
+    FAR,
     HOUR,
+    NO_PROOF,
     CaseFile,
     Courtroom,
     Decision,
@@ -23,10 +25,12 @@ from courtroom import (
 )
 from eth_abi.abi import encode
 from eth_account import Account
+from eth_account.messages import encode_typed_data
 from eth_utils.crypto import keccak
 
 KEY = b"\x01" * 32
 EXIT_DELAY = 90 * DAY
+SECP256K1_N = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
 def equivocate(room: Courtroom, file: CaseFile, seat: int, *, sender: Any = None) -> Any:
@@ -68,28 +72,96 @@ def test_joining_is_refused(room: Courtroom, license_id: int) -> None:
     join, mallory = room.committee.join, impersonated("mallory")
     signer = Account.from_key(operator_key("mallory")).address
     seated = room.operators[0]
+    proof = room.possession(operator_key("mallory"), mallory)
     with refused(room.committee, "RoleMissing"):
-        send(join, 0, signer, KEY, 5 * ETHER, "", sender=mallory)
+        send(join, 0, signer, KEY, 5 * ETHER, "", *proof, sender=mallory)
     with refused(room.committee, "AlreadyMember", account=seated.account.address):
-        send(join, 1, signer, KEY, 5 * ETHER, "", sender=seated.account)
+        send(join, 1, signer, KEY, 5 * ETHER, "", *proof, sender=seated.account)
     with refused(room.committee, "StakeBelowMinimum", given=5 * ETHER - 1, needed=5 * ETHER):
-        send(join, 1, signer, KEY, 5 * ETHER - 1, "", sender=mallory)
+        send(join, 1, signer, KEY, 5 * ETHER - 1, "", *proof, sender=mallory)
     with refused(room.committee, "StakeBelowMinimum", given=4 * ETHER - 1, needed=4 * ETHER):
-        send(join, 2, signer, KEY, 4 * ETHER - 1, "", sender=mallory)
+        send(join, 2, signer, KEY, 4 * ETHER - 1, "", *proof, sender=mallory)
     for taken in (seated.signer, "0x" + "00" * 20):
         with refused(room.committee, "SignerTaken", signer=taken):
-            send(join, 1, taken, KEY, 5 * ETHER, "", sender=mallory)
+            send(join, 1, taken, KEY, 5 * ETHER, "", *proof, sender=mallory)
     with refused(room.vault, "BalanceTooSmall", given=0, needed=5 * ETHER):
-        send(join, 1, signer, KEY, 5 * ETHER, "", sender=mallory)
+        send(join, 1, signer, KEY, 5 * ETHER, "", *proof, sender=mallory)
+
+
+def test_nobody_joins_with_a_key_that_is_not_his(room: Courtroom, bare_room: Courtroom) -> None:
+    """A known signer could be squatted, and its verdicts would answer to a stranger's stake."""
+    mallory, victim = impersonated("mallory"), impersonated("victim")
+    key = operator_key("victim")
+    signer = Account.from_key(key).address
+    room.vault.depositNative(mallory, sender=mallory, value=5 * ETHER)
+    deadline, good = room.possession(key, mallory)
+    r, s, v = good[:32], int.from_bytes(good[32:64], "big"), good[64]
+    forged = {
+        "none": (deadline, b""),
+        "for another account": room.possession(key, victim),
+        "by another key": room.possession(operator_key("mallory"), mallory),
+        "another deadline": (deadline - 1, good),
+        "another committee": bare_room.possession(key, mallory),
+        "malleable": (deadline, r + (SECP256K1_N - s).to_bytes(32, "big") + bytes([55 - v])),
+        "compact": (deadline, good[:64]),
+    }
+    assert room.committee.address != bare_room.committee.address
+    for proof in forged.values():
+        with refused(room.committee, "NotInPossession", signer=signer):
+            send(room.committee.join, 1, signer, KEY, 5 * ETHER, "", *proof, sender=mallory)
+    soon = room.now + HOUR
+    proof = room.possession(key, mallory, soon)
+    room.wait_until(soon + 1)
+    with refused(room.committee, "TooLate", deadline=soon):
+        send(room.committee.join, 1, signer, KEY, 5 * ETHER, "", *proof, sender=mallory)
+    room.wait_until(soon)  # the last second
+    room.committee.join(1, signer, KEY, 5 * ETHER, "", *proof, sender=mallory)
+    assert room.committee.accountOfSigner(signer) == mallory
+
+
+def test_an_account_that_is_its_own_signer_proves_nothing(room: Courtroom, license_id: int) -> None:
+    plain = impersonated("plain")
+    room.vault.depositNative(plain, sender=plain, value=5 * ETHER)
+    room.committee.join(1, plain, KEY, 5 * ETHER, "", *NO_PROOF, sender=plain)
+    assert room.committee.accountOfSigner(plain) == plain
+
+
+def test_operators_prove_their_keys_by_the_eip712_digest(room: Courtroom) -> None:
+    account, deadline = room.operators[0].account.address, 1_800_000_000
+    message = {
+        "types": {
+            "EIP712Domain": [
+                {"name": "name", "type": "string"},
+                {"name": "version", "type": "string"},
+                {"name": "chainId", "type": "uint256"},
+                {"name": "verifyingContract", "type": "address"},
+            ],
+            "SignerPossession": [
+                {"name": "account", "type": "address"},
+                {"name": "deadline", "type": "uint40"},
+            ],
+        },
+        "primaryType": "SignerPossession",
+        "domain": {
+            "name": "ZhiYiChain OracleCommittee",
+            "version": "1",
+            "chainId": room.committee.provider.chain_id,
+            "verifyingContract": room.committee.address,
+        },
+        "message": {"account": account, "deadline": deadline},
+    }
+    signable = encode_typed_data(full_message=message)
+    expected = keccak(b"\x19" + signable.version + signable.header + signable.body)
+    assert room.committee.possessionDigest(account, deadline) == expected
 
 
 def test_a_member_must_have_a_key_to_seal_to(room: Courtroom, license_id: int) -> None:
     mallory, operator = impersonated("mallory"), room.operators[0]
     signer = Account.from_key(operator_key("mallory")).address
     with refused(room.committee, "EncryptionKeyMissing"):
-        send(room.committee.join, 1, signer, bytes(32), 5 * ETHER, "", sender=mallory)
+        send(room.committee.join, 1, signer, bytes(32), 5 * ETHER, "", *NO_PROOF, sender=mallory)
     with refused(room.committee, "EncryptionKeyMissing"):
-        send(room.committee.update, operator.signer, bytes(32), "", sender=operator.account)
+        send(room.committee.update, operator.signer, bytes(32), "", *NO_PROOF, sender=operator.account)
 
 
 def test_a_new_signer_key_leaves_the_seat_of_the_old_one(room: Courtroom, license_id: int) -> None:
@@ -97,8 +169,11 @@ def test_a_new_signer_key_leaves_the_seat_of_the_old_one(room: Courtroom, licens
     key = operator_key("rotated")
     signer = Account.from_key(key).address
     with refused(room.committee, "SignerTaken", signer=room.operators[1].signer):
-        send(room.committee.update, room.operators[1].signer, KEY, "", sender=operator.account)
-    room.committee.update(signer, b"\x03" * 32, "https://new.example", sender=operator.account)
+        send(room.committee.update, room.operators[1].signer, KEY, "", *NO_PROOF, sender=operator.account)
+    with refused(room.committee, "NotInPossession", signer=signer):
+        send(room.committee.update, signer, KEY, "", FAR, b"", sender=operator.account)
+    proof = room.possession(key, operator.account)
+    room.committee.update(signer, b"\x03" * 32, "https://new.example", *proof, sender=operator.account)
     assert room.committee.memberOf(operator.account).signer == signer
     assert room.committee.accountOfSigner(operator.signer) == operator.account
     file = room.open(license_id)
@@ -109,13 +184,13 @@ def test_a_new_signer_key_leaves_the_seat_of_the_old_one(room: Courtroom, licens
     with refused(room.committee, "NotAnOperator", signer=operator.signer):
         announce(room, room.operators, 3)
     announce(room, [replace(operator, signer=signer), *room.operators[1:]], 3)
-    room.committee.update(operator.signer, KEY, "", sender=operator.account)  # one's own old key
+    room.committee.update(operator.signer, KEY, "", *NO_PROOF, sender=operator.account)  # one's own old key
 
 
 def test_strangers_have_no_membership_to_change(room: Courtroom, license_id: int) -> None:
     committee = room.committee
     for method, arguments in (
-        (committee.update, (room.stranger, KEY, "")),
+        (committee.update, (room.stranger, KEY, "", *NO_PROOF)),
         (committee.addStake, (ETHER,)),
         (committee.requestExit, ()),
         (committee.leave, ()),
@@ -149,7 +224,7 @@ def test_leaving_takes_ninety_days_and_vacates_the_seat_at_once(
     for method, arguments in (
         (room.committee.requestExit, ()),
         (room.committee.addStake, (1,)),
-        (room.committee.update, (leaving.signer, KEY, "")),
+        (room.committee.update, (leaving.signer, KEY, "", *NO_PROOF)),
     ):
         with refused(room.committee, "ExitPending", account=leaving.account.address, exitAt=exit_at):
             send(method, *arguments, sender=leaving.account)
@@ -200,6 +275,9 @@ def test_only_the_oracle_admin_names_seats_and_canaries(room: Courtroom, license
         send(room.committee.commitCanaries, 1, b"\x01" * 32, sender=room.stranger)
     receipt = room.committee.commitCanaries(1, b"\x01" * 32, sender=room.admin)
     assert receipt.events == [room.committee.CanariesCommitted(epoch=1, root=b"\x01" * 32)]
+    assert room.committee.canariesCommittedAt(b"\x01" * 32) == receipt.timestamp
+    with refused(room.committee, "CanariesKnown", root=b"\x01" * 32):
+        send(room.committee.commitCanaries, 2, b"\x01" * 32, sender=room.admin)
 
 
 @pytest.mark.parametrize(("threshold", "seats"), [(2, 5), (2, 3), (6, 5), (0, 5), (3, 6)])
@@ -254,8 +332,10 @@ def test_at_most_a_third_of_the_seats_change(room: Courtroom, license_id: int) -
 
 def test_seats_that_cannot_be_named_again_do_not_block_a_rotation(room: Courtroom, license_id: int) -> None:
     rekeyed, leaving, broke, *staying = room.operators
-    signer = Account.from_key(operator_key("rekeyed")).address
-    room.committee.update(signer, KEY, "", sender=rekeyed.account)
+    key = operator_key("rekeyed")
+    signer = Account.from_key(key).address
+    proof = room.possession(key, rekeyed.account)
+    room.committee.update(signer, KEY, "", *proof, sender=rekeyed.account)
     room.committee.requestExit(sender=leaving.account)
     equivocate(room, room.open(license_id), 2)
     assert room.stake(broke.account) == 0
