@@ -5,7 +5,8 @@ import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManage
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
-import {Delivery, ILicenseEscrow, Order} from "./interfaces/ILicenseEscrow.sol";
+import {Delivery, Order} from "./interfaces/IEscrowBase.sol";
+import {IEscrowExtension} from "./interfaces/IEscrowExtension.sol";
 import {CaseFile, IMisuseCourt, Verdict} from "./interfaces/IMisuseCourt.sol";
 import {Canary, IOracleCommittee} from "./interfaces/IOracleCommittee.sol";
 import {IVault} from "./interfaces/IVault.sol";
@@ -268,7 +269,7 @@ contract OracleCommittee is IOracleCommittee, AccessManaged, EIP712 {
             b.fingerprinter == account && a.licenseId == b.licenseId && (a.copyRoot != b.copyRoot || a.buyer != b.buyer),
             NotADoubleCopy()
         );
-        ILicenseEscrow escrow = ILicenseEscrow(address(VAULT));
+        IEscrowExtension escrow = IEscrowExtension(address(VAULT));
         require(
             Signatures.areValid(account, escrow.orderDigest(orderA), signatureA)
                 && Signatures.areValid(account, escrow.orderDigest(orderB), signatureB),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {Order} from "./ILicenseEscrow.sol";
+import {Order} from "./IEscrowBase.sol";
 import {CaseFile, Decision, Verdict} from "./IMisuseCourt.sol";
 
 /// @notice A hidden test case: its evidence was made by whoever committed the root, so the right verdict is known.

@@ -540,6 +540,10 @@ class Courtroom:
     def bond(self, license_id: int) -> Any:
         return self.vault.bondOf(license_id)
 
+    def royalties(self) -> int:
+        """What the vault holds of the model's income."""
+        return int(self.vault.royaltyOf(self.model_id, ZERO).balance)
+
     def least(self, license_id: int, kind: Kind = Kind.LEAK) -> int:
         """The smallest bond of the next case."""
         return int(self.court.minReportBondFor(license_id, int(kind)))
@@ -578,7 +582,7 @@ class Courtroom:
         pots = dict(zip(accounts, free, strict=True))
         pots["stakes"] = sum(staked for staked, *_ in stakes)
         pots["bonds"] = sum(amount for amount, *_ in bonds)
-        pots["royalties"] = read((vault.royaltyPool, ZERO))[0]
+        pots["royalties"] = self.royalties()
         if file is not None:
             pots["case"] = read((vault.caseBondOf, file.id))[0]
         return pots

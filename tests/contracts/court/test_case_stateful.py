@@ -126,7 +126,7 @@ class Ledger:
         self.p, self.room, self.licenses = room.params, room, licenses
         self.free = {name: room.free(account) for name, account in room.accounts().items()}
         self.stake = {name: room.stake(account) for name, account in room.accounts().items()}
-        self.royalties = int(room.vault.royaltyPool(ZERO))
+        self.royalties = room.royalties()
         self.cases: list[Case] = []
         self.now = 0
 

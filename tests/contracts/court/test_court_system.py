@@ -25,14 +25,14 @@ def test_a_bought_license_is_judged_slashed_and_revoked(bought: Any) -> None:
     held = int(escrow.balance)
     file = room.guilty_leak(license_id, bucket=20, bond=ETHER // 2, value=0)
     room.past(file)
-    reporter, pool = room.free(room.reporter), int(escrow.royaltyPool(room.system.params.identity))
+    reporter, pool = room.free(room.reporter), room.royalties()
     room.call("execute", file)
     slashed = ETHER // 5 * room.params.slash_bps[1] // 10_000
     assert room.bond(license_id).amount == ETHER // 5 - slashed
     to_reporter = slashed * room.params.reporter_bps // 10_000
     assert room.free(room.reporter) == reporter + room.rest(file) + to_reporter
     to_owner = min(slashed - to_reporter, ETHER // 10)
-    assert int(escrow.royaltyPool(room.system.params.identity)) == pool + to_owner
+    assert room.royalties() == pool + to_owner
     assert room.licenses.hasEnded(license_id) is True
     assert int(escrow.balance) == held
 
