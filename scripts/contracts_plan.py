@@ -29,6 +29,7 @@ CONTRACTS = (
     "AccessManager",
     "DeliveryCheck",
     "EvidenceLog",
+    "IdentityRegistry",
     "ModelNFT",
     "LicenseNFT",
     "RoyaltyLedger",
@@ -100,7 +101,6 @@ class Params:
     admin_delay: int = MIN_ADMIN_DELAY  # seconds between an announcement and its act, for every delayed role
     platform_bps: int = 500
     contract_uri: str = ""
-    identity: str = ZERO_ADDRESS
     min_operator_stake: int = 5 * ETHER
     min_fingerprinter_stake: int = ETHER  # also the part of a stake that deposits cannot lock
     min_threshold: int = 3
@@ -267,7 +267,7 @@ def _arguments(at: Mapping[str, str], deployer: str, params: Params) -> dict[str
         at["OracleCommittee"],
         at["MisuseCourt"],
         ZERO_ADDRESS,
-        params.identity,
+        at["IdentityRegistry"],
         at["DeliveryCheck"],
         params.treasury,
         params.min_fingerprinter_stake,
@@ -276,6 +276,7 @@ def _arguments(at: Mapping[str, str], deployer: str, params: Params) -> dict[str
         "AccessManager": (deployer,),
         "DeliveryCheck": (),
         "EvidenceLog": (),
+        "IdentityRegistry": (at["AccessManager"],),
         "ModelNFT": (
             at["AccessManager"],
             at["LicenseNFT"],

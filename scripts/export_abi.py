@@ -24,6 +24,7 @@ CONTRACTS = (
     "DeliveryCheck",
     "DeploymentFactory",
     "EvidenceLog",
+    "IdentityRegistry",
     "LicenseEscrow",
     "LicenseNFT",
     "MisuseCourt",

@@ -5,7 +5,6 @@ import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {ERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/ERC20Permit.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
-import {IIdentityRegistry} from "../interfaces/IIdentityRegistry.sol";
 
 // For tests only: what honest and hostile strangers bring to the market.
 
@@ -107,13 +106,5 @@ contract TestWallet is IERC1271 {
         if (onReceive.length != 0) {
             (reentered,) = msg.sender.call(onReceive);
         }
-    }
-}
-
-contract TierTable is IIdentityRegistry {
-    mapping(address => uint8) public tierOf;
-
-    function setTier(address account, uint8 tier) external {
-        tierOf[account] = tier;
     }
 }

@@ -96,6 +96,28 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "签名不是 {signer} 在本链对该订单所签：请 {signer} 重新签名。",
     ),
     "ParamOutOfRange": ("{name} is {given}, at most {max} is allowed.", "{name} 为 {given}，上限为 {max}。"),
+    # identity
+    "TierOutOfRange": (
+        "Tier {given} is out of range: 1 to 3, and at most {max} here.",
+        "等级 {given} 超出范围：应为 1 至 3，此处最高 {max}。",
+    ),
+    "NotTheSubject": (
+        "Only {subject}, of whom it speaks, may record it.",
+        "只有被证明人 {subject} 本人可以登记。",
+    ),
+    "WrongNonce": (
+        "It has nonce {given}, the issuer's next for you is {needed}: ask the issuer for a new one.",
+        "序号为 {given}，签发方对您的下一个序号是 {needed}：请向签发方索取新的证明。",
+    ),
+    "AttestationExpired": (
+        "The attestation counted until {time}: ask the issuer for a new one.",
+        "该证明有效期至 {time}：请向签发方索取新的证明。",
+    ),
+    "AttestationUnsigned": (
+        "The signature is not by the issuer {issuer} over this attestation on this chain: ask it to sign again.",
+        "签名不是签发方 {issuer} 在本链对该证明所签：请其重新签名。",
+    ),
+    "NotAttested": ("{account} has recorded no attestation.", "{account} 没有登记任何证明。"),
     # models
     "RootAlreadyRegistered": (
         "These weights are model {modelId} already; if they are yours, show it to a registrar.",

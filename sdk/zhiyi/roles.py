@@ -32,6 +32,9 @@ FUNCTION_ROLES: Final[dict[str, dict[str, str]]] = {
         "delist(uint64,uint16,bytes32)": "REGULATOR",
         "setContractURI(string)": "STEWARD",
     },
+    "IdentityRegistry": {
+        "setIssuer(address,uint8)": "IDENTITY_ADMIN",
+    },
     "LicenseEscrow": {
         "listToken(address,bool)": "STEWARD",
         "pauseOpening(uint40)": "PAUSER",

@@ -339,6 +339,7 @@ class System:
         self.committee = self.at["OracleCommittee"]
         self.court = self.at["MisuseCourt"]
         self.manager = self.at["AccessManager"]
+        self.identity = self.at["IdentityRegistry"]
 
     # --- time
 
@@ -374,6 +375,16 @@ class System:
         self.fund(account, amount)
         url = "https://example.org"
         self.committee.join(role, account, b"\xe5" * 32, amount, url, 0, b"", sender=account)
+
+    def verify(self, account: Any, tier: int) -> None:
+        """The registrar, made an issuer, attests the account, which records it."""
+        self.identity.setIssuer(self.registrar, 3, sender=self.deployer)
+        nonce = self.identity.nonceOf(self.registrar, account)
+        attestation = (
+            self.registrar.address, account.address, bytes(32), tier, self.now + 365 * DAY, nonce, self.now + DAY
+        )  # fmt: skip
+        digest = bytes(self.identity.attestationDigest(attestation))
+        self.identity.attest(attestation, sign_digest(digest, self.registrar), sender=account)
 
     # --- models
 
@@ -510,6 +521,7 @@ def deploy(project: Any, accounts: Any, **changes: Any) -> System:
                 "REGULATOR": (regulator.address,),
                 "PAUSER": (pauser.address,),
                 "ORACLE_ADMIN": (deployer.address,),
+                "IDENTITY_ADMIN": (deployer.address,),
             },
             "admin_delay": 0,
             "contract_uri": "ipfs://collection",

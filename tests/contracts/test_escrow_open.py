@@ -192,20 +192,15 @@ def test_the_fingerprinter_is_neutral(system: System, model: Model, parcel: Parc
         system.open(order)
 
 
-def test_identity_tier(system: System, project: Any, accounts: Any, parcel: Parcel) -> None:
-    from market import deploy
-
-    table = system.deployer.deploy(project.TierTable)
-    other = deploy(project, accounts, identity=table.address)
-    offered = other.register(other.creator)
-    other.approve(offered)
-    other.stake(other.fingerprinter, 2 * ETHER)
-    order = other.make_order(offered, parcel, terms=terms(min_tier=2))
-    table.setTier(other.buyer, 1, sender=other.deployer)
-    with ape.reverts(other.escrow.IdentityTooLow, error_inputs={"given": 1, "needed": 2}):
-        other.open(order)
-    table.setTier(other.buyer, 2, sender=other.deployer)
-    other.open(order)
+def test_identity_tier(system: System, model: Model, parcel: Parcel) -> None:
+    order = system.make_order(model, parcel, terms=terms(min_tier=2))
+    for tier in (0, 1):
+        if tier:
+            system.verify(system.buyer, tier)
+        with ape.reverts(system.escrow.IdentityTooLow, error_inputs={"given": tier, "needed": 2}):
+            system.open(order)
+    system.verify(system.buyer, 2)
+    system.open(order)
 
 
 # ---------------------------------------------------------------- signatures

@@ -148,7 +148,7 @@ def test_unknown_roles_and_impossible_stakes_are_refused() -> None:
 
 def test_the_system_is_wired_to_itself(system: System) -> None:
     at = system.at
-    assert system.models.licenses() == at["LicenseNFT"]
+    assert (system.models.licenses(), system.models.court()) == (at["LicenseNFT"], at["MisuseCourt"])
     assert (system.licenses.escrow(), system.licenses.court()) == (at["LicenseEscrow"], at["MisuseCourt"])
     assert (system.royalties.vault(), system.royalties.models()) == (at["LicenseEscrow"], at["ModelNFT"])
     escrow = at["LicenseEscrow"]
@@ -160,7 +160,8 @@ def test_the_system_is_wired_to_itself(system: System) -> None:
     assert (escrow.committee(), escrow.court()) == (at["OracleCommittee"], at["MisuseCourt"])
     assert escrow.deliveryCheck() == at["DeliveryCheck"]
     assert escrow.extension() == at["EscrowExtension"]
-    for name in ("ModelNFT", "LicenseEscrow", "OracleCommittee", "MisuseCourt"):
+    assert escrow.identity() == at["IdentityRegistry"]
+    for name in ("ModelNFT", "LicenseEscrow", "OracleCommittee", "MisuseCourt", "IdentityRegistry"):
         assert at[name].authority() == at["AccessManager"]
 
 
@@ -186,7 +187,16 @@ def test_no_contract_is_too_large(system: System) -> None:
 
 
 @pytest.mark.parametrize(
-    "interface", ["IModelNFT", "ILicenseNFT", "IEscrowBase", "IVault", "IRoyaltyLedger", "IEvidenceLog"]
+    "interface",
+    [
+        "IModelNFT",
+        "ILicenseNFT",
+        "IEscrowBase",
+        "IVault",
+        "IRoyaltyLedger",
+        "IEvidenceLog",
+        "IIdentityRegistry",
+    ],
 )
 def test_every_error_of_the_market_is_tested(interface: str) -> None:
     source = (ROOT / "contracts" / "interfaces" / f"{interface}.sol").read_text()

@@ -22,6 +22,7 @@ NAMES = (
     "DeliveryCheck",
     "DeploymentFactory",
     "EvidenceLog",
+    "IdentityRegistry",
     "LicenseEscrow",
     "LicenseNFT",
     "MisuseCourt",
