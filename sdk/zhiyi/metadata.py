@@ -113,7 +113,7 @@ def build(
         "description": description,
         "attributes": [dict(item) for item in attributes],
         "dataMiningPreference": preferences_to_json(preferences),
-        "model": _plain(model),
+        "model": plain(model),
     }
     if image:
         found["image"] = image
@@ -126,9 +126,20 @@ def build(
             "termsHash": to_hex(license.terms_hash),
         }
     optional = {"watermark": watermark, "compliance": compliance, "provenance": provenance}
-    found |= {key: _plain(value) for key, value in optional.items() if value}
+    found |= {key: plain(value) for key, value in optional.items() if value}
     encode(found)
     return found
+
+
+def plain(value: Any) -> Any:
+    """The value with bytes as 0x-hex."""
+    if isinstance(value, bytes):
+        return to_hex(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
 
 
 def encode(metadata: Mapping[str, Any]) -> bytes:
@@ -192,15 +203,4 @@ def _object(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = raw.get(key, {})
     if not isinstance(value, dict):
         raise BadInput(f"metadata field {key!r} is not an object")
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """The value with bytes as 0x-hex."""
-    if isinstance(value, bytes):
-        return to_hex(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
     return value

@@ -16,10 +16,15 @@ from zhiyi.types import (
     ModelStatus,
     ParentConsent,
     ParentProof,
+    PreferenceChange,
     Preferences,
     Review,
+    ReviewItem,
     RoyaltyTerms,
+    SignedConsent,
     Split,
+    TraceKey,
+    model_of_license,
     to_address,
     to_bytes,
 )
@@ -121,6 +126,62 @@ class Models(Group):
             raise NotFound(f"no model has the weights root 0x{weights_root.hex()}")
         return found
 
+    def queue(self) -> tuple[ReviewItem, ...]:
+        """What waits for a registrar, longest first: new models and new versions."""
+        steps = [
+            event
+            for name in ("ModelRegistered", "VersionAdded", "ModelReviewed")
+            for event in self._events("ModelNFT", name)
+        ]
+        waiting: dict[int, Event] = {}
+        for event in sorted(steps, key=lambda e: (e.block_number, e.log_index)):
+            waiting.pop(event["modelId"], None)
+            if event.name != "ModelReviewed":
+                waiting[event["modelId"]] = event
+        return tuple(self._waiting(event) for event in waiting.values())
+
+    def _waiting(self, event: Event) -> ReviewItem:
+        return ReviewItem(
+            model_id=event["modelId"],
+            owner=self.status(event["modelId"]).owner,
+            weights_root=event["weightsRoot"],
+            metadata_cid=cid_v0_from_digest(event["metadataDigest"]),
+            is_version=event.name == "VersionAdded",
+            submitted=self._time_of(event),
+            submitted_tx=event.tx_hash,
+        )
+
+    def trace_keys(self, model_id: int) -> tuple[TraceKey, ...]:
+        """Every trace key commitment with the time for which it counts, oldest first. Raises NotFound."""
+        found = self._events("ModelNFT", "ModelRegistered", {"modelId": model_id})
+        if not found:
+            raise NotFound(f"model {model_id} is not registered on chain {self._deployment.chain_id}")
+        starts = [(found[0]["record"]["traceKeyCommit"], self._time_of(found[0]))]
+        rotated = self._events("ModelNFT", "TraceKeyRotated", {"modelId": model_id})
+        starts += [(event["traceKeyCommit"], event["at"]) for event in rotated]
+        ends = [since for _, since in starts[1:]] + [0]
+        return tuple(
+            TraceKey(commit=commit, since=since, until=until)
+            for (commit, since), until in zip(starts, ends, strict=True)
+        )
+
+    def preference_history(self, model_id: int) -> tuple[PreferenceChange, ...]:
+        """What the owners stated over time, oldest first."""
+        names = ("ModelRegistered", "PreferencesChanged")
+        stated = [e for name in names for e in self._events("ModelNFT", name, {"modelId": model_id})]
+        return tuple(
+            PreferenceChange(
+                preferences=Preferences.unpack(event["preferences"]),
+                metadata_cid=cid_v0_from_digest(event["metadataDigest"]),
+                time=self._time_of(event),
+                tx_hash=event.tx_hash,
+            )
+            for event in stated
+        )
+
+    def _time_of(self, event: Event) -> int:
+        return self._chain.block(event.block_number).timestamp
+
     def platform_bps(self) -> int:
         """The platform's share of the gross, in 1/10000."""
         return int(self._call("ModelNFT", "platformBps"))
@@ -180,9 +241,36 @@ class Models(Group):
         account = self._chain.account
         return self._send("ModelNFT", "transferFrom", account, to_address(to), model_id, dry_run=dry_run)
 
-    def sign_consent(self, consent: ParentConsent) -> bytes:
-        """Owner of a parent model: lets `consent.registrant` record it as a parent. 65 bytes."""
-        return sign(self._chain.signer, self.consent_data(consent))
+    def parent_by_license(self, license_id: int, bps: int) -> ParentProof:
+        """For `register`: the license's model as a parent. The registrant holds the license, which allows derivatives.
+
+        `bps` of the child's gross go to the parent's lineage, at least the license's `derivative_bps`.
+        """
+        return self._parent(model_of_license(license_id), bps, license_id=license_id)
+
+    def parent_by_consent(self, signed: SignedConsent) -> ParentProof:
+        """For `register`: a parent whose owner consented."""
+        consent, signature = signed.consent, signed.signature
+        return self._parent(consent.parent_id, consent.bps, deadline=consent.deadline, signature=signature)
+
+    def _parent(
+        self, model_id: int, bps: int, *, license_id: int = 0, deadline: int = 0, signature: bytes = b""
+    ) -> ParentProof:
+        parent = self.get(model_id)
+        return ParentProof(
+            parent_id=model_id,
+            bps=bps,
+            license_id=license_id,
+            deadline=deadline,
+            signature=signature,
+            parent_terms=parent.royalties,
+            parent_record=parent.record,
+        )
+
+    def sign_consent(self, consent: ParentConsent) -> SignedConsent:
+        """Owner of a parent model: lets `consent.registrant` record it as a parent."""
+        signature = sign(self._chain.signer, self.consent_data(consent))
+        return SignedConsent(consent=consent, signature=signature)
 
     def consent_data(self, consent: ParentConsent) -> eip712.TypedData:
         """What the parent's owner signs."""

@@ -488,6 +488,35 @@ class Model(Value):
         return Preferences.unpack(self.status.preferences)
 
 
+class TraceKey(Value):
+    """A commitment to a model's trace kit and when it counts: from its commitment on, until the next one's."""
+
+    commit: Bytes32
+    since: U40
+    until: U40  # 0: still
+
+
+class ReviewItem(Value):
+    """Weights that wait for a registrar."""
+
+    model_id: U64
+    owner: Address
+    weights_root: Bytes32
+    metadata_cid: str
+    is_version: bool  # of a model that is sold already
+    submitted: U40
+    submitted_tx: str
+
+
+class PreferenceChange(Value):
+    """What an owner stated, from when on."""
+
+    preferences: Preferences
+    metadata_cid: str
+    time: U40
+    tx_hash: str
+
+
 # -- licenses --------------------------------------------------------------------------------------
 
 
@@ -941,6 +970,13 @@ class ProvenSigner(Value):
 
     signer: Address
     possession: SignerPossession
+    signature: Signature
+
+
+class SignedConsent(Value):
+    """A parent's owner's consent with the signature."""
+
+    consent: ParentConsent
     signature: Signature
 
 

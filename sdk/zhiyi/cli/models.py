@@ -23,9 +23,13 @@ from zhiyi.types import (
     Bytes32,
     Model,
     ModelRecord,
+    ParentConsent,
+    ParentProof,
     Preferences,
     Review,
+    SignedConsent,
     SignedModelSale,
+    Use,
     keccak,
     to_address,
     to_bytes,
@@ -55,12 +59,12 @@ class Outcome(StrEnum):
     REJECT = "reject"
 
 
-class Files(NamedTuple):
-    """Public files of a registration, by CID."""
+class Published(NamedTuple):
+    """Weights made ready for the chain: their record, and what the metadata says of them."""
 
-    leaves_cid: str
-    manifest_cid: str
-    metadata_cid: str
+    record: ModelRecord
+    model: dict[str, Any]
+    watermark: dict[str, Any]
 
 
 @app.command()
@@ -84,6 +88,15 @@ def register(
     ] = None,
     license_name: Annotated[str, typer.Option(help="Name of that license.")] = "License of this model",
     collaborator: Annotated[list[str] | None, typer.Option(help="Share in the income: ADDRESS=10%.")] = None,
+    parent_license: Annotated[
+        list[str] | None, typer.Option(help="Parent by your license of it: LICENSE=5% of the income.")
+    ] = None,
+    parent_consent: Annotated[
+        list[Path] | None, typer.Option(help="Parent by its owner's consent (`zhiyi model consent`).")
+    ] = None,
+    compliance: Annotated[
+        list[str] | None, typer.Option(help="KEY=TEXT, as genai_filing_no=… or algorithm_filing_no=….")
+    ] = None,
     chunk_size: Annotated[int, typer.Option(help="Bytes a chunk.")] = delivery.CHUNK_SIZE,
     commit: Annotated[
         bool, typer.Option("--commit/--no-commit", help="Also leave an ERC-7053 commit.")
@@ -96,53 +109,25 @@ def register(
     session = session_of(ctx)
     client = session.client
     preferences = words.preferences(prefer or [])
-    shares = words.splits(collaborator or [])
-    marks = read_document(plan, MarkPlan)
-    bundle = Bundle.scan(folder, chunk_size)
-    with session.console.progress("hashing") as progress:
-        progress(0, bundle.total_bytes)
-        tree = Tree(bundle.leaves(folder))
-        progress(bundle.total_bytes, bundle.total_bytes)
-    declared = delivery.range_for_tensors(
-        folder, bundle, _matching(folder, bundle, marks.tensors), max_change_ppm=marks.max_change_ppm
-    )
-    record = ModelRecord(
-        weights_root=tree.root,
-        total_bytes=bundle.total_bytes,
-        chunks=bundle.chunks,
-        chunk_size=bundle.chunk_size,
-        detector_hash=marks.detector_hash,
-        trace_key_commit=marks.trace_key_commit,
-        range_hash=declared.hash(),
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    tree.save(out / "leaves.bin")
-    write_bytes(out / "manifest.json", bundle.manifest)
-    write_bytes(out / "range.json", json.dumps(declared.to_json()).encode())
-    license = _license(session, license_name, license_text)
-    leaves_cid = session.ipfs.add_file(out / "leaves.bin")
-    manifest_cid = session.ipfs.add_file(out / "manifest.json")
+    shares, filings = words.splits(collaborator or []), words.pairs(compliance or [])
+    parents = [_parent_by_license(session, pair) for pair in parent_license or []]
+    parents += [
+        client.models.parent_by_consent(read_document(file, SignedConsent)) for file in parent_consent or []
+    ]
+    found = _publish(session, folder, read_document(plan, MarkPlan), out, chunk_size)
     document = metadata.build(
         name=name,
         description=description,
         preferences=preferences,
-        license=license,
-        model={
-            "weights_root": tree.root,
-            "leaves_cid": leaves_cid,
-            "manifest_cid": manifest_cid,
-            "declared_range": declared.to_json(),
-            "format": "safetensors",
-            "modality": modality,
-        },
-        watermark={"detector_hash": marks.detector_hash, "key_commitment": marks.trace_key_commit},
+        license=_license(session, license_name, license_text),
+        model={**found.model, "modality": modality},
+        watermark=found.watermark,
+        compliance=filings,
     )
-    encoded = metadata.encode(document)
-    write_bytes(out / "metadata.json", encoded)
-    metadata_cid = session.ipfs.add_bytes(encoded)
-    files = Files(leaves_cid, manifest_cid, metadata_cid)
-    write_bytes(out / "record.json", (record.model_dump_json(indent=2) + "\n").encode())
-    result = client.models.register(record, metadata_cid, preferences, shares, dry_run=session.dry_run)
+    metadata_cid = _add_metadata(session, document, out)
+    result = client.models.register(
+        found.record, metadata_cid, preferences, shares, parents, dry_run=session.dry_run
+    )
     committed = None
     if commit and result.status == "mined":
         asset = json.dumps({"assetTreeCid": metadata_cid, "modelId": result.model_id}, separators=(",", ":"))
@@ -151,10 +136,96 @@ def register(
     session.show(
         result,
         model_id=model_id,
-        weights_root=tree.root,
-        chunks=bundle.chunks,
+        weights_root=found.record.weights_root,
+        chunks=found.record.chunks,
         commit_tx=committed,
-        **files._asdict(),
+        leaves_cid=found.model["leaves_cid"],
+        manifest_cid=found.model["manifest_cid"],
+        metadata_cid=metadata_cid,
+    )
+
+
+@app.command("add-version")
+def add_version(
+    ctx: typer.Context,
+    model_id: Annotated[int, typer.Argument(help="Model id.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with the new version's files.")],
+    plan: Annotated[Path, typer.Option(help="Mark plan (JSON) of the new version.")],
+    out: Annotated[Path, typer.Option(help="New folder for leaves, range, metadata and record.")],
+    chunk_size: Annotated[int, typer.Option(help="Bytes a chunk.")] = delivery.CHUNK_SIZE,
+) -> None:
+    """Owner: new weights under the same model. No order opens until a registrar has reviewed them; licenses go on."""
+    session = session_of(ctx)
+    client = session.client
+    model = client.models.get(model_id)
+    before = metadata.parse(session.ipfs.cat(model.metadata_cid, metadata.MAX_BYTES))
+    found = _publish(session, folder, read_document(plan, MarkPlan), out, chunk_size)
+    changed = {"model": {**before.model, **found.model}, "watermark": {**before.watermark, **found.watermark}}
+    metadata_cid = _add_metadata(session, metadata.plain({**before.raw, **changed}), out)
+    result = client.models.add_version(model_id, found.record, metadata_cid, dry_run=session.dry_run)
+    session.show(result, model_id=model_id, weights_root=found.record.weights_root, metadata_cid=metadata_cid)
+
+
+@app.command("rotate-key")
+def rotate_key(
+    ctx: typer.Context,
+    model_id: Annotated[int, typer.Argument(help="Model id.")],
+    commit: Annotated[str, typer.Argument(help="Commitment of the new trace kit, 0x-hex.")],
+) -> None:
+    """Owner: commit to a new trace key; it counts from now on. Older copies stay traceable with the older kit."""
+    session = session_of(ctx)
+    client = session.client
+    session.show(client.models.rotate_trace_key(model_id, parsed_hash(commit), dry_run=session.dry_run))
+
+
+@app.command()
+def consent(
+    ctx: typer.Context,
+    parent_id: Annotated[int, typer.Argument(help="Your model, the parent.")],
+    root: Annotated[str, typer.Option(help="Weights root of the derivative, 0x-hex.")],
+    registrant: Annotated[str, typer.Option(help="Account that will register the derivative.")],
+    share: Annotated[str, typer.Option(help="Your lineage's share of its income, as 5%.")],
+    out: Annotated[Path, typer.Option(help="File to write the consent to.")],
+    valid: Annotated[
+        str, typer.Option(help="Until when it may be registered: unix seconds, or +30d.")
+    ] = "+30d",
+) -> None:
+    """Owner: let somebody register a derivative of your model, without a license of it."""
+    session = session_of(ctx)
+    found = ParentConsent(
+        parent_id=parent_id,
+        weights_root=parsed_hash(root),
+        registrant=to_address(registrant),
+        bps=words.share(share),
+        deadline=words.moment(valid, session.client.chain.now()),
+    )
+    write_document(out, session.client.models.sign_consent(found))
+    session.console.result({"file": str(out), **found.model_dump()})
+
+
+@app.command()
+def queue(ctx: typer.Context) -> None:
+    """Registrar: what waits for review, longest first."""
+    session = session_of(ctx)
+    session.console.result(list(session.reader.models.queue()), title="waiting for review")
+
+
+@app.command()
+def history(ctx: typer.Context, model_id: Annotated[int, typer.Argument(help="Model id.")]) -> None:
+    """Versions, trace keys with the times for which they count, and stated preferences, oldest first."""
+    session = session_of(ctx)
+    models = session.reader.models
+    model = models.get(model_id)
+    session.console.result(
+        {
+            "model_id": model_id,
+            "versions": [jsonable(version.weights_root) for version in model.versions],
+            "trace_keys": models.trace_keys(model_id),
+            "preferences": [
+                {**dict(change), "preferences": _stated(change.preferences)}
+                for change in models.preference_history(model_id)
+            ],
+        }
     )
 
 
@@ -383,14 +454,60 @@ def _summary(model: Model) -> dict[str, Any]:
         "delisted": status.delisted,
         "delisted_until": status.delisted_until or None,
         "frozen_until": status.frozen_until or None,
-        "preferences": {k: v.name.lower() for k, v in _preferences(model.preferences) if v},
+        "preferences": _stated(model.preferences),
         "weights_root": jsonable(model.record.weights_root),
         "metadata_cid": model.metadata_cid,
     }
 
 
-def _preferences(preferences: Preferences) -> list[tuple[str, Any]]:
-    return [(name, getattr(preferences, name)) for name in type(preferences).model_fields]
+def _stated(preferences: Preferences) -> dict[str, str]:
+    return {use.name.lower(): preferences.of(use).name.lower() for use in Use if preferences.of(use)}
+
+
+def _publish(session: Session, folder: Path, marks: MarkPlan, out: Path, chunk_size: int) -> Published:
+    """Root, leaves and range of a folder; the public files go to `out` and to IPFS, the weights go nowhere."""
+    bundle = Bundle.scan(folder, chunk_size)
+    with session.console.progress("hashing") as progress:
+        progress(0, bundle.total_bytes)
+        tree = Tree(bundle.leaves(folder))
+        progress(bundle.total_bytes, bundle.total_bytes)
+    declared = delivery.range_for_tensors(
+        folder, bundle, _matching(folder, bundle, marks.tensors), max_change_ppm=marks.max_change_ppm
+    )
+    record = ModelRecord(
+        weights_root=tree.root,
+        total_bytes=bundle.total_bytes,
+        chunks=bundle.chunks,
+        chunk_size=bundle.chunk_size,
+        detector_hash=marks.detector_hash,
+        trace_key_commit=marks.trace_key_commit,
+        range_hash=declared.hash(),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    tree.save(out / "leaves.bin")
+    write_bytes(out / "manifest.json", bundle.manifest)
+    write_bytes(out / "range.json", json.dumps(declared.to_json()).encode())
+    write_bytes(out / "record.json", (record.model_dump_json(indent=2) + "\n").encode())
+    described = {
+        "weights_root": tree.root,
+        "leaves_cid": session.ipfs.add_file(out / "leaves.bin"),
+        "manifest_cid": session.ipfs.add_file(out / "manifest.json"),
+        "declared_range": declared.to_json(),
+        "format": "safetensors",
+    }
+    watermark = {"detector_hash": marks.detector_hash, "key_commitment": marks.trace_key_commit}
+    return Published(record, described, watermark)
+
+
+def _add_metadata(session: Session, document: dict[str, Any], out: Path) -> str:
+    encoded = metadata.encode(document)
+    write_bytes(out / "metadata.json", encoded)
+    return session.ipfs.add_bytes(encoded)
+
+
+def _parent_by_license(session: Session, pair: str) -> ParentProof:
+    number, _, part = pair.partition("=")
+    return session.client.models.parent_by_license(words.license_id(number), words.share(part))
 
 
 def _described(session: Session, model: Model, fetch: bool) -> dict[str, Any]:

@@ -105,6 +105,17 @@ def splits(pairs: list[str]) -> tuple[Split, ...]:
     return tuple(Split(account=to_address(account.strip()), bps=share(part)) for account, _, part in named)
 
 
+def pairs(texts: list[str]) -> dict[str, str]:
+    """`key=text` pairs, each key once. Raises BadInput."""
+    found: dict[str, str] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,60}", key) or not value or key in found:
+            raise BadInput(f"{text!r}: write KEY=TEXT, each key once, keys in small letters")
+        found[key] = value
+    return found
+
+
 def _use(name: str) -> Use:
     wanted = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip()).replace("-", "_").upper()
     if wanted not in Use.__members__:

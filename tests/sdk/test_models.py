@@ -1,0 +1,118 @@
+"""What changes about a model after its registration, and its parents."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import DAY, Clients
+from test_story import CID, PREFERENCES, PRICE, bought, h, make_record, register
+
+from zhiyi.cid import cid_v0_from_digest
+from zhiyi.errors import BadInput, NotFound, TxReverted
+from zhiyi.types import LicenseTerms, ParentConsent, Preference, Preferences, Review
+
+OTHER = cid_v0_from_digest(h("other metadata"))
+
+
+def test_a_version_waits_in_the_queue_until_it_is_reviewed(clients: Clients) -> None:
+    creator, registrar = clients["creator"], clients["registrar"]
+    assert registrar.models.queue() == ()
+    first = creator.models.register(make_record(), CID, PREFERENCES).model_id
+    second = creator.models.register(make_record(weights_root=h("second")), OTHER, PREFERENCES).model_id
+    queue = registrar.models.queue()
+    assert [(item.model_id, item.is_version, item.metadata_cid) for item in queue] == [
+        (first, False, CID),
+        (second, False, OTHER),
+    ]
+    assert queue[0].submitted <= clients.node.chain.now()
+    assert queue[0].owner == creator.account
+    registrar.models.review(first, Review.APPROVED)
+    registrar.models.review(second, Review.REJECTED, "a copy")
+
+    version = make_record(weights_root=h("version 2"), trace_key_commit=h("second trace key"))
+    with pytest.raises(BadInput, match="royalty_hash zero"):
+        creator.models.add_version(first, version.model_copy(update={"royalty_hash": h("mine")}), OTHER)
+    with pytest.raises(TxReverted, match="NotTheOwner"):
+        clients["stranger"].models.add_version(first, version, OTHER)
+    event = creator.models.add_version(first, version, OTHER).event("VersionAdded")
+    assert event["weightsRoot"] == h("version 2")
+    model = creator.models.get(first)
+    assert (model.record.weights_root, model.status.review) == (h("weights"), Review.PENDING)
+    [item] = registrar.models.queue()
+    assert (item.weights_root, item.is_version) == (h("version 2"), True)
+    registrar.models.review(first, Review.APPROVED, weights_root=item.weights_root)
+    assert registrar.models.queue() == ()
+    model = creator.models.get(first)
+    assert [record.weights_root for record in model.versions] == [h("weights"), h("version 2")]
+    assert creator.models.of_root(h("version 2")) == first
+
+
+def test_trace_keys_count_from_their_commitment_on(clients: Clients) -> None:
+    model_id, creator = register(clients), clients["creator"]
+    clients.node.travel(10 * DAY)
+    at = creator.models.rotate_trace_key(model_id, h("second trace key")).event("TraceKeyRotated")["at"]
+    first, second = clients["stranger"].models.trace_keys(model_id)
+    assert (first.commit, first.until) == (h("trace"), at)
+    assert (second.commit, second.since, second.until) == (h("second trace key"), at, 0)
+    assert first.since <= at - 10 * DAY
+    with pytest.raises(NotFound):
+        creator.models.trace_keys(99)
+
+
+def test_stated_preferences_are_kept_with_their_times(clients: Clients) -> None:
+    model_id, creator = register(clients), clients["creator"]
+    changed = Preferences(data_mining=Preference.NOT_ALLOWED)
+    tx = creator.models.set_preferences(model_id, changed, OTHER)
+    before, after = clients["stranger"].models.preference_history(model_id)
+    assert (before.preferences, before.metadata_cid) == (PREFERENCES, CID)
+    assert (after.preferences, after.metadata_cid, after.tx_hash) == (changed, OTHER, tx.tx_hash)
+    assert before.time <= after.time
+
+
+def test_a_parent_is_recorded_by_license_or_consent_and_inherits(clients: Clients) -> None:
+    parent, creator, buyer = register(clients), clients["creator"], clients["buyer"]
+    terms = LicenseTerms(derivatives=True, derivative_bps=500)
+    license_id = bought(clients, parent, terms=terms).order.delivery.license_id
+    child = make_record(weights_root=h("child"))
+    with pytest.raises(TxReverted, match="ParentNotAgreed"):
+        buyer.models.register(
+            child, OTHER, PREFERENCES, parents=[buyer.models.parent_by_license(license_id, 499)]
+        )
+    proof = buyer.models.parent_by_license(license_id, 500)
+    by_license = buyer.models.register(child, OTHER, PREFERENCES, parents=[proof]).model_id
+    [ancestor] = buyer.models.get(by_license).royalties.ancestors
+    assert (ancestor.model_id, ancestor.bps) == (parent, 500)
+
+    consent = ParentConsent(
+        parent_id=parent,
+        weights_root=h("cousin"),
+        registrant=clients["buyer2"].account,
+        bps=700,
+        deadline=clients.node.chain.now() + DAY,
+    )
+    cousin = make_record(weights_root=h("cousin"))
+    forged = clients["stranger"].models.sign_consent(consent)
+    models = clients["buyer2"].models
+    with pytest.raises(TxReverted, match="ParentNotAgreed"):
+        models.register(cousin, OTHER, PREFERENCES, parents=[models.parent_by_consent(forged)])
+    signed = creator.models.sign_consent(consent)
+    by_consent = models.register(cousin, OTHER, PREFERENCES, parents=[models.parent_by_consent(signed)])
+    assert models.get(by_consent.model_id).royalties.ancestors[0].bps == 700
+
+    clients["registrar"].models.review(by_license, Review.APPROVED)
+    bought(clients, by_license, seller="buyer", buyer="buyer2", fingerprint=5)
+    royalties, before = creator.royalties, creator.royalties.claimable(parent)["owner"]
+    due = royalties.claimable(by_license)["ancestor:0"]
+    assert due == PRICE * 500 // 10_000
+    royalties.pull_ancestor(by_license, 0)
+    assert royalties.inherited(parent) == due
+    assert royalties.claimable(parent)["owner"] > before
+
+
+def test_a_delisting_ends_with_its_day(clients: Clients) -> None:
+    model_id, regulator = register(clients), clients["regulator"]
+    day = clients.node.chain.now() // DAY + 3
+    regulator.regulator.delist(model_id, day, "labels missing")
+    status = regulator.models.status(model_id)
+    assert (status.delisted, status.delisted_until) == (True, day * DAY)
+    clients.node.travel(day * DAY - clients.node.chain.now() + 1)
+    assert not regulator.models.status(model_id).delisted
