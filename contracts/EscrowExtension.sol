@@ -49,7 +49,7 @@ contract EscrowExtension is IEscrowExtension, EscrowBase {
     /* RANGE CLAIMS */
 
     /// @inheritdoc IEscrowExtension
-    function rangeClaim(Order calldata order) external payable throughEscrow nonReentrant {
+    function rangeClaim(Order calldata order, bytes32 evidenceDigest) external payable throughEscrow nonReentrant {
         Delivery calldata delivery = order.delivery;
         bytes32 orderHash = orderHashOf(order);
         uint256 revealedAt = _checkStored(delivery.licenseId, orderHash, OrderState.REVEALED);
@@ -60,7 +60,7 @@ contract EscrowExtension is IEscrowExtension, EscrowBase {
         _rangeEpochs[delivery.licenseId] = epoch;
         _setOrder(delivery.licenseId, OrderState.RANGE_CHECK, orderHash);
         uint256 bond = _rangeBond(order.sale);
-        emit RangeClaimed(delivery.licenseId, msg.sender, bond, epoch);
+        emit RangeClaimed(delivery.licenseId, msg.sender, bond, epoch, evidenceDigest);
         _takePayment(order.sale.token, bond);
     }
 

@@ -106,7 +106,9 @@ interface IEscrowBase {
     event OrderRefunded(uint256 indexed licenseId, address indexed buyer, uint8 reason, uint256 refund, uint256 penalty);
     event ChunkProvenWrong(uint256 indexed licenseId, uint32 index);
     /// @param epoch the committee that may answer
-    event RangeClaimed(uint256 indexed licenseId, address indexed buyer, uint256 bond, uint64 epoch);
+    event RangeClaimed(
+        uint256 indexed licenseId, address indexed buyer, uint256 bond, uint64 epoch, bytes32 evidenceDigest
+    );
     event RangeClaimRejected(uint256 indexed licenseId);
     /// @param hash EIP-712 struct hash of an Order, a Renewal or a ModelSale
     event OrderCancelled(address indexed seller, bytes32 indexed hash);

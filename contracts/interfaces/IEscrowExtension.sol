@@ -10,7 +10,8 @@ interface IEscrowExtension is IEscrowBase {
 
     /// @notice Buyer claims that the declared range was not derived from the registered one within the promised bound, with a bond
     /// of a tenth of the price in the order's token (native by value, else from the allowance).
-    function rangeClaim(Order calldata order) external payable;
+    /// @param evidenceDigest sha2-256 digest of the CIDv0 of the chunks in question, sealed to the committee; 0 if handed over otherwise
+    function rangeClaim(Order calldata order, bytes32 evidenceDigest) external payable;
     /// @notice Answer to a range claim by the committee that was active when it was made:
     /// RangeVerdict(uint256 licenseId,bytes32 orderHash,bool upheld,uint64 epoch,uint40 deadline), EIP-712. Upheld: refund, deposit
     /// and claim bond to the buyer. Rejected: the order settles and the claim bond goes to the treasury.

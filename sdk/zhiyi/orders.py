@@ -249,10 +249,18 @@ class Orders(Group):
         """Anyone, after the time to reveal (or to answer a range claim) is over."""
         return self._send("LicenseEscrow", "refund", order.as_tuple(), dry_run=dry_run)
 
-    def range_claim(self, order: Order, *, dry_run: bool = False) -> TxResult:
-        """Buyer: claims that the declared range breaks its bound; the bond is a tenth of the price."""
+    def range_claim(
+        self, order: Order, *, evidence_digest: bytes = ZERO32, dry_run: bool = False
+    ) -> TxResult:
+        """Buyer: claims that the declared range breaks its bound; the bond is a tenth of the price.
+
+        `evidence_digest`: 32 bytes of the CIDv0 of the chunks in question, sealed to the committee; zero if handed over otherwise.
+        """
+        digest = to_bytes(evidence_digest, 32)
         value = order.sale.price // 10 if order.sale.token == NATIVE else 0
-        return self._send("LicenseEscrow", "rangeClaim", order.as_tuple(), value=value, dry_run=dry_run)
+        return self._send(
+            "LicenseEscrow", "rangeClaim", order.as_tuple(), digest, value=value, dry_run=dry_run
+        )
 
     def range_data(self, verdict: RangeVerdict) -> eip712.TypedData:
         """What an operator signs about a range claim."""

@@ -336,7 +336,7 @@ def operators(system: System, model: Model, accounts: Any) -> list[Any]:
 
 @pytest.fixture
 def claimed(system: System, operators: list[Any], revealed: Order) -> Order:
-    system.escrow.rangeClaim(revealed.as_tuple(), sender=system.buyer, value=revealed.sale.price // 10)
+    system.escrow.rangeClaim(revealed.as_tuple(), bytes(32), sender=system.buyer, value=revealed.sale.price // 10)
     return revealed
 
 
@@ -386,12 +386,13 @@ def test_a_range_claim_carries_a_tenth_of_the_price(
 ) -> None:
     bond = revealed.sale.price // 10
     with ape.reverts(system.escrow.PaymentMismatch, error_inputs={"given": bond - 1, "needed": bond}):
-        system.escrow.rangeClaim(revealed.as_tuple(), sender=system.buyer, value=bond - 1)
+        system.escrow.rangeClaim(revealed.as_tuple(), bytes(32), sender=system.buyer, value=bond - 1)
     with ape.reverts(system.escrow.NotTheBuyer):
-        system.escrow.rangeClaim(revealed.as_tuple(), sender=system.stranger, value=bond)
-    receipt = system.escrow.rangeClaim(revealed.as_tuple(), sender=system.buyer, value=bond)
+        system.escrow.rangeClaim(revealed.as_tuple(), bytes(32), sender=system.stranger, value=bond)
+    receipt = system.escrow.rangeClaim(revealed.as_tuple(), REASON, sender=system.buyer, value=bond)
     (event,) = receipt.decode_logs(system.escrow.RangeClaimed)
     assert (event.buyer, event.bond, event.epoch) == (system.buyer, bond, 1)
+    assert bytes(event.evidenceDigest) == REASON
     assert system.state(revealed) == State.RANGE_CHECK
     assert system.escrow.rangeClaimEpoch(revealed.delivery.licenseId) == 1
     for end in (system.escrow.settle, system.escrow.accept):
@@ -402,7 +403,7 @@ def test_a_range_claim_carries_a_tenth_of_the_price(
 def test_a_range_claim_is_in_time(system: System, revealed: Order) -> None:
     system.go_to(since(system, revealed) + revealed.delivery.complaintWindow + 1)
     with ape.reverts(system.escrow.TooLate):
-        system.escrow.rangeClaim(revealed.as_tuple(), sender=system.buyer, value=revealed.sale.price // 10)
+        system.escrow.rangeClaim(revealed.as_tuple(), bytes(32), sender=system.buyer, value=revealed.sale.price // 10)
 
 
 def test_an_upheld_range_claim_refunds(system: System, operators: list[Any], claimed: Order) -> None:
@@ -481,7 +482,7 @@ def test_an_erc20_range_claim(
     order = system.make_order(model, parcel, token=token.address)
     system.open(order)
     system.reveal(order, parcel)
-    system.escrow.rangeClaim(order.as_tuple(), sender=system.buyer)
+    system.escrow.rangeClaim(order.as_tuple(), bytes(32), sender=system.buyer)
     answer(system, order, operators, True)
     assert system.free(system.buyer, token.address) == order.sale.price * 11 // 10 + order.sale.bond
 

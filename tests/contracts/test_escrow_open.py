@@ -542,7 +542,7 @@ def test_a_reentrant_token_gets_nowhere(system: System, model: Model, parcel: Pa
         system.escrow.open.encode_input(order.as_tuple(), *system.signatures(order)),
         system.escrow.depositToken.encode_input(token, 1, system.stranger),
         system.escrow.withdraw.encode_input(token, 0, system.stranger),
-        system.escrow.rangeClaim.encode_input(order.as_tuple()),
+        system.escrow.rangeClaim.encode_input(order.as_tuple(), bytes(32)),
         system.escrow.payPrepareFee.encode_input(REASON, model.id, system.stranger, token, 1, 1),
     ]
     for number, call in enumerate(inner, start=1):

@@ -727,7 +727,7 @@ def test_the_extension_refuses_to_be_called_directly(
     alone = project.IEscrow.at(system.at["EscrowExtension"].address)
     order, nobody = licensed.as_tuple(), system.stranger
     calls = [
-        lambda: alone.rangeClaim(order, sender=nobody),
+        lambda: alone.rangeClaim(order, bytes(32), sender=nobody),
         lambda: alone.resolveRange(order, True, 1, 1, [], 0, b"", sender=nobody),
         lambda: alone.payPrepareFee(CAUSE, 1, nobody, NATIVE, 1, system.now + HOUR, sender=nobody, value=1),
         lambda: alone.reclaimPrepareFee(CAUSE, sender=nobody),

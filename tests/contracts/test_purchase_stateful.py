@@ -285,7 +285,7 @@ class PurchaseMachine(RuleBasedStateMachine):
         p, s = self.known(number), self.system
         allowed = p.state == State.REVEALED and self.clock + 1 <= p.complaint_deadline
         call = s.escrow.rangeClaim
-        if self.move(allowed, call, p.order.as_tuple(), sender=s.buyer, value=p.claim_bond):
+        if self.move(allowed, call, p.order.as_tuple(), bytes(32), sender=s.buyer, value=p.claim_bond):
             p.state, p.since = State.RANGE_CHECK, self.clock
 
     def answer_range(self, number: int, draw: Draw) -> None:
