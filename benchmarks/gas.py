@@ -28,6 +28,7 @@ from market import (  # noqa: E402
     System,
     deep_parcel,
     deploy,
+    isolated,
     make_parcel,
     sha,
     sign_digest,
@@ -144,7 +145,7 @@ def measure(system: System, project: Any) -> dict[str, int]:
     first_ever = system.make_order(other, parcel)
     buy(system, first_ever, parcel)
 
-    with ape.chain.isolate():
+    with isolated():
         stranger = system.make_order(model, parcel, buyer=system.stranger.address)
         system.open(stranger, sender=system.stranger)
         system.reveal(stranger, parcel)
@@ -189,7 +190,7 @@ def measure(system: System, project: Any) -> dict[str, int]:
 def measure_complaints(system: System, model: Model, gas: dict[str, int]) -> None:
     """Each by a buyer whose balance slot is new; one more whose is not."""
     for number, size in enumerate((CHUNK, *COMPLAINT_SIZES), start=8):
-        with ape.chain.isolate():
+        with isolated():
             gas["complaint_4gib" if size == CHUNK else f"complaint_4gib_{size}"] = complain(
                 system, model, number, size
             )

@@ -538,6 +538,18 @@ def deploy(project: Any, accounts: Any, **changes: Any) -> System:
 
 
 @contextmanager
+def isolated() -> Iterator[None]:
+    """Undoes on the chain what is done inside. What is raised inside comes out: Ape's `isolate` swallows it, and
+    with it every failed assertion."""
+    isolation = ape.chain.isolate()  # noqa: TID251
+    isolation.__enter__()
+    try:
+        yield
+    finally:
+        isolation.__exit__(None, None, None)
+
+
+@contextmanager
 def refuses(signature: str) -> Iterator[None]:
     """Expects a revert with this error, whichever contract it came through."""
     with pytest.raises(ContractLogicError) as caught:

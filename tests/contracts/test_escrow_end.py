@@ -19,6 +19,7 @@ from market import (
     Review,
     State,
     System,
+    isolated,
     make_parcel,
     refuses,
     sha,
@@ -72,7 +73,7 @@ def test_reveal_publishes_the_key(system: System, order: Order, parcel: Parcel) 
 def test_reveal_counts_to_the_last_second_of_the_grace(system: System, order: Order, parcel: Parcel) -> None:
     system.open(order)
     deadline = since(system, order) + order.delivery.revealWindow + order.delivery.grace
-    with ape.chain.isolate():
+    with isolated():
         system.go_to(deadline + 1)
         with ape.reverts(system.escrow.TooLate, error_inputs={"deadline": deadline}):
             system.reveal(order, parcel)
@@ -172,7 +173,7 @@ def test_a_complaint_is_the_buyers_and_in_time(system: System, cheated: tuple[Or
         lie = order.with_(deposit=10 * ETHER)
         system.escrow.complain(lie.as_tuple(), *parcel.proof(2), sender=system.buyer)
     deadline = since(system, order) + order.delivery.complaintWindow
-    with ape.chain.isolate():
+    with isolated():
         system.go_to(deadline + 1)
         with ape.reverts(system.escrow.TooLate, error_inputs={"deadline": deadline}):
             system.escrow.complain(order.as_tuple(), *parcel.proof(2), sender=system.buyer)
@@ -233,7 +234,7 @@ def test_settle_mints_pays_and_frees(system: System, model: Model, revealed: Ord
 
 def test_settle_waits_for_the_complaint_window(system: System, revealed: Order) -> None:
     end = since(system, revealed) + revealed.delivery.complaintWindow
-    with ape.chain.isolate():
+    with isolated():
         system.go_to(end)
         with ape.reverts(system.escrow.TooEarly, error_inputs={"notBefore": end + 1}):
             system.escrow.settle(revealed.as_tuple(), sender=system.stranger)
@@ -286,7 +287,7 @@ def test_no_reveal_refunds_and_takes_a_tenth(system: System, order: Order, parce
     system.open(order)
     staked, _ = stake_of(system)
     end = since(system, order) + order.delivery.revealWindow + order.delivery.grace
-    with ape.chain.isolate():
+    with isolated():
         system.go_to(end)
         with ape.reverts(system.escrow.TooEarly, error_inputs={"notBefore": end + 1}):
             system.escrow.refund(order.as_tuple(), sender=system.stranger)
@@ -431,14 +432,14 @@ def test_an_unanswered_range_claim_refunds_without_penalty(
 ) -> None:
     staked, _ = stake_of(system)
     end = since(system, claimed) + 7 * DAY
-    with ape.chain.isolate():
+    with isolated():
         system.go_to(end)
         with ape.reverts(system.escrow.TooEarly):
             system.escrow.refund(claimed.as_tuple(), sender=system.stranger)
         system.go_to(end)
         answer(system, claimed, operators, True)
     system.go_to(end + 1)
-    with ape.chain.isolate(), ape.reverts(system.escrow.TooLate, error_inputs={"deadline": end}):
+    with isolated(), ape.reverts(system.escrow.TooLate, error_inputs={"deadline": end}):
         answer(system, claimed, operators, True)
     receipt = system.escrow.refund(claimed.as_tuple(), sender=system.stranger)
     (event,) = receipt.decode_logs(system.escrow.OrderRefunded)
@@ -583,7 +584,7 @@ def test_an_unused_prepare_fee_is_reclaimed_after_its_time(system: System, token
     by = pay_fee(system, 100, token=token)
     with ape.reverts(system.escrow.RequestUnknown):
         system.escrow.reclaimPrepareFee(REQUEST, sender=system.stranger)
-    with ape.chain.isolate():
+    with isolated():
         system.go_to(by)
         with ape.reverts(system.escrow.TooEarly, error_inputs={"notBefore": by + 1}):
             system.escrow.reclaimPrepareFee(REQUEST, sender=system.buyer)
@@ -595,13 +596,13 @@ def test_an_unused_prepare_fee_is_reclaimed_after_its_time(system: System, token
 
 
 def test_an_order_that_the_buyer_let_pass_earns_the_fee(system: System, model: Model, parcel: Parcel) -> None:
-    order = system.make_order(model, parcel, requestHash=REQUEST)
+    order = system.make_order(model, parcel, requestHash=REQUEST, openBy=system.now + 2 * DAY)
     by = pay_fee(system, 100)
     seller, fingerprinter = system.signatures(order)
     earn = system.escrow.earnPrepareFee
     with ape.reverts(system.escrow.TooEarly, error_inputs={"notBefore": order.sale.openBy + 1}):
         earn(order.as_tuple(), seller, sender=system.fingerprinter)
-    with ape.chain.isolate():
+    with isolated():
         system.go_to(by + 1)
         with ape.reverts(system.escrow.TooLate, error_inputs={"deadline": by}):
             earn(order.as_tuple(), seller, sender=system.fingerprinter)
@@ -659,7 +660,7 @@ def test_a_bond_comes_back_after_the_tail(system: System, licensed: Order) -> No
     with ape.reverts(escrow.NothingToDo):
         escrow.requestBondRelease(license_id, sender=system.buyer)
     end = at + licensed.sale.bondTail
-    with ape.chain.isolate():
+    with isolated():
         system.go_to(end - 1)
         with ape.reverts(escrow.BondHeld, error_inputs={"openCases": 0, "notBefore": end}):
             escrow.releaseBond(licensed.as_tuple(), sender=system.buyer)
@@ -717,7 +718,7 @@ def test_a_pause_lengthens_the_tail(system: System, licensed: Order) -> None:
     paused = escrow.pausedSeconds() - before
     assert 0 < paused <= 5 * DAY
     end = at + licensed.sale.bondTail + paused
-    with ape.chain.isolate():
+    with isolated():
         system.go_to(end - 1)
         with ape.reverts(escrow.BondHeld, error_inputs={"notBefore": end}):
             escrow.releaseBond(licensed.as_tuple(), sender=system.buyer)

@@ -18,6 +18,7 @@ from market import (
     Parcel,
     State,
     System,
+    isolated,
     key_commit,
     malleable_twin,
     refuses,
@@ -368,7 +369,7 @@ def test_a_use_not_forbidden_is_granted_by_the_order(
 
 
 def test_a_cancelled_order_is_void(system: System, order: Order) -> None:
-    with ape.chain.isolate():  # somebody else's word voids nothing
+    with isolated():  # somebody else's word voids nothing
         system.escrow.cancel(system.order_hash(order), sender=system.stranger)
         system.open(order)
     receipt = system.escrow.cancel(system.order_hash(order), sender=system.creator)

@@ -10,7 +10,7 @@ import ape
 import pytest
 from eth_abi import encode
 from eth_utils import keccak, to_checksum_address
-from market import DAY, Model, Order, Parcel, System, refuses, terms
+from market import DAY, Model, Order, Parcel, System, isolated, refuses, terms
 
 CAUSE = b"\xca" * 32
 NONE, REVOKED, SURRENDERED, RESOLD = range(4)
@@ -118,7 +118,7 @@ def test_surrender_is_the_holders_and_final(system: System, issued: Order) -> No
 def test_the_court_revokes_what_has_not_ended(system: System, issued: Order) -> None:
     licenses, license_id = system.licenses, issued.delivery.licenseId
     court = system.as_contract("MisuseCourt")
-    with ape.chain.isolate():
+    with isolated():
         licenses.surrender(license_id, sender=system.buyer)
         receipt = licenses.revoke(license_id, CAUSE, sender=court)
         assert receipt.decode_logs(licenses.LicenseRevoked) == []

@@ -18,6 +18,7 @@ from market import (
     Review,
     RoyaltyTerms,
     System,
+    isolated,
     make_parcel,
     malleable_twin,
     refuses,
@@ -770,7 +771,7 @@ def test_every_versions_record_opens_the_royalties(system: System) -> None:
     system.approve(made)
     _, stored = add_version(system, made)
     second = replace(made, record=stored)
-    with ape.chain.isolate():
+    with isolated():
         system.open_terms(second)
     reject(system, made.id, stored.weightsRoot)
     with refuses("RecordMismatch(uint64,bytes32)"):

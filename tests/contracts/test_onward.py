@@ -20,6 +20,7 @@ from market import (
     Parcel,
     State,
     System,
+    isolated,
     key_commit,
     make_parcel,
     malleable_twin,
@@ -177,7 +178,7 @@ def test_a_source_that_ended_meanwhile_blocks_nothing(system: System, licensed: 
     source, court = licensed.delivery.licenseId, system.as_contract("MisuseCourt")
     order = onward(system, licensed, copy, RESALE_BASIS)
     open_onward(system, order)
-    with ape.chain.isolate():
+    with isolated():
         system.licenses.surrender(source, sender=system.buyer)
         finish(system, order, copy)
         assert system.licenses.isActive(order.delivery.licenseId)
@@ -194,7 +195,7 @@ def test_only_an_active_license_without_open_cases_is_passed_on(
 ) -> None:
     source, court = licensed.delivery.licenseId, system.as_contract("MisuseCourt")
     order = onward(system, licensed, copy, RESALE_BASIS)
-    with ape.chain.isolate():
+    with isolated():
         system.escrow.holdBond(source, sender=court)
         expected = {"licenseId": source, "openCases": 1, "notBefore": 0}
         with ape.reverts(system.escrow.BondHeld, error_inputs=expected):
@@ -204,7 +205,7 @@ def test_only_an_active_license_without_open_cases_is_passed_on(
         lambda: system.licenses.surrender(source, sender=system.buyer),
         lambda: system.licenses.revoke(source, CAUSE, sender=court),
     ):
-        with ape.chain.isolate():
+        with isolated():
             end()
             with ape.reverts(system.licenses.NotForSale, error_inputs={"licenseId": source}):
                 open_onward(system, order)
@@ -564,20 +565,20 @@ def test_renew_refuses(system: System, model: Model, licensed: Order, renewal: R
     ):
         with ape.reverts(escrow.BadSignature, error_inputs={"signer": system.creator.address}):
             escrow.renew(astuple(renewal), signature, sender=system.buyer, value=renewal.price)
-    with ape.chain.isolate():
+    with isolated():
         system.escrow.cancel(system.escrow.renewalHash(astuple(renewal)), sender=system.creator)
         with ape.reverts(escrow.OrderVoid):
             renew(system, renewal)
-    with ape.chain.isolate():
+    with isolated():
         system.escrow.cancelAll(sender=system.creator)
         with ape.reverts(escrow.OrderVoid):
             renew(system, renewal)
-    with ape.chain.isolate():
+    with isolated():
         until = system.now + 10 * DAY
         system.models.freeze(model.id, until, CAUSE, sender=system.regulator)
         with ape.reverts(escrow.ModelFrozen, error_inputs={"until": until}):
             renew(system, renewal)
-    with ape.chain.isolate():
+    with isolated():
         system.licenses.surrender(renewal.licenseId, sender=system.buyer)
         with ape.reverts(licenses.LicenseEnded, error_inputs={"end": 2}):
             renew(system, renewal)
@@ -700,15 +701,15 @@ def test_buy_model_refuses(system: System, model: Model, sale: ModelSale) -> Non
     signature = sign_digest(digest_of(system, sale, MODEL_SALE_TYPES), system.creator)
     with refuses("TermsMismatch(uint64)"):
         escrow.buyModel(astuple(sale), greedy, signature, sender=system.buyer, value=sale.price)
-    with ape.chain.isolate():
+    with isolated():
         system.models.approve(NATIVE, model.id, sender=system.creator)
         with refuses("NotOwnerNorApproved()"):
             buy_model(system, model, sale)
-    with ape.chain.isolate():
+    with isolated():
         escrow.cancel(escrow.modelSaleHash(astuple(sale)), sender=system.creator)
         with ape.reverts(escrow.OrderVoid):
             buy_model(system, model, sale)
-    with ape.chain.isolate():
+    with isolated():
         system.models.freeze(model.id, system.now + DAY, CAUSE, sender=system.regulator)
         with ape.reverts(escrow.ModelFrozen):
             buy_model(system, model, sale)

@@ -30,6 +30,7 @@ from market import (
     Parcel,
     State,
     System,
+    isolated,
     make_parcel,
     sign_digest,
 )
@@ -127,7 +128,7 @@ class PurchaseMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.isolation = ape.chain.isolate()
+        self.isolation = isolated()
         self.isolation.__enter__()
         self.purchases: dict[int, Purchase] = {}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import ape
 import pytest
 from courtroom import (
     DAY,
@@ -35,6 +34,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from market import isolated
 
 SEATS = ((0, 1, 2), (1, 2, 3), (0, 2, 3, 4), (0, 1, 2, 3, 4))
 ENDED = (State.LAPSED, State.CLOSED, State.DISMISSED, State.CLEARED, State.EXECUTED)
@@ -400,7 +400,7 @@ class Cases(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.isolation = ape.chain.isolate()
+        self.isolation = isolated()
         self.isolation.__enter__()
 
     def teardown(self) -> None:
