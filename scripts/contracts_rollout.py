@@ -230,7 +230,7 @@ class _Rollout:
         lines = [Estimate(FACTORY, self.plan.factory, 0 if there else FACTORY_CREATION)]
         for step in self.plan.contracts:
             done = there and self._is_there(step)
-            gas = 0 if done else self._creation_gas(step) + OVER_CREATION
+            gas = 0 if done else self._creation_gas(step)
             lines.append(Estimate(step.name, step.address, gas))
         made = all(line.gas == 0 for line in lines)
         settings = len(self.plan.functions) + len(self.plan.settings())
@@ -238,7 +238,6 @@ class _Rollout:
         lines.append(Estimate("roles", self.manager.address, gas))
         closed = there and self.chain.call(self.factory, "closed")
         lines.append(Estimate("close", self.plan.factory, 0 if closed else A_BASE))
-        self._check_block_gas(lines)
         return lines
 
     def differences(self) -> list[str]:
@@ -328,21 +327,22 @@ class _Rollout:
         return result
 
     def _creation_gas(self, step: Deploy) -> int:
+        """About what it takes. Raises TxReverted for a constructor that refuses, ConfigError for small blocks."""
         ask = {"from": self.chain.account, "data": to_hex(self.built[step.name].init_code(step.args))}
+        limit = int(self.chain.rpc("eth_getBlockByNumber", "latest", False)["gasLimit"], 16)
         try:
-            return int(self.chain.rpc("eth_estimateGas", ask), 16)
+            gas = int(self.chain.rpc("eth_estimateGas", ask), 16) + OVER_CREATION
         except RpcRefused as exc:
+            if "gas" in exc.message.lower() and "revert" not in exc.message.lower():
+                raise ConfigError(f"{step.name} fits into no block of {limit:,} gas: {exc.message}") from exc
             raw = exc.data if isinstance(exc.data, str) and exc.data.startswith("0x") else "0x"
             raise reverted(to_bytes(raw), f"constructor of {step.name}", message=exc.message) from exc
-
-    def _check_block_gas(self, lines: list[Estimate]) -> None:
-        limit = int(self.chain.rpc("eth_getBlockByNumber", "latest", False)["gasLimit"], 16)
-        most = max(lines, key=lambda line: line.gas)
-        if most.gas > limit:
+        if gas * self.chain.options.gas_factor > limit:
             raise ConfigError(
-                f"{most.step} takes about {most.gas:,} gas, a block of this chain has {limit:,}: have its operators "
+                f"{step.name} takes about {gas:,} gas, a block of this chain has {limit:,}: have its operators "
                 "raise the limit"
             )
+        return gas
 
     def _book(self) -> Deployment:
         return Deployment(

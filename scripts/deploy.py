@@ -117,4 +117,6 @@ def _say(text: str, result: TxResult | None) -> None:
 
 
 def _show(finding: Finding) -> None:
-    click.echo(f"{finding.state:<6} {finding.what}: {finding.detail}\n{'':<7}{finding.detail_zh}")
+    click.echo(f"{finding.state:<6} {finding.what}: {finding.detail}")
+    if finding.state != "ok":
+        click.echo(f"{'':<7}{finding.detail_zh}")

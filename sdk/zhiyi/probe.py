@@ -150,11 +150,12 @@ def _hashing(chain: Chain, fisco: bool) -> Iterator[Finding]:
         return
     yield Finding("keccak256", "ok", "Keccak-256", "Keccak-256")
     yield _addresses(chain, fisco)
+    signed, signer = _ecrecover()
     yield _precompile(
         chain,
         1,
-        _ECRECOVER_INPUT,
-        _ECRECOVER_SIGNER,
+        signed,
+        signer,
         "ecrecover",
         "failed",
         "no signature of an order, a verdict or a voucher could be checked",
@@ -173,7 +174,7 @@ def _hashing(chain: Chain, fisco: bool) -> Iterator[Finding]:
     yield _precompile(
         chain,
         9,
-        _BLAKE2F_INPUT,
+        _blake2f(),
         hashlib.blake2b(b"abc").digest(),
         "BLAKE2b (EIP-152)",
         "note",
@@ -350,7 +351,3 @@ def _blake2f() -> bytes:
     ]
     words = b"".join(word.to_bytes(8, "little") for word in state)
     return (12).to_bytes(4, "big") + words + b"abc".ljust(128, b"\0") + (3).to_bytes(16, "little") + b"\x01"
-
-
-_ECRECOVER_INPUT, _ECRECOVER_SIGNER = _ecrecover()
-_BLAKE2F_INPUT: Final = _blake2f()

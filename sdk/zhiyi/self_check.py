@@ -11,6 +11,7 @@ from typing import Any, Final
 from zhiyi.abi import NAMES
 from zhiyi.chain import Chain
 from zhiyi.deployment import Contract, Deployment
+from zhiyi.errors import IntegrityError, TxReverted
 from zhiyi.probe import Finding
 from zhiyi.roles import CANCELLABLE, DELAYED_ROLES, DEVELOPMENT_CHAINS, FUNCTION_ROLES, MIN_ADMIN_DELAY, ROLES
 from zhiyi.types import NATIVE, keccak
@@ -122,7 +123,7 @@ class _Check:
         wrong = [
             name
             for name, address in self.book.contracts.items()
-            if name != FACTORY and self.chain.call(factory, "addressOf", _key(name)) != address
+            if name != FACTORY and self._ask(factory, "addressOf", _key(name)) != address
         ]
         if wrong:
             yield Finding(
@@ -131,8 +132,8 @@ class _Check:
                 f"the factory did not create {', '.join(wrong)}: the book mixes deployments",
                 f"工厂合约没有创建 {', '.join(wrong)}：地址簿混用了不同的部署。",
             )
-        if not self.chain.call(factory, "closed"):
-            owner = self.chain.call(factory, "owner")
+        if not self._ask(factory, "closed"):
+            owner = self._ask(factory, "owner")
             yield Finding(
                 "factory",
                 "failed",
@@ -151,7 +152,7 @@ class _Check:
                 if peer is None or entry["inputs"] or [o["type"] for o in entry["outputs"]] != ["address"]:
                     continue
                 count += 1
-                named, booked = self.chain.call(contract, name), self.book.contracts.get(peer, NATIVE)
+                named, booked = self._ask(contract, name), self.book.contracts.get(peer, NATIVE)
                 if named != booked:
                     wrong = True
                     yield Finding(
@@ -168,7 +169,7 @@ class _Check:
         for contract in self._contracts():
             if "eip712Domain" not in contract.interface.functions:
                 continue
-            _, name, _, chain_id, verifier, _, _ = self.chain.call(contract, "eip712Domain")
+            _, name, _, chain_id, verifier, *_ = self._ask(contract, "eip712Domain") or [None] * 7
             names.append(contract.name)
             if chain_id != self.book.chain_id or verifier != contract.address:
                 wrong = True
@@ -197,9 +198,9 @@ class _Check:
             lacking = [
                 erc
                 for erc, number in table.items()
-                if not self.chain.call(contract, "supportsInterface", bytes.fromhex(number[2:]))
+                if not self._ask(contract, "supportsInterface", bytes.fromhex(number[2:]))
             ]
-            if self.chain.call(contract, "supportsInterface", b"\xff" * 4):
+            if self._ask(contract, "supportsInterface", b"\xff" * 4):
                 lacking.append("ERC-165 (it claims 0xffffffff)")
             yield Finding(
                 f"interfaces {name}",
@@ -215,7 +216,7 @@ class _Check:
         wrong = False
         for name, signature, role in expected:
             selector = keccak(signature.encode())[:4]
-            held = self.chain.call(manager, "getTargetFunctionRole", self.book.contracts[name], selector)
+            held = self._ask(manager, "getTargetFunctionRole", self.book.contracts[name], selector)
             if held != ROLES[role]:
                 wrong = True
                 yield Finding(
@@ -225,7 +226,7 @@ class _Check:
                     f"{name}.{signature} 属于角色 {_role(held)}，应为 {role}。",
                 )
         for delayed in DELAYED_ROLES:
-            guardian = self.chain.call(manager, "getRoleGuardian", ROLES[delayed])
+            guardian = self._ask(manager, "getRoleGuardian", ROLES[delayed])
             if delayed != "ADMIN" and guardian != ROLES["GUARDIAN"]:
                 wrong = True
                 yield Finding(
@@ -234,6 +235,16 @@ class _Check:
                     f"GUARDIAN cannot cancel what {delayed} scheduled: its guardian is {_role(guardian)}",
                     f"GUARDIAN 不能取消 {delayed} 排期的操作：其守护角色是 {_role(guardian)}。",
                 )
+        for name, number in ROLES.items():
+            admin = self._ask(manager, "getRoleAdmin", number)
+            if admin != ROLES["ADMIN"]:
+                wrong = True
+                yield Finding(
+                    "functions",
+                    "failed",
+                    f"{name} is given and taken by role {_role(admin)}, not by ADMIN",
+                    f"{name} 由角色 {_role(admin)} 授予和撤销，应为 ADMIN。",
+                )
         if not wrong:
             text = f"{len(expected)} functions have their roles; GUARDIAN can cancel"
             yield Finding("functions", "ok", text, f"{len(expected)} 个函数的角色正确；GUARDIAN 可取消排期")
@@ -241,11 +252,13 @@ class _Check:
     def holders(self) -> Iterator[Finding]:
         """From the manager's events, so that nobody who was ever granted a role is overlooked."""
         manager = self.book.contract(MANAGER)
-        granted = self.chain.events(manager, "RoleGranted", from_block=self.book.block)
+        first = self._ask(self.book.contract(FACTORY), "startBlock")
+        start = self.book.block if first is None else min(first, self.book.block)
+        granted = self.chain.events(manager, "RoleGranted", from_block=start)
         ever = dict.fromkeys((int(e["roleId"]), str(e["account"])) for e in granted)
         holders: dict[int, list[str]] = {}
         for role, account in ever:
-            member, delay = self.chain.call(manager, "hasRole", role, account)
+            member, delay = self._ask(manager, "hasRole", role, account) or (False, 0)
             if not member:
                 continue
             holders.setdefault(role, []).append(account)
@@ -262,6 +275,9 @@ class _Check:
 
     def _holder(self, role: int, account: str, delay: int) -> Finding:
         what, faults, faults_zh = f"role {_role(role)}", [], []
+        if role not in ROLES.values():
+            faults.append("no role of this system")
+            faults_zh.append("本系统没有此角色")
         if account == self.book.deployer:
             faults.append("it is the deployer, who should hold none")
             faults_zh.append("它是部署账户，不应持有任何角色")
@@ -282,6 +298,13 @@ class _Check:
             )
         shown = f"{account}, delay {delay} s" if delay else account
         return Finding(what, "ok", shown, f"{account}，延迟 {delay} 秒" if delay else account)
+
+    def _ask(self, contract: Contract, function: str, *args: Any) -> Any:
+        """The answer, None when the code there has none."""
+        try:
+            return self.chain.call(contract, function, *args)
+        except (TxReverted, IntegrityError):
+            return None
 
     def _contracts(self) -> Iterator[Contract]:
         for name in NAMES:

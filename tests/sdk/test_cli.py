@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import DAY, ETHER, ROOT, Clients, Node, key_of
+from stub_node import refusing, stub
 
 from zhiyi import delivery
 from zhiyi.cli import words
@@ -621,6 +622,51 @@ def test_doctor_names_what_is_missing(zhiyi: Shell) -> None:
     rows = {row["what"]: row for row in zhiyi("buyer", "doctor", code=3)}
     assert rows["ipfs"]["state"] == "failed"
     assert "zhiyi ipfs" in rows["ipfs"]["detail"]
+
+
+def test_doctor_tells_what_the_chain_lacks(zhiyi: Shell, node: Node) -> None:
+    rows = {row["what"]: row for row in zhiyi("", "doctor")}
+    assert rows["abilities"]["state"] == "ok"
+    with stub(node.url, refusing("eth_getProof")) as url:
+        zhiyi.options[1] = url
+        rows = {row["what"]: row for row in zhiyi("", "doctor")}
+        assert "存储证明" in zhiyi.plain("", "doctor")
+    assert rows["eth_getProof"]["state"] == "note"
+    assert "EIP-1186" in rows["eth_getProof"]["detail_zh"]
+    with stub(node.url, lambda method, _: {"result": "0x5"} if method == "eth_chainId" else None) as url:
+        zhiyi.options[1] = url
+        rows = {row["what"]: row for row in zhiyi("", "doctor", code=3)}
+    assert "contracts on it see chain 31337" in rows["chain id"]["detail"]
+
+
+def test_a_deployment_is_checked_shown_and_copied(zhiyi: Shell, deployment: Deployment) -> None:
+    rows = {row["what"]: row for row in zhiyi("", "deployment", "check")}
+    assert {rows[what]["state"] for what in ("opcode TSTORE", "code", "peers", "functions", "domains")} == {
+        "ok"
+    }
+    assert rows["role ADMIN"]["state"] == "note"  # a development chain
+    shown = zhiyi("", "deployment", "show")
+    assert shown["contracts"] == deployment.contracts
+    zhiyi("", "deployment", "export", zhiyi.folder / "copy.json")
+    assert Deployment.load(zhiyi.folder / "copy.json") == deployment
+
+
+def test_a_deployment_that_fails_its_check_ends_with_code_3(
+    zhiyi: Shell, node: Node, deployment: Deployment
+) -> None:
+    node.rpc("anvil_setCode", deployment.contracts["MisuseCourt"], "0x00")
+    rows = {row["what"]: row for row in zhiyi("", "deployment", "check", code=3)}
+    assert rows["code MisuseCourt"]["state"] == "failed"
+
+
+def test_without_a_file_the_packages_address_book_is_used(
+    zhiyi: Shell, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ZHIYI_DEPLOYMENT", raising=False)
+    at = zhiyi.options.index("--deployment")
+    del zhiyi.options[at : at + 2]
+    assert zhiyi("", "deployment", "show")["contracts"] == deployment.contracts
+    assert {row["what"]: row["state"] for row in zhiyi("", "deployment", "check")}["code"] == "note"
 
 
 def test_exit_codes_tell_what_went_wrong(zhiyi: Shell, node: Node) -> None:

@@ -1,4 +1,4 @@
-"""`zhiyi deployment`: where the contracts are."""
+"""`zhiyi deployment`: where the contracts are, and whether they are what they should be."""
 
 from __future__ import annotations
 
@@ -7,26 +7,37 @@ from typing import Annotated
 
 import typer
 
+from zhiyi.cli.doctor import report
 from zhiyi.cli.session import session_of
-from zhiyi.deployment import Deployment
+from zhiyi.probe import probe
+from zhiyi.self_check import self_check
 
-app = typer.Typer(name="deployment", help="Where the contracts are.", no_args_is_help=True)
+app = typer.Typer(
+    name="deployment",
+    help="Where the contracts are, and whether they are what they should be.",
+    no_args_is_help=True,
+)
 
 
 @app.command()
 def show(ctx: typer.Context) -> None:
     """The address book in use."""
     session = session_of(ctx)
-    session.console.result(Deployment.load(session.deployment))
+    session.console.result(session.book)
 
 
 @app.command()
 def check(ctx: typer.Context) -> None:
-    """Compare the address book with the chain: chain id and code at every address."""
+    """Try the chain, then check code, wiring, roles, delays and domains. Exit code 3 when something failed."""
+    from zhiyi.chain import Chain
+
     session = session_of(ctx)
-    client = session.reader  # connecting checks
-    session.console.result(
-        {"ok": True, "chain_id": client.deployment.chain_id, "head": client.chain.block().number}
+    book = session.book
+    chain = Chain(session.rpc.split(","))
+    report(
+        session.console,
+        [*probe(chain, signer_chain_id=book.chain_id), *self_check(chain, book)],
+        title="deployment",
     )
 
 
@@ -34,5 +45,5 @@ def check(ctx: typer.Context) -> None:
 def export(ctx: typer.Context, out: Annotated[Path, typer.Argument(help="File to write.")]) -> None:
     """Copy the address book in use to a file."""
     session = session_of(ctx)
-    Deployment.load(session.deployment).save(out)
+    session.book.save(out)
     session.console.result({"file": str(out)})

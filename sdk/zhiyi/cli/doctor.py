@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import typer
 
+from zhiyi.cli.console import Console
 from zhiyi.cli.session import Session, session_of
-from zhiyi.deployment import Deployment
 from zhiyi.errors import ZhiyiError
+from zhiyi.probe import Finding, probe
 
 CLOCK_SECONDS: Final = 300  # a chain whose newest block is older is asleep, or our clock is wrong
 EXTRAS: Final = {
@@ -25,19 +26,23 @@ EXTRAS: Final = {
 }
 
 
-class Finding(NamedTuple):
-    """One line of the doctor's report."""
-
-    what: str
-    state: str  # ok, note, failed
-    detail: str
-
-
 def doctor(ctx: typer.Context) -> None:
     """Check Python, chain, deployment, IPFS, account and index. Exit code 3 when something failed."""
     session = session_of(ctx)
-    findings = list(_findings(session))
-    session.console.result(findings, title="doctor")
+    report(session.console, list(_findings(session)), title="doctor")
+
+
+def report(console: Console, findings: list[Finding], *, title: str) -> None:
+    """Prints the findings; for people, what is not ok in Chinese too. Ends with exit code 3 when something failed."""
+    if console.as_json:
+        console.result(findings)
+    else:
+        lines = [f.detail if f.state == "ok" else f"{f.detail}\n{f.detail_zh}".rstrip() for f in findings]
+        rows = [
+            {"what": f.what, "state": f.state, "detail": line}
+            for f, line in zip(findings, lines, strict=True)
+        ]
+        console.result(rows, title=title)
     if any(finding.state == "failed" for finding in findings):
         raise typer.Exit(3)
 
@@ -52,7 +57,10 @@ def _findings(session: Session) -> Iterator[Finding]:
         detail = f"pip install 'zhiyi[{extra}]' to get it" if missing else "installed"
         yield Finding(f"extra {extra}", "note" if missing else "ok", detail)
     yield _tried("deployment", lambda: _deployment(session))
-    yield _tried("chain", lambda: _chain(session))
+    chain = _tried("chain", lambda: _chain(session))
+    yield chain
+    if chain.state == "ok":
+        yield from _abilities(session)
     yield _tried("contracts", lambda: _contracts(session))
     yield _tried("ipfs", lambda: f"Kubo {session.ipfs.version()} at {session.ipfs_api}")
     if session.keystore is None and session.key_file is None and session.unsigned is None:
@@ -74,8 +82,22 @@ def _tried(what: str, check: Callable[[], str]) -> Finding:
 
 
 def _deployment(session: Session) -> str:
-    book = Deployment.load(session.deployment)
+    book = session.book
     return f"chain {book.chain_id}, {len(book.contracts)} contracts from block {book.block}"
+
+
+def _abilities(session: Session) -> Iterator[Finding]:
+    """What the chain lacks; one line when it lacks nothing."""
+    from zhiyi.chain import Chain
+
+    try:
+        expected = session.book.chain_id
+    except ZhiyiError:  # said above
+        expected = None
+    tried = probe(Chain(session.rpc.split(",")), signer_chain_id=expected)
+    yield from (finding for finding in tried if finding.state != "ok")
+    done = sum(finding.state == "ok" for finding in tried)
+    yield Finding("abilities", "ok", f"{done} of {len(tried)} things tried on the chain are in order")
 
 
 def _chain(session: Session) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from zhiyi.chain import TxResult
     from zhiyi.client import Zhiyi
+    from zhiyi.deployment import Deployment
     from zhiyi.index import Index
     from zhiyi.ipfs import Ipfs
     from zhiyi.signers import Signer
@@ -46,6 +47,14 @@ class Session:
     unsigned: str | None = None
     dry_run: bool = False
     console: Console = field(default_factory=Console)
+
+    @cached_property
+    def book(self) -> Deployment:
+        """The address book in use. Raises ConfigError, RpcUnavailable."""
+        from zhiyi.chain import Chain
+        from zhiyi.deployment import Deployment
+
+        return Deployment.load(self.deployment, chain_id=lambda: Chain(self.rpc.split(",")).chain_id)
 
     @cached_property
     def reader(self) -> Zhiyi:
