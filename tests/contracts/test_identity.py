@@ -9,7 +9,7 @@ import ape
 import pytest
 from eth_account.messages import encode_typed_data
 from eth_utils import keccak
-from market import DAY, System, malleable_twin, refuses, sha, sign_digest
+from market import DAY, System, isolated, malleable_twin, refuses, sha, sign_digest
 
 from contracts_plan import ZERO_ADDRESS
 
@@ -192,7 +192,7 @@ def test_an_expired_attestation_is_not_recorded(system: System, made: Attestatio
         ({"expiry": now + 1, "deadline": now}, True),
     ):
         changed = replace(made, **changes)
-        with ape.chain.isolate():
+        with isolated():
             system.go_to(now)
             if passes:
                 attest(system, changed)
