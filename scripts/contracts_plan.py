@@ -37,6 +37,7 @@ CONTRACTS = (
     "LicenseEscrow",
     "OracleCommittee",
     "MisuseCourt",
+    "Oversight",
 )
 
 # The CREATE2 proxy that lies at one address on most chains, its code, the transaction that puts it there. Nobody has
@@ -309,4 +310,5 @@ def _arguments(at: Mapping[str, str], deployer: str, params: Params) -> dict[str
             params.last_instance,
             params.court.as_tuple(),
         ),
+        "Oversight": (at["AccessManager"], at["ModelNFT"], at["LicenseNFT"]),
     }

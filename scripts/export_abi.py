@@ -30,6 +30,7 @@ CONTRACTS = (
     "MisuseCourt",
     "ModelNFT",
     "OracleCommittee",
+    "Oversight",
     "RoyaltyLedger",
 )
 

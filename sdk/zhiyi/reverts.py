@@ -118,6 +118,39 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "签名不是签发方 {issuer} 在本链对该证明所签：请其重新签名。",
     ),
     "NotAttested": ("{account} has recorded no attestation.", "{account} 没有登记任何证明。"),
+    # oversight
+    "NoSuchSubject": (
+        "{subjectId} is no number of a {kind}: check it.",
+        "{subjectId} 不是 {kind} 的编号：请核对。",
+    ),
+    "NoSuchComplaint": (
+        "Complaint {complaintId} was never filed: check the number.",
+        "投诉 {complaintId} 不存在：请核对编号。",
+    ),
+    "ComplaintIsAnswered": (
+        "Complaint {complaintId} is answered: {outcome}. File a new one for new facts.",
+        "投诉 {complaintId} 已答复：{outcome}。如有新事实，请另行投诉。",
+    ),
+    "AnswerIsPending": (
+        "Answer as UPHELD, DISMISSED or REFERRED.",
+        "答复应为 UPHELD、DISMISSED 或 REFERRED。",
+    ),
+    "NoSuchDemand": (
+        "Demand {demandId} was never made: check the number.",
+        "披露要求 {demandId} 不存在：请核对编号。",
+    ),
+    "DemandIsOver": (
+        "Demand {demandId} is {state}: nothing more can be done about it.",
+        "披露要求 {demandId} 状态为 {state}：不可再操作。",
+    ),
+    "AnswerTimeOutOfRange": (
+        "Set the time between {min} and {max} (unix seconds): 1 to 30 days ahead.",
+        "期限应在 {min} 与 {max} 之间（unix 秒）：即 1 至 30 天之后。",
+    ),
+    "NotTheAddressee": (
+        "Only {addressee}, who owns the model or holds the license now, may answer.",
+        "只有现模型所有者或许可持有人 {addressee} 可以答复。",
+    ),
     # models
     "RootAlreadyRegistered": (
         "These weights are model {modelId} already; if they are yours, show it to a registrar.",

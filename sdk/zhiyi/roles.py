@@ -48,6 +48,10 @@ FUNCTION_ROLES: Final[dict[str, dict[str, str]]] = {
         "pausePosting(uint40)": "PAUSER",
         "resumePosting()": "PAUSER",
     },
+    "Oversight": {
+        "answerComplaint(uint64,uint8,bytes32)": "REGULATOR",
+        "demandDisclosure(uint8,uint256,bytes32,uint40)": "REGULATOR",
+    },
 }
 
 # Their holders announce what they do and wait; GUARDIAN can cancel it meanwhile.

@@ -340,6 +340,7 @@ class System:
         self.court = self.at["MisuseCourt"]
         self.manager = self.at["AccessManager"]
         self.identity = self.at["IdentityRegistry"]
+        self.oversight = self.at["Oversight"]
 
     # --- time
 

@@ -160,8 +160,16 @@ def test_the_system_is_wired_to_itself(system: System) -> None:
     assert (escrow.committee(), escrow.court()) == (at["OracleCommittee"], at["MisuseCourt"])
     assert escrow.deliveryCheck() == at["DeliveryCheck"]
     assert escrow.extension() == at["EscrowExtension"]
+    assert (system.oversight.models(), system.oversight.licenses()) == (at["ModelNFT"], at["LicenseNFT"])
     assert escrow.identity() == at["IdentityRegistry"]
-    for name in ("ModelNFT", "LicenseEscrow", "OracleCommittee", "MisuseCourt", "IdentityRegistry"):
+    for name in (
+        "ModelNFT",
+        "LicenseEscrow",
+        "OracleCommittee",
+        "MisuseCourt",
+        "IdentityRegistry",
+        "Oversight",
+    ):
         assert at[name].authority() == at["AccessManager"]
 
 
@@ -196,6 +204,7 @@ def test_no_contract_is_too_large(system: System) -> None:
         "IRoyaltyLedger",
         "IEvidenceLog",
         "IIdentityRegistry",
+        "IOversight",
     ],
 )
 def test_every_error_of_the_market_is_tested(interface: str) -> None:

@@ -28,6 +28,7 @@ NAMES = (
     "MisuseCourt",
     "ModelNFT",
     "OracleCommittee",
+    "Oversight",
     "RoyaltyLedger",
 )
 
