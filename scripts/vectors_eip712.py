@@ -21,6 +21,7 @@ from zhiyi import eip712
 from zhiyi.chain import jsonable
 from zhiyi.types import (
     NATIVE,
+    Attestation,
     Basis,
     CopyRequest,
     Decision,
@@ -163,6 +164,15 @@ def cases() -> list[tuple[str, eip712.TypedData]]:
         license_id=7 << 28 | 42, order_hash=h("order"), upheld=True, epoch=2, deadline=1_800_000_000
     )
     possession = SignerPossession(account=account("operator"), deadline=1_800_000_000)
+    attestation = Attestation(
+        issuer=account("issuer"),
+        subject=account("buyer"),
+        claim_hash=h("claim"),
+        tier=2,
+        expiry=1_900_000_000,
+        nonce=4,
+        deadline=1_800_000_000,
+    )
     at = (CHAIN_ID, CONTRACT)
     return [
         ("order", eip712.order(Order(sale=sale, delivery=delivery), *at)),
@@ -173,6 +183,7 @@ def cases() -> list[tuple[str, eip712.TypedData]]:
         ("parent consent", eip712.parent_consent(consent, *at)),
         ("renewal", eip712.renewal(renewal, *at)),
         ("model sale", eip712.model_sale(model_sale, *at)),
+        ("attestation", eip712.attestation(attestation, *at)),
         ("signer possession", eip712.signer_possession(possession, *at)),
         ("offer", eip712.offer(offer, *at)),
         ("offer, resale", eip712.offer(resale, *at)),

@@ -446,12 +446,19 @@ class Chain:
     # -- signatures ----------------------------------------------------------------------------
 
     def check_signature(self, data: TypedData, signature: bytes, account: str) -> None:
-        """Raises BadSignature unless `account` signed: a key by ECDSA, a contract by ERC-1271."""
+        """Raises BadSignature unless `account` signed: a key by ECDSA, a contract by ERC-1271.
+
+        The key comes first, as in the contracts: an account delegated by EIP-7702 has code and signs with its key.
+        """
         digest = data.digest()
+        try:
+            if recover(digest, signature) == to_address(account):
+                return
+            wrong = BadSignature(f"{data.primary} is not signed by {account}: ask that account to sign it")
+        except BadSignature as exc:
+            wrong = exc
         if not self.code(account):
-            if recover(digest, signature) != to_address(account):
-                raise BadSignature(f"{data.primary} is not signed by {account}: ask that account to sign it")
-            return
+            raise wrong
         from eth_abi.abi import encode
 
         arguments = encode(["bytes32", "bytes"], [digest, signature])

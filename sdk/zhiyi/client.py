@@ -15,6 +15,7 @@ from zhiyi.deployment import Deployment
 from zhiyi.errors import ConfigError
 from zhiyi.evidence import Evidence
 from zhiyi.group import Group
+from zhiyi.identity import Identity
 from zhiyi.licenses import Licenses
 from zhiyi.models import Models
 from zhiyi.offers import Offers
@@ -50,6 +51,7 @@ class Zhiyi:
         self.cases = Cases(chain, deployment)
         self.oracles = Oracles(chain, deployment)
         self.evidence = Evidence(chain, deployment)
+        self.identity = Identity(chain, deployment)
         self.regulator = Regulator(chain, deployment)
 
     @classmethod
@@ -140,6 +142,7 @@ class AsyncZhiyi:
         self.cases = _AsyncGroup(client.cases)
         self.oracles = _AsyncGroup(client.oracles)
         self.evidence = _AsyncGroup(client.evidence)
+        self.identity = _AsyncGroup(client.identity)
         self.regulator = _AsyncGroup(client.regulator)
         self.delivery = _AsyncGroup(client.delivery)
 

@@ -1,8 +1,8 @@
 """Every EIP-712 digest of the project, built in this one place.
 
 On chain: Order, Renewal, ModelSale and RangeVerdict (escrow), Verdict (court), ParentConsent (models), SignerPossession
-(committee). Off chain: Offer and CopyRequest, under a domain that names the escrow. Types follow from the fields of
-`zhiyi.types`.
+(committee), Attestation (identity). Off chain: Offer and CopyRequest, under a domain that names the escrow. Types
+follow from the fields of `zhiyi.types`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from zhiyi.errors import BadSignature
 from zhiyi.types import (
     NATIVE,
+    Attestation,
     ChainStruct,
     CopyRequest,
     Delivery,
@@ -34,6 +35,7 @@ ESCROW_DOMAIN: Final = "ZhiYiChain LicenseEscrow"
 COURT_DOMAIN: Final = "ZhiYiChain MisuseCourt"
 COMMITTEE_DOMAIN: Final = "ZhiYiChain OracleCommittee"
 MODEL_DOMAIN: Final = "ZhiYiChain ModelNFT"
+IDENTITY_DOMAIN: Final = "ZhiYiChain IdentityRegistry"
 OFF_CHAIN_DOMAIN: Final = "ZhiYiChain"
 SECP256K1_N: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
@@ -136,6 +138,11 @@ def parent_consent(value: ParentConsent, chain_id: int, models: str) -> TypedDat
 def signer_possession(value: SignerPossession, chain_id: int, committee: str) -> TypedData:
     """What a signer key signs to be registered by an account."""
     return _typed(COMMITTEE_DOMAIN, chain_id, committee, _struct(SignerPossession), _message(value))
+
+
+def attestation(value: Attestation, chain_id: int, registry: str) -> TypedData:
+    """What an issuer of identities signs."""
+    return _typed(IDENTITY_DOMAIN, chain_id, registry, _struct(Attestation), _message(value))
 
 
 def offer(value: Offer, chain_id: int, escrow: str) -> TypedData:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from zhiyi import eip712
 from zhiyi.chain import TxResult
+from zhiyi.cid import digest_from_cid
 from zhiyi.errors import BadInput, BadSignature, IntegrityError, NotFound
 from zhiyi.group import Group
 from zhiyi.signers import sign
@@ -249,14 +250,12 @@ class Orders(Group):
         """Anyone, after the time to reveal (or to answer a range claim) is over."""
         return self._send("LicenseEscrow", "refund", order.as_tuple(), dry_run=dry_run)
 
-    def range_claim(
-        self, order: Order, *, evidence_digest: bytes = ZERO32, dry_run: bool = False
-    ) -> TxResult:
+    def range_claim(self, order: Order, *, evidence_cid: str = "", dry_run: bool = False) -> TxResult:
         """Buyer: claims that the declared range breaks its bound; the bond is a tenth of the price.
 
-        `evidence_digest`: 32 bytes of the CIDv0 of the chunks in question, sealed to the committee; zero if handed over otherwise.
+        `evidence_cid`: the chunks in question, sealed to the committee; empty if they are handed over otherwise.
         """
-        digest = to_bytes(evidence_digest, 32)
+        digest = digest_from_cid(evidence_cid) if evidence_cid else ZERO32
         value = order.sale.price // 10 if order.sale.token == NATIVE else 0
         return self._send(
             "LicenseEscrow", "rangeClaim", order.as_tuple(), digest, value=value, dry_run=dry_run

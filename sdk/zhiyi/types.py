@@ -853,6 +853,39 @@ class Royalty(ChainStruct):
     balance: U128  # own and inherited income that nobody has pulled
 
 
+# -- identity --------------------------------------------------------------------------------------
+
+
+class Attestation(ChainStruct):
+    """What an issuer signs about an account. No personal data: the claim is a salted hash."""
+
+    issuer: Address
+    subject: Address
+    claim_hash: Bytes32
+    tier: Annotated[U8, Field(ge=1, le=3)]
+    expiry: U40  # unix seconds; counts until the second before
+    nonce: U64
+    deadline: U40  # recorded then at the latest
+
+
+class SignedAttestation(Value):
+    """An attestation with its issuer's signature; its subject records it."""
+
+    attestation: Attestation
+    signature: Signature
+
+
+class IdentityStatus(Value):
+    """What an account recorded last, and the tier that counts now."""
+
+    account: Address
+    tier: U8
+    issuer: Address  # zero: none
+    attested_tier: U8
+    expiry: U40
+    claim_hash: Bytes32
+
+
 # -- committee and cases ---------------------------------------------------------------------------
 
 

@@ -67,4 +67,6 @@ def test_a_range_claim_needs_a_committee_to_answer_it(system: System, order: Ord
     system.reveal(order, parcel)
     assert system.committee.currentEpoch() == 0
     with ape.reverts(system.escrow.NoCommittee):
-        system.escrow.rangeClaim(order.as_tuple(), bytes(32), sender=system.buyer, value=order.sale.price // 10)
+        system.escrow.rangeClaim(
+            order.as_tuple(), bytes(32), sender=system.buyer, value=order.sale.price // 10
+        )

@@ -337,7 +337,9 @@ def operators(system: System, model: Model, accounts: Any) -> list[Any]:
 
 @pytest.fixture
 def claimed(system: System, operators: list[Any], revealed: Order) -> Order:
-    system.escrow.rangeClaim(revealed.as_tuple(), bytes(32), sender=system.buyer, value=revealed.sale.price // 10)
+    system.escrow.rangeClaim(
+        revealed.as_tuple(), bytes(32), sender=system.buyer, value=revealed.sale.price // 10
+    )
     return revealed
 
 
@@ -404,7 +406,9 @@ def test_a_range_claim_carries_a_tenth_of_the_price(
 def test_a_range_claim_is_in_time(system: System, revealed: Order) -> None:
     system.go_to(since(system, revealed) + revealed.delivery.complaintWindow + 1)
     with ape.reverts(system.escrow.TooLate):
-        system.escrow.rangeClaim(revealed.as_tuple(), bytes(32), sender=system.buyer, value=revealed.sale.price // 10)
+        system.escrow.rangeClaim(
+            revealed.as_tuple(), bytes(32), sender=system.buyer, value=revealed.sale.price // 10
+        )
 
 
 def test_an_upheld_range_claim_refunds(system: System, operators: list[Any], claimed: Order) -> None:

@@ -136,6 +136,7 @@ def deployment(anvil: Node) -> Deployment:
         holders={
             "REGISTRAR": (address["registrar"],),
             "REGULATOR": (address["regulator"],),
+            "IDENTITY_ADMIN": (address["registrar"],),
             "ORACLE_ADMIN": (address["deployer"],),
             "PAUSER": (address["deployer"],),
         },

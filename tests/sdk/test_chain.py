@@ -116,6 +116,7 @@ def test_unsigned_signer_returns_the_transaction_for_another_wallet(node: Node) 
     assert result.status == "unsigned"
     assert result.transaction["from"] == local.address
     node.rpc("eth_sendRawTransaction", "0x" + local.sign_transaction(result.transaction).hex())
+    node.mine()
     assert node.chain.balance(STRANGER) == 7
 
 
@@ -392,6 +393,19 @@ def test_contract_accounts_sign_by_erc1271(clients: Clients, node: Node) -> None
     node.rpc("anvil_setCode", STRANGER, "0x" + ALWAYS_EMPTY.hex())
     with pytest.raises(BadSignature):
         node.chain.check_signature(data, b"anything", STRANGER)
+
+
+def test_delegated_accounts_sign_with_their_key(clients: Clients, node: Node) -> None:
+    """EIP-7702: an account with code whose key still counts, in the contracts as well."""
+    from test_story import make_offer
+
+    buyer = clients["buyer"]
+    signed = buyer.offers.sign(make_offer(clients, 1, seller=buyer.account))
+    node.rpc("anvil_setCode", buyer.account, "0x" + ALWAYS_EMPTY.hex())
+    data = buyer.offers.data(signed.offer)
+    node.chain.check_signature(data, signed.signature, buyer.account)
+    with pytest.raises(BadSignature):
+        node.chain.check_signature(data, b"\1" * 65, buyer.account)
 
 
 def test_results_and_events_become_json(clients: Clients) -> None:

@@ -337,11 +337,18 @@ def complain(
 
 
 @app.command("range-claim")
-def range_claim(ctx: typer.Context, license_id: LicenseArgument) -> None:
+def range_claim(
+    ctx: typer.Context,
+    license_id: LicenseArgument,
+    evidence: Annotated[
+        str, typer.Option(help="CID of the chunks in question, sealed to the committee.")
+    ] = "",
+) -> None:
     """Buyer: claim that the declared range breaks its registered bound; the bond is a tenth of the price."""
     session = session_of(ctx)
-    order = session.client.orders.get(words.license_id(license_id))
-    session.show(session.client.orders.range_claim(order, dry_run=session.dry_run))
+    orders = session.client.orders
+    order = orders.get(words.license_id(license_id))
+    session.show(orders.range_claim(order, evidence_cid=evidence, dry_run=session.dry_run))
 
 
 @app.command()
