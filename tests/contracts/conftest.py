@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ape.exceptions import ContractLogicError, CustomError
+from ape.pytest.contextmanagers import RevertsContextManager
+from ape_ethereum.trace import Trace
+from eth_utils import keccak
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(Path(__file__).parent)]
 
 from market import ETHER, Model, Order, Parcel, System, deploy, make_parcel  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exact_reverts() -> Iterator[None]:
+    """Ape lets a revert that it can't name, such as a panic, pass for any custom error that a test expects: refuse it.
+
+    Nor does Ape print the call tree of every revert, expected or not: a seventh of the tests' time."""
+    as_ape_does = RevertsContextManager.__exit__
+
+    def exit_(expected: Any, kind: Any, raised: Any, traceback: Any) -> bool:
+        passed = as_ape_does(expected, kind, raised, traceback)
+        abi = getattr(expected.expected_message, "abi", None)
+        if abi and isinstance(raised, ContractLogicError) and not isinstance(raised, CustomError):
+            selector, message = keccak(text=abi.selector)[:4], str(raised.revert_message)
+            named = f"0x{selector.hex()}" in message or message.encode().startswith(selector)
+            assert named, f"expected {abi.selector}, was {raised!r}"
+        return bool(passed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RevertsContextManager, "__exit__", exit_)
+        patch.setattr(Trace, "show", lambda *_, **__: None)
+        yield
 
 
 @pytest.fixture(scope="session")
