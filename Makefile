@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 # Ape keeps its own files beside the project's build, not in the home directory.
 export APE_DATA_FOLDER ?= $(CURDIR)/.build/ape
 
-.PHONY: help setup demo test lint types contracts abi vectors test-contracts test-python gas bench bench-delivery clean lock
+.PHONY: help setup demo test lint types contracts abi vectors test-contracts test-python slither slither-write coverage mutation gas bench bench-delivery clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -56,6 +56,18 @@ test-contracts: setup ## contract tests on a real Anvil node
 
 test-python: setup ## every other test, the demo end to end included
 	pytest -p no:ape_test tests --ignore tests/contracts
+
+slither: setup ## static analysis; every finding has an answer in docs/slither.md
+	$(PY) proof/slither_findings.py
+
+slither-write: setup ## rows for new findings in docs/slither.md, still to be answered
+	$(PY) proof/slither_findings.py --write
+
+coverage: setup contracts ## docs/benchmarks/coverage.json: lines and branches of the contracts that the contract tests run
+	$(PY) proof/coverage.py
+
+mutation: setup contracts ## docs/mutation.json: do the tests notice wrong contracts? an hour; needs `make coverage`
+	$(PY) proof/mutation.py
 
 gas: setup contracts ## docs/benchmarks/gas.json: gas of every operation against its budget
 	$(PY) benchmarks/gas.py

@@ -47,11 +47,16 @@ class Node:
     """`anvil` on loopback, Prague rules, one slot an epoch so that `finalized` lags two blocks."""
 
     def __init__(
-        self, *, port: int | None = None, state: Path | None = None, load: Path | None = None
+        self,
+        *,
+        port: int | None = None,
+        state: Path | None = None,
+        load: Path | None = None,
+        options: tuple[str, ...] = (),
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._state, self._load = state, load
+        self._state, self._load, self._options = state, load, options
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Node:
@@ -76,6 +81,7 @@ class Node:
             command += ["--dump-state", str(self._state)]
         if self._load:
             command += ["--load-state", str(self._load)]
+        command += self._options
         self._process = subprocess.Popen(command)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:

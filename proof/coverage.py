@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Line and branch coverage of the contracts by the contract tests: docs/benchmarks/coverage.json and .md.
+
+`proof/coverage.py [pytest arguments]`; without arguments all contract tests run, and only then the documents are
+written. A line is covered when every statement that starts on it ran, a branch is one outcome of one decision. What the
+tests showed is kept in build/coverage/hits.json, where the mutation tests look which tests reach a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from solc import AST, ROOT, compile_sources, sources
+from source_items import Item, Items
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from report import Row, environment, write
+
+HITS = ROOT / "build" / "coverage" / "hits.json"
+LINES_TARGET = 98.0  # percent of the lines of all contracts
+COMMAND = "make coverage"
+
+
+def run_tests(arguments: list[str], out: Path = HITS) -> int:
+    """Runs the contract tests on the measured code; pytest's exit status."""
+    out.unlink(missing_ok=True)
+    command = [
+        *(str(Path(sys.executable).with_name("ape")), "test"),
+        *(arguments or ["tests/contracts"]),
+        *("--network", "ethereum:local:foundry", "-q"),
+        *("-p", "coverage_plugin", "--coverage-out", str(out)),
+    ]
+    path = os.pathsep.join([str(ROOT / "proof"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
+
+
+class Coverage:
+    """Items and which of them ran."""
+
+    def __init__(self, items: Items, hits: dict[str, Any]) -> None:
+        self._items = items.all
+        self.shown = {item for trace in hits["traces"] for item in trace}
+        self.files = sorted({item.range.file for item in self._items})
+
+    def _of(self, kind: str, file: str | None) -> list[Item]:
+        return [item for item in self._items if item.kind == kind and file in (None, item.range.file)]
+
+    def lines(self, file: str | None = None) -> tuple[int, int]:
+        """(covered, all)"""
+        lines: dict[tuple[str, int], bool] = defaultdict(lambda: True)
+        for item in self._of("statement", file):
+            lines[item.range.file, item.line] &= item.id in self.shown
+        return sum(lines.values()), len(lines)
+
+    def branches(self, file: str | None = None) -> tuple[int, int]:
+        """(covered, all)"""
+        every = self._of("branch", file)
+        return sum(item.id in self.shown for item in every), len(every)
+
+    def left(self) -> list[str]:
+        """What did not run, as FILE:LINE with the text."""
+        found = []
+        for item in self._items:
+            if item.id not in self.shown:
+                text = item.text if len(item.text) < 90 else item.text[:89] + "…"
+                what = "" if item.kind == "statement" else f" never {'held' if item.outcome else 'failed'}"
+                found.append(f"{item.range.file}:{item.line}{what}: `{text}`")
+        return found
+
+
+def rows(coverage: Coverage) -> list[Row]:
+    """The whole first, then file by file."""
+    found = []
+    for file in (None, *coverage.files):
+        name = "all" if file is None else Path(file).stem
+        where = "all contracts" if file is None else f"`{file}`"
+        covered, every = coverage.lines(file)
+        if every:
+            row = Row(f"lines-{name}", f"lines of {where}", 100 * covered / every, "%", every)
+            found.append(row if file else replace(row, target=LINES_TARGET, sense=">="))
+        covered, every = coverage.branches(file)
+        if every:
+            found.append(Row(f"branches-{name}", f"branches of {where}", 100 * covered / every, "%", every))
+    return found
+
+
+def main() -> int:
+    """0 when the tests passed and the target is met."""
+    arguments = sys.argv[1:]
+    status = run_tests(arguments)
+    if not HITS.exists():
+        return status or 1
+    hits = json.loads(HITS.read_text())
+    texts = sources()
+    coverage = Coverage(Items(compile_sources(texts, AST), texts), hits)
+    measured = rows(coverage)
+    left = coverage.left()
+    if not arguments:
+        notes = [
+            "Computed from the program counters of every transaction and call that the contract tests send and the",
+            "compiler's source maps; the code is compiled without optimization for that. A line counts when every",
+            "statement that starts on it ran; a branch is one outcome of `if`, a loop, `?:`, `&&`, `||` or `require`.",
+            "",
+            "## Not covered" if left else "Everything is covered.",
+            "",
+            *(f"- {one}" for one in left),
+        ]
+        write("coverage", COMMAND, measured, environment=environment(), notes="\n".join(notes))
+    print("\n".join(left))
+    for row in measured:
+        print(f"{row.value:7.2f} % of {row.n:4d} {row.what}")
+    for test in hits["failed"]:
+        print(f"failed on the measured code: {test}")
+    for reason in hits["unread"]:
+        print(f"a trace could not be read: {reason}")
+    missed = [row.id for row in measured if row.met is False] if not arguments else []
+    return status or len(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
