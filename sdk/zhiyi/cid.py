@@ -20,6 +20,16 @@ def cid_v0_from_digest(digest: bytes) -> str:
     return text
 
 
+def cid_of(digest: bytes) -> str:
+    """CIDv0 of a digest that a contract keeps, empty for zero: none was named."""
+    return cid_v0_from_digest(digest) if any(digest) else ""
+
+
+def digest_of(cid: str) -> bytes:
+    """What a contract keeps of a CID, zero for an empty one. Raises BadInput."""
+    return digest_from_cid(cid) if cid else bytes(32)
+
+
 def digest_from_cid(cid: str) -> bytes:
     """SHA-256 digest in a CIDv0, or in a CIDv1 of the dag-pb codec (bases 16 and 32; prefix ipfs:// allowed).
 

@@ -21,6 +21,7 @@ from zhiyi.models import Models
 from zhiyi.offers import Offers
 from zhiyi.oracles import Oracles
 from zhiyi.orders import Orders
+from zhiyi.oversight import Oversight
 from zhiyi.regulator import Regulator
 from zhiyi.royalties import Royalties
 from zhiyi.sales import Sales
@@ -53,6 +54,7 @@ class Zhiyi:
         self.evidence = Evidence(chain, deployment)
         self.identity = Identity(chain, deployment)
         self.regulator = Regulator(chain, deployment)
+        self.oversight = Oversight(chain, deployment)
 
     @classmethod
     def connect(
@@ -144,6 +146,7 @@ class AsyncZhiyi:
         self.evidence = _AsyncGroup(client.evidence)
         self.identity = _AsyncGroup(client.identity)
         self.regulator = _AsyncGroup(client.regulator)
+        self.oversight = _AsyncGroup(client.oversight)
         self.delivery = _AsyncGroup(client.delivery)
 
     @classmethod

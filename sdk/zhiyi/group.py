@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from zhiyi.chain import Chain, Event, Tag, TxResult
 from zhiyi.deployment import Contract, Deployment
-from zhiyi.types import keccak
+from zhiyi.types import keccak, to_bytes
+
+SALT_BYTES: Final = 32
 
 
 class Group:
@@ -39,3 +41,8 @@ class Group:
 def reason_hash(reason: str) -> bytes:
     """keccak256 of a reason's UTF-8 text; the text itself is published off chain."""
     return keccak(reason.encode())
+
+
+def salted_hash(salt: bytes, content: bytes) -> bytes:
+    """keccak256(salt | content): 32 random bytes of salt keep what is hashed from being guessed. Raises BadInput."""
+    return keccak(to_bytes(salt, SALT_BYTES) + content)

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from zhiyi import eip712
 from zhiyi.chain import TxResult
 from zhiyi.errors import BadInput, BadSignature, IntegrityError
-from zhiyi.group import Group, reason_hash
+from zhiyi.group import Group, reason_hash, salted_hash
 from zhiyi.signers import sign
-from zhiyi.types import Attestation, IdentityStatus, SignedAttestation, keccak, to_address, to_bytes
-
-SALT_BYTES: Final = 32
-
-
-def claim_hash(salt: bytes, claim: bytes) -> bytes:
-    """What goes on chain of a claim: keccak256(salt | claim); 32 random bytes of salt keep it from being guessed."""
-    return keccak(to_bytes(salt, SALT_BYTES) + claim)
+from zhiyi.types import Attestation, IdentityStatus, SignedAttestation, to_address, to_bytes
 
 
 def check_claim(salt: bytes, claim: bytes, recorded: bytes) -> None:
     """Whoever is shown salt and claim: raises IntegrityError unless they open the hash that was recorded."""
-    if claim_hash(salt, claim) != to_bytes(recorded, 32):
+    if salted_hash(salt, claim) != to_bytes(recorded, 32):
         raise IntegrityError(
             "salt and claim do not open the hash on chain: this is not what the issuer verified"
         )
@@ -35,7 +26,7 @@ class Identity(Group):
     def attestation(
         self, subject: str, claim: bytes, *, tier: int, expiry: int, deadline: int
     ) -> Attestation:
-        """The caller's next attestation for an account; `claim` is a `claim_hash`, times are unix seconds."""
+        """The caller's next attestation for an account; `claim` is a `salted_hash`, times are unix seconds."""
         issuer, account = self._chain.account, to_address(subject)
         return Attestation(
             issuer=issuer,

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from zhiyi import eip712
 from zhiyi.chain import TxResult
-from zhiyi.cid import digest_from_cid
+from zhiyi.cid import digest_of
 from zhiyi.errors import BadInput, BadSignature, IntegrityError, NotFound
 from zhiyi.group import Group
 from zhiyi.signers import sign
@@ -255,7 +255,7 @@ class Orders(Group):
 
         `evidence_cid`: the chunks in question, sealed to the committee; empty if they are handed over otherwise.
         """
-        digest = digest_from_cid(evidence_cid) if evidence_cid else ZERO32
+        digest = digest_of(evidence_cid)
         value = order.sale.price // 10 if order.sale.token == NATIVE else 0
         return self._send(
             "LicenseEscrow", "rangeClaim", order.as_tuple(), digest, value=value, dry_run=dry_run

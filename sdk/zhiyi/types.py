@@ -346,6 +346,31 @@ class RefundReason(IntEnum):
     RANGE_CLAIM_UNANSWERED = 4
 
 
+class SubjectKind(IntEnum):
+    """What a complaint or a demand is about (IOversight)."""
+
+    MODEL = 0
+    LICENSE = 1
+
+
+class ComplaintOutcome(IntEnum):
+    """The regulator's answer to a complaint (IOversight)."""
+
+    PENDING = 0
+    UPHELD = 1
+    DISMISSED = 2
+    REFERRED = 3
+
+
+class DemandState(IntEnum):
+    """Where a demand for disclosure stands (IOversight)."""
+
+    NONE = 0
+    OPEN = 1
+    ANSWERED = 2
+    UNANSWERED = 3
+
+
 class Use(IntEnum):
     """The six categories of ERC-7517; the value is the place in the preference bits and in `useMask`."""
 
@@ -884,6 +909,36 @@ class IdentityStatus(Value):
     attested_tier: U8
     expiry: U40
     claim_hash: Bytes32
+
+
+# -- oversight -------------------------------------------------------------------------------------
+
+
+class Complaint(Value):
+    """A complaint and what became of it."""
+
+    complaint_id: U64
+    kind: SubjectKind
+    subject_id: U256
+    complainant: Address
+    evidence_hash: Bytes32  # salted
+    evidence_cid: str  # empty: none was named
+    filed_at: U40
+    answer_due: U40
+    outcome: ComplaintOutcome
+    overdue: bool
+
+
+class Demand(Value):
+    """A regulator's demand for disclosure and what became of it."""
+
+    demand_id: U64
+    kind: SubjectKind
+    subject_id: U256
+    reason_hash: Bytes32
+    answer_by: U40
+    state: DemandState
+    answer_cid: str  # empty: no answer
 
 
 # -- committee and cases ---------------------------------------------------------------------------

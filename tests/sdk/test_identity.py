@@ -9,7 +9,8 @@ from conftest import DAY, Clients
 from test_story import agree, h, opened, register
 
 from zhiyi.errors import BadInput, BadSignature, IntegrityError, TxReverted
-from zhiyi.identity import check_claim, claim_hash
+from zhiyi.group import salted_hash
+from zhiyi.identity import check_claim
 from zhiyi.types import LicenseTerms, SignedAttestation
 
 SALT = secrets.token_bytes(32)
@@ -26,7 +27,7 @@ def attested(
     now = clients.node.chain.now()
     made = issuer.identity.attestation(
         clients[subject].account,
-        claim_hash(SALT, CLAIM),
+        salted_hash(SALT, CLAIM),
         tier=tier,
         expiry=now + days * DAY,
         deadline=now + DAY,
@@ -42,7 +43,7 @@ def test_the_subject_records_what_an_issuer_signed(clients: Clients) -> None:
     with pytest.raises(TxReverted, match="NotTheSubject"):
         clients["stranger"].identity.record(signed)
     event = buyer.identity.record(signed).event("Attested")
-    assert (event["tier"], event["claimHash"]) == (2, claim_hash(SALT, CLAIM))
+    assert (event["tier"], event["claimHash"]) == (2, salted_hash(SALT, CLAIM))
     found = identity.get(buyer.account)
     assert (found.tier, found.attested_tier, found.issuer) == (2, 2, clients[ISSUER].account)
     check_claim(SALT, CLAIM, found.claim_hash)

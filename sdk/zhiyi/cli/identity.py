@@ -12,7 +12,8 @@ import typer
 from zhiyi.cli import words
 from zhiyi.cli.session import read_bytes, read_document, session_of, write_document
 from zhiyi.errors import BadInput, ConfigError
-from zhiyi.identity import SALT_BYTES, check_claim, claim_hash
+from zhiyi.group import SALT_BYTES, salted_hash
+from zhiyi.identity import check_claim
 from zhiyi.types import Address, Bytes32, HexBytes, SignedAttestation, Value, to_address
 
 app = typer.Typer(name="identity", help="Who is verified, by whom, up to which tier.", no_args_is_help=True)
@@ -52,7 +53,7 @@ def sign(
     found = read_bytes(claim, MAX_CLAIM_BYTES)
     attestation = client.identity.attestation(
         subject,
-        claim_hash(salt, found),
+        salted_hash(salt, found),
         tier=tier,
         expiry=words.moment(expires, now),
         deadline=words.moment(valid, now),

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from zhiyi.cid import cid_v0_from_digest
+from zhiyi.cid import cid_of
 from zhiyi.errors import IntegrityError
 from zhiyi.index.tables import Base, CaseRow, EventRow, LicenseRow, ModelRow, OrderRow, split_license
 from zhiyi.types import NATIVE, CaseState, Decision, LicenseEnd, LicenseTerms, OrderState, Review
 
 Subject = tuple[str, str]  # kind and key
 _Row = TypeVar("_Row")
-
-_ZERO_HASH: Final = "0x" + "00" * 32
 
 _MODEL_EVENTS: Final = frozenset(
     {
@@ -317,4 +315,4 @@ def _known(row: _Row | None, event: EventRow) -> _Row:
 
 def _cid(digest: str) -> str:
     """CIDv0 of a 0x-hex digest, empty for zero."""
-    return "" if digest == _ZERO_HASH else cid_v0_from_digest(bytes.fromhex(digest[2:]))
+    return cid_of(bytes.fromhex(digest[2:]))
