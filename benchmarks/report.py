@@ -111,6 +111,46 @@ def write(name: str, command: str, rows: list[Row], *, environment: dict[str, st
     return path
 
 
+def values(name: str) -> dict[str, float]:
+    """Values by row of docs/benchmarks/NAME.json; empty without the file."""
+    path = FOLDER / f"{name}.json"
+    if not path.exists():
+        return {}
+    return {row["id"]: row["value"] for row in json.loads(path.read_text())["rows"]}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run set beside the committed values, in lines for people."""
+
+    changes: list[str]
+    faults: list[str]
+
+
+def compare(committed: dict[str, float], rows: list[Row], tolerance: float) -> Comparison:
+    """For rows where less is better. Faults: a row over its target, one more than `tolerance` (a part of the value)
+    over the committed one, and rows that only one side has."""
+    changes, faults = [], over_target(rows)
+    for row in rows:
+        if row.id not in committed:
+            faults.append(f"{row.id} {row.value:.6g}: not in the committed file, write it anew")
+            continue
+        before = committed[row.id]
+        if row.value == before:
+            continue
+        line = f"{row.id} {before:.6g} -> {row.value:.6g} ({row.value / before - 1:+.2%})"
+        changes.append(line)
+        if row.value > before * (1 + tolerance):
+            faults.append(f"{line}: over the {tolerance:.0%} that a row may grow")
+    faults += [f"{id_}: committed, but not measured" for id_ in committed.keys() - {row.id for row in rows}]
+    return Comparison(changes, faults)
+
+
+def over_target(rows: list[Row]) -> list[str]:
+    """One line for each row that misses its target."""
+    return [f"{r.id} {r.value:.6g}: the target is {r.sense} {r.target:g}" for r in rows if r.met is False]
+
+
 def markdown(name: str, command: str, rows: list[Row], environment: dict[str, str], notes: str = "") -> str:
     """The same as a table."""
     lines = [

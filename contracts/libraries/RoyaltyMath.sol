@@ -36,7 +36,7 @@ library RoyaltyMath {
     }
 
     /// @notice Adds a parent to a child's flattened lineage: each ancestor of the parent gets its part of the parent's `bps`, rounded
-    /// down; the parent keeps the rest.
+    /// down; the parent keeps the rest. An ancestor whose part is nothing is left out, or no family could grow past ten generations.
     /// @param lineage space for one more than MAX_ANCESTORS is not needed: the caller's array bounds are checked by `merge`
     function inherit(Ancestor[] memory lineage, uint256 count, uint64 parentId, uint16 bps, Ancestor[] calldata grand)
         internal
@@ -46,6 +46,7 @@ library RoyaltyMath {
         uint256 own = bps;
         for (uint256 i = 0; i < grand.length; ++i) {
             uint256 part = shareDown(bps, grand[i].bps);
+            if (part == 0) continue;
             own -= part;
             count = _merge(lineage, count, grand[i].modelId, part);
         }

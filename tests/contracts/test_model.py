@@ -217,6 +217,20 @@ def test_lineage_is_flattened_and_merged(system: System) -> None:
     system.models.checkRecord(c.id, astuple(c.record))
 
 
+def test_an_ancestor_whose_share_rounds_to_nothing_is_left_out(system: System) -> None:
+    """Of 9 bps a tenth is nothing; of 10 it is 1. So a family may have more generations than a lineage has places."""
+    a = system.register(system.creator, "a")
+    system.approve(a)
+    b = system.register(
+        system.creator, "b", parents=(consent(system, a, sha(b"b"), 1_000),), ancestors=((a.id, 1_000),)
+    )
+    system.approve(b)
+    for name, bps, lineage in (("c", 9, ((b.id, 9),)), ("d", 10, ((a.id, 1), (b.id, 9)))):
+        proof = consent(system, b, sha(name.encode()), bps)
+        child = system.register(system.creator, name, parents=(proof,), ancestors=lineage)
+        system.models.checkRecord(child.id, astuple(child.record))
+
+
 def test_a_parent_needs_its_owners_signature(system: System, model: Model) -> None:
     root = sha(b"fresh")
     for proof in (
