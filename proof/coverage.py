@@ -71,7 +71,7 @@ class Coverage:
         for item in self._items:
             if item.id not in self.shown:
                 text = item.text if len(item.text) < 90 else item.text[:89] + "…"
-                what = "" if item.kind == "statement" else f" never {'held' if item.outcome else 'failed'}"
+                what = "" if item.kind == "statement" else f" {item.decision} never {item.outcome}".lower()
                 found.append(f"{item.range.file}:{item.line}{what}: `{text}`")
         return found
 

@@ -120,6 +120,10 @@ class _Maker:
             self._file, where.start, where.end, after, operator, scope, name, line, self._text(where)
         )
 
+    def _with_semicolon(self, where: Range) -> Range:
+        """The range of a simple statement ends before its semicolon."""
+        return where._replace(end=self._raw.index(b";", where.end) + 1)
+
     def _between(self, left: dict[str, Any], right: dict[str, Any], operator: str) -> Range:
         """The place of an operator between its operands."""
         start = self._raw.index(operator.encode(), self._range(left).end, self._range(right).start)
@@ -170,16 +174,16 @@ class _Maker:
         elif kind == "IfStatement":
             condition_at = self._range(node["condition"])
             if _only_reverts(node["trueBody"]) and not node.get("falseBody"):
-                yield made("check removed", where, "{}")
+                in_braces = node["trueBody"]["nodeType"] == "Block"
+                yield made("check removed", where if in_braces else self._with_semicolon(where), "{}")
             else:
                 yield made("boolean", condition_at, f"!({self._text(condition_at)})")
         elif kind in ("ExpressionStatement", "EmitStatement"):
-            end = self._raw.index(b";", where.end) + 1
             call = node.get("expression") or node["eventCall"]
             checks = call["nodeType"] == "FunctionCall" and call["expression"].get("name") in KEPT
             if "ForHeader" not in parents:
                 label = "check removed" if checks else "statement removed"
-                yield made(label, Range(self._file, where.start, end), "{}")
+                yield made(label, self._with_semicolon(where), "{}")
         elif kind == "FunctionCall" and node.get("kind") == "functionCall":
             for one, other in zip(node["arguments"], node["arguments"][1:], strict=False):
                 places = self._range(one), self._range(other)

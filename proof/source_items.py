@@ -49,7 +49,8 @@ class Item:
     kind: Literal["statement", "branch"]
     range: Range
     line: int
-    text: str
+    text: str  # of a branch: its condition
+    decision: str = ""  # of a branch: "if", "if else", "loop", "?:", "&&", "||" or "require"
     outcome: bool | None = None  # of a branch: whether the condition held
 
 
@@ -90,11 +91,12 @@ class Items:
         start, length, _ = (int(part) for part in node["src"].split(":"))
         return Range(path, start, start + length)
 
-    def _new(self, kind: Literal["statement", "branch"], where: Range, outcome: bool | None = None) -> int:
+    def _new(self, where: Range, text_at: Range, decision: str = "", outcome: bool | None = None) -> int:
         source = self._texts[where.file]
         line = source.count(b"\n", 0, where.start) + 1
-        text = " ".join(source[where.start : where.end].decode().split())
-        self.all.append(Item(len(self.all), kind, where, line, text, outcome))
+        text = " ".join(source[text_at.start : text_at.end].decode().split())
+        kind: Literal["statement", "branch"] = "branch" if decision else "statement"
+        self.all.append(Item(len(self.all), kind, where, line, text, decision, outcome))
         return len(self.all) - 1
 
     def _add(self, path: str, node: dict[str, Any]) -> None:
@@ -107,31 +109,32 @@ class Items:
             return self._add(path, node["block"])
         if kind in NOT_STATEMENTS:
             return
+        where = self._range(path, node)
         if kind != "VariableDeclarationStatement" or node.get("initialValue"):
-            self._new("statement", self._range(path, node))
+            self._new(where, where)
         if kind == "IfStatement":
-            self._decide(self._range(path, node), "if else" if node.get("falseBody") else "if")
+            self._decide(where, path, node["condition"], "if else" if node.get("falseBody") else "if")
         if kind in LOOPS and node.get("condition"):
-            self._decide(self._range(path, node["condition"]), "loop")
+            self._decide(self._range(path, node["condition"]), path, node["condition"], "loop")
         for inner in _expressions(node):
+            at = self._range(path, inner)
             if inner["nodeType"] == "Conditional":
-                self._decide(self._range(path, inner), "?:")
+                self._decide(at, path, inner["condition"], "?:")
             elif inner["nodeType"] == "BinaryOperation" and inner["operator"] in ("&&", "||"):
-                self._decide(self._range(path, inner), inner["operator"])
+                self._decide(at, path, inner, inner["operator"])
             elif inner["nodeType"] == "FunctionCall" and inner["expression"].get("name") in CHECKS:
-                self._decide(self._range(path, inner), "require")
+                self._decide(at, path, inner["arguments"][0], "require")
         for name in NESTED:
             found = node.get(name) or []
             for nested in found if isinstance(found, list) else [found]:
                 self._add(path, nested)
 
-    def _decide(self, where: Range, kind: str) -> None:
+    def _decide(self, where: Range, path: str, condition: dict[str, Any], kind: str) -> None:
+        """`where` is the range that the deciding jump has."""
         if where not in self._decisions:
-            self._decisions[where] = (
-                self._new("branch", where, True),
-                self._new("branch", where, False),
-                kind,
-            )
+            text_at = self._range(path, condition)
+            held, failed = (self._new(where, text_at, kind, outcome) for outcome in (True, False))
+            self._decisions[where] = (held, failed, kind)
 
     def code_map(self, code: bytes, source_map: str, paths: dict[int, str]) -> CodeMap:
         """Reads a contract's code; `paths` are the compiler's file numbers."""
