@@ -38,6 +38,7 @@ CONTRACTS = (
     "OracleCommittee",
     "MisuseCourt",
     "Oversight",
+    "UsageChannel",
 )
 
 # The CREATE2 proxy that lies at one address on most chains, its code, the transaction that puts it there. Nobody has
@@ -267,7 +268,7 @@ def _arguments(at: Mapping[str, str], deployer: str, params: Params) -> dict[str
         at["RoyaltyLedger"],
         at["OracleCommittee"],
         at["MisuseCourt"],
-        ZERO_ADDRESS,
+        at["UsageChannel"],
         at["IdentityRegistry"],
         at["DeliveryCheck"],
         params.treasury,
@@ -311,4 +312,5 @@ def _arguments(at: Mapping[str, str], deployer: str, params: Params) -> dict[str
             params.court.as_tuple(),
         ),
         "Oversight": (at["AccessManager"], at["ModelNFT"], at["LicenseNFT"]),
+        "UsageChannel": (at["LicenseEscrow"], at["ModelNFT"], at["LicenseNFT"]),
     }

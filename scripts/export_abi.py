@@ -32,6 +32,7 @@ CONTRACTS = (
     "OracleCommittee",
     "Oversight",
     "RoyaltyLedger",
+    "UsageChannel",
 )
 
 # Two contracts at one address: the escrow runs its extension's code by delegatecall, so one file has what both answer.

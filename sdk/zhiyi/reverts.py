@@ -151,6 +151,41 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "Only {addressee}, who owns the model or holds the license now, may answer.",
         "只有现模型所有者或许可持有人 {addressee} 可以答复。",
     ),
+    # usage channels
+    "ChannelNotOpen": (
+        "The channel is {phase}: check its terms, salt included, or open a new one.",
+        "通道状态为 {phase}：请核对其参数（含 salt），或另开新通道。",
+    ),
+    "ChannelExists": (
+        "There was a channel with these terms already: choose another salt.",
+        "相同参数的通道已存在过：请更换 salt。",
+    ),
+    "ChannelCloses": (
+        "The channel closes: from {closesAt} on anyone may end it. Open a new one.",
+        "通道正在关闭：自 {closesAt} 起任何人可结束它。请另开新通道。",
+    ),
+    "EmptyChannel": ("Lock an amount above zero.", "锁定金额须大于零。"),
+    "NotThePayer": ("Only the payer {payer} may do this.", "只有付款方 {payer} 可以操作。"),
+    "NotTheProvider": (
+        "The provider must be {provider}, who owns the model or holds the license, not {account}.",
+        "服务方须为模型所有者或许可持有人 {provider}，而非 {account}。",
+    ),
+    "LicenseNotCommercial": (
+        "License {licenseId} is not an active commercial license of this model: name another, or 0 for its owner.",
+        "许可 {licenseId} 不是该模型有效的商业许可：请改用其他许可，或填 0 表示由所有者提供服务。",
+    ),
+    "ModelNotServed": (
+        "Model {modelId} is not approved, delisted or frozen: no channel gets more money now.",
+        "模型 {modelId} 未通过审核、已下架或被冻结：目前不可向通道注资。",
+    ),
+    "VoucherUnsigned": (
+        "The voucher is not signed by {signer} for this channel on this chain: ask the payer for a new one.",
+        "凭证不是 {signer} 在本链为该通道所签：请付款方重新签发。",
+    ),
+    "VoucherTooSmall": (
+        "{redeemed} are redeemed already, this pays up to {given}: bring a later voucher, or ask for a top-up.",
+        "已兑付 {redeemed}，此凭证至多 {given}：请使用更新的凭证，或请付款方充值。",
+    ),
     # models
     "RootAlreadyRegistered": (
         "These weights are model {modelId} already; if they are yours, show it to a registrar.",

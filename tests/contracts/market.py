@@ -341,6 +341,7 @@ class System:
         self.manager = self.at["AccessManager"]
         self.identity = self.at["IdentityRegistry"]
         self.oversight = self.at["Oversight"]
+        self.channels = self.at["UsageChannel"]
 
     # --- time
 

@@ -160,6 +160,13 @@ def test_the_system_is_wired_to_itself(system: System) -> None:
     assert (escrow.committee(), escrow.court()) == (at["OracleCommittee"], at["MisuseCourt"])
     assert escrow.deliveryCheck() == at["DeliveryCheck"]
     assert escrow.extension() == at["EscrowExtension"]
+    channels = system.channels
+    assert (channels.vault(), channels.models(), channels.licenses()) == (
+        escrow,
+        at["ModelNFT"],
+        at["LicenseNFT"],
+    )
+    assert escrow.channels() == channels
     assert (system.oversight.models(), system.oversight.licenses()) == (at["ModelNFT"], at["LicenseNFT"])
     assert escrow.identity() == at["IdentityRegistry"]
     for name in (
@@ -205,6 +212,7 @@ def test_no_contract_is_too_large(system: System) -> None:
         "IEvidenceLog",
         "IIdentityRegistry",
         "IOversight",
+        "IUsageChannel",
     ],
 )
 def test_every_error_of_the_market_is_tested(interface: str) -> None:

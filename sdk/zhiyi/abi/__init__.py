@@ -30,6 +30,7 @@ NAMES = (
     "OracleCommittee",
     "Oversight",
     "RoyaltyLedger",
+    "UsageChannel",
 )
 
 Entry = Mapping[str, Any]
