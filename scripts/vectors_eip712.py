@@ -38,6 +38,7 @@ from zhiyi.types import (
     SignerPossession,
     Use,
     Verdict,
+    Voucher,
 )
 
 TARGET = Path(__file__).resolve().parents[1] / "tests" / "vectors" / "eip712.json"
@@ -173,6 +174,7 @@ def cases() -> list[tuple[str, eip712.TypedData]]:
         nonce=4,
         deadline=1_800_000_000,
     )
+    voucher = Voucher(channel_id=h("channel"), cumulative=123_456_789)
     at = (CHAIN_ID, CONTRACT)
     return [
         ("order", eip712.order(Order(sale=sale, delivery=delivery), *at)),
@@ -183,6 +185,7 @@ def cases() -> list[tuple[str, eip712.TypedData]]:
         ("parent consent", eip712.parent_consent(consent, *at)),
         ("renewal", eip712.renewal(renewal, *at)),
         ("model sale", eip712.model_sale(model_sale, *at)),
+        ("voucher", eip712.voucher(voucher, *at)),
         ("attestation", eip712.attestation(attestation, *at)),
         ("signer possession", eip712.signer_possession(possession, *at)),
         ("offer", eip712.offer(offer, *at)),

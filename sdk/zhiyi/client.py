@@ -26,6 +26,7 @@ from zhiyi.regulator import Regulator
 from zhiyi.royalties import Royalties
 from zhiyi.sales import Sales
 from zhiyi.signers import Signer
+from zhiyi.usage import Usage
 from zhiyi.vault import Vault
 
 if TYPE_CHECKING:  # loaded only by those who use them
@@ -48,6 +49,7 @@ class Zhiyi:
         self.licenses = Licenses(chain, deployment)
         self.sales = Sales(chain, deployment)
         self.vault = Vault(chain, deployment)
+        self.usage = Usage(chain, deployment)
         self.royalties = Royalties(chain, deployment)
         self.cases = Cases(chain, deployment)
         self.oracles = Oracles(chain, deployment)
@@ -140,6 +142,7 @@ class AsyncZhiyi:
         self.licenses = _AsyncGroup(client.licenses)
         self.sales = _AsyncGroup(client.sales)
         self.vault = _AsyncGroup(client.vault)
+        self.usage = _AsyncGroup(client.usage)
         self.royalties = _AsyncGroup(client.royalties)
         self.cases = _AsyncGroup(client.cases)
         self.oracles = _AsyncGroup(client.oracles)

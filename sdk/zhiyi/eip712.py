@@ -1,8 +1,8 @@
 """Every EIP-712 digest of the project, built in this one place.
 
 On chain: Order, Renewal, ModelSale and RangeVerdict (escrow), Verdict (court), ParentConsent (models), SignerPossession
-(committee), Attestation (identity). Off chain: Offer and CopyRequest, under a domain that names the escrow. Types
-follow from the fields of `zhiyi.types`.
+(committee), Attestation (identity), Voucher (channels). Off chain: Offer and CopyRequest, under a domain that names the
+escrow. Types follow from the fields of `zhiyi.types`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from zhiyi.types import (
     Sale,
     SignerPossession,
     Verdict,
+    Voucher,
     keccak,
     to_address,
 )
@@ -35,6 +36,7 @@ ESCROW_DOMAIN: Final = "ZhiYiChain LicenseEscrow"
 COURT_DOMAIN: Final = "ZhiYiChain MisuseCourt"
 COMMITTEE_DOMAIN: Final = "ZhiYiChain OracleCommittee"
 MODEL_DOMAIN: Final = "ZhiYiChain ModelNFT"
+CHANNEL_DOMAIN: Final = "ZhiYiChain UsageChannel"
 IDENTITY_DOMAIN: Final = "ZhiYiChain IdentityRegistry"
 OFF_CHAIN_DOMAIN: Final = "ZhiYiChain"
 SECP256K1_N: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -143,6 +145,11 @@ def signer_possession(value: SignerPossession, chain_id: int, committee: str) ->
 def attestation(value: Attestation, chain_id: int, registry: str) -> TypedData:
     """What an issuer of identities signs."""
     return _typed(IDENTITY_DOMAIN, chain_id, registry, _struct(Attestation), _message(value))
+
+
+def voucher(value: Voucher, chain_id: int, channels: str) -> TypedData:
+    """What the signer of a usage channel signs, off chain, for each call or so."""
+    return _typed(CHANNEL_DOMAIN, chain_id, channels, _struct(Voucher), _message(value))
 
 
 def offer(value: Offer, chain_id: int, escrow: str) -> TypedData:

@@ -346,6 +346,14 @@ class RefundReason(IntEnum):
     RANGE_CLAIM_UNANSWERED = 4
 
 
+class ChannelPhase(IntEnum):
+    """Where a usage channel stands (IUsageChannel)."""
+
+    NONE = 0
+    OPEN = 1
+    CLOSED = 2
+
+
 class SubjectKind(IntEnum):
     """What a complaint or a demand is about (IOversight)."""
 
@@ -876,6 +884,61 @@ class Royalty(ChainStruct):
 
     gross: U128  # never falls
     balance: U128  # own and inherited income that nobody has pulled
+
+
+# -- usage channels --------------------------------------------------------------------------------
+
+
+class Channel(ChainStruct):
+    """Who pays whom for the use of a model, fixed at opening; its hash with the contract is the channel's id."""
+
+    payer: Address
+    provider: Address  # the model's owner, or the holder of `license_id`
+    signer: Address  # of vouchers: the payer's API key
+    token: Address = NATIVE
+    amount: U96  # locked at opening
+    expiry: U40  # like a close request of that time
+    model_id: U64
+    license_id: U256 = 0  # 0: the owner provides
+    salt: Bytes32
+
+
+class ChannelState(ChainStruct):
+    """The moving part of a channel."""
+
+    deposited: U96  # all that was locked
+    redeemed: U96  # all that was paid out on vouchers
+    closes_at: U40  # 0: the payer did not ask
+    onward_bps: U16  # of the income, to the model
+    phase: ChannelPhase
+
+
+class ChannelInfo(Value):
+    """A channel as it stands now."""
+
+    channel_id: Bytes32
+    channel: Channel
+    state: ChannelState
+    opened_tx: str
+
+    @property
+    def left(self) -> int:
+        """What vouchers can still bring."""
+        return self.state.deposited - self.state.redeemed
+
+
+class Voucher(ChainStruct):
+    """What the channel's signer owes in all since the opening. A later voucher replaces an earlier one."""
+
+    channel_id: Bytes32
+    cumulative: U96
+
+
+class SignedVoucher(Value):
+    """A voucher with its signature; only its provider needs to see it."""
+
+    voucher: Voucher
+    signature: Signature
 
 
 # -- identity --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from zhiyi.cli import (
     cases,
+    channels,
     committee,
     deployment,
     doctor,
@@ -103,6 +104,7 @@ def build() -> typer.Typer:
         offers,
         orders,
         licenses,
+        channels,
         cases,
         committee,
         royalties,
