@@ -6,15 +6,22 @@ from collections.abc import Sequence
 
 from zhiyi import eip712
 from zhiyi.chain import TxResult
+from zhiyi.cid import digest_of
 from zhiyi.errors import BadInput, NotFound
 from zhiyi.group import Group
 from zhiyi.signers import Signer, sign
 from zhiyi.types import (
+    Canary,
+    CanaryAccusation,
+    CanaryState,
+    CaseFile,
     Epoch,
     Member,
     MemberInfo,
+    Order,
     ProvenSigner,
     Role,
+    SignedVerdict,
     SignerPossession,
     to_address,
     to_bytes,
@@ -89,6 +96,76 @@ class Oracles(Group):
     def activate_epoch(self, number: int, *, dry_run: bool = False) -> TxResult:
         """Anyone, once the announcement delay is over (the first epoch: at once)."""
         return self._send("OracleCommittee", "activateEpoch", number, dry_run=dry_run)
+
+    # -- faults --------------------------------------------------------------------------------
+
+    def prove_equivocation(
+        self, first: SignedVerdict, second: SignedVerdict, *, dry_run: bool = False
+    ) -> TxResult:
+        """Anyone: one signer signed two verdicts on one case with another decision or license; its stake is lost."""
+        arguments = (first.verdict.encode(), first.signature, second.verdict.encode(), second.signature)
+        return self._send("OracleCommittee", "proveEquivocation", *arguments, dry_run=dry_run)
+
+    def prove_double_copy(
+        self,
+        first: Order,
+        first_signature: bytes,
+        second: Order,
+        second_signature: bytes,
+        *,
+        dry_run: bool = False,
+    ) -> TxResult:
+        """Anyone: one fingerprinter signed two orders under one license id, for another copy or another buyer.
+
+        Its free stake is lost and it never makes a copy again.
+        """
+        arguments = (first.as_tuple(), first_signature, second.as_tuple(), second_signature)
+        return self._send("OracleCommittee", "proveDoubleCopy", *arguments, dry_run=dry_run)
+
+    def is_barred(self, account: str) -> bool:
+        """Whether an account signed two copies under one license id."""
+        return bool(self._call("OracleCommittee", "barred", to_address(account)))
+
+    # -- canaries: hidden test cases, see `zhiyi.canaries` ---------------------------------------
+
+    def commit_canaries(self, epoch: int, root: bytes, *, dry_run: bool = False) -> TxResult:
+        """Oracle admin: fixes hidden test cases by their root, before they are reported."""
+        return self._send("OracleCommittee", "commitCanaries", epoch, to_bytes(root, 32), dry_run=dry_run)
+
+    def accuse_canary(
+        self, file: CaseFile, signed: SignedVerdict, expected: Canary, *, dry_run: bool = False
+    ) -> TxResult:
+        """Anyone who can open a canary: an operator signed another decision, bucket or samples than are right.
+
+        The operator may contest for 7 days.
+        """
+        arguments = (file.as_tuple(), signed.verdict.as_tuple(), signed.signature, expected.as_tuple())
+        return self._send("OracleCommittee", "accuseCanary", *arguments, dry_run=dry_run)
+
+    def contest_canary(self, case_id: bytes, cid: str, *, dry_run: bool = False) -> TxResult:
+        """Accused operator: the appeal authority has to run the pinned detector again, within 14 days."""
+        arguments = (to_bytes(case_id, 32), digest_of(cid))
+        return self._send("OracleCommittee", "contestCanary", *arguments, dry_run=dry_run)
+
+    def rule_canary(self, account: str, case_id: bytes, upheld: bool, *, dry_run: bool = False) -> TxResult:
+        """Appeal authority: upheld, a fifth of the operator's minimum stake goes to the treasury."""
+        arguments = (to_address(account), to_bytes(case_id, 32), upheld)
+        return self._send("OracleCommittee", "ruleCanary", *arguments, dry_run=dry_run)
+
+    def end_canary(self, account: str, case_id: bytes, *, dry_run: bool = False) -> TxResult:
+        """Anyone, when the time is over: not contested, the penalty falls due; authority silent, it is dropped."""
+        arguments = (to_address(account), to_bytes(case_id, 32))
+        return self._send("OracleCommittee", "endCanary", *arguments, dry_run=dry_run)
+
+    def canary_accusation(self, account: str, case_id: bytes) -> CanaryAccusation:
+        """Where it stands; NONE when there is none."""
+        who, case = to_address(account), to_bytes(case_id, 32)
+        state, until = self._call("OracleCommittee", "canaryAccusation", who, case)
+        return CanaryAccusation(account=who, case_id=case, state=CanaryState(state), until=until)
+
+    def accusations(self, account: str) -> int:
+        """Accusations by canaries that have not ended; an operator cannot leave before."""
+        return int(self._call("OracleCommittee", "accusations", to_address(account)))
 
     # -- reading -------------------------------------------------------------------------------
 

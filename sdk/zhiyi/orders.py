@@ -28,6 +28,7 @@ from zhiyi.types import (
     Renewal,
     Sale,
     SignedOrder,
+    SignedRangeVerdict,
     SignedRequest,
     model_of_license,
     to_address,
@@ -266,6 +267,19 @@ class Orders(Group):
         return eip712.range_verdict(
             verdict, self._deployment.chain_id, self._deployment.contracts["LicenseEscrow"]
         )
+
+    def sign_range(self, verdict: RangeVerdict) -> SignedRangeVerdict:
+        """Operator: the caller's answer to a range claim."""
+        return SignedRangeVerdict(
+            verdict=verdict, signature=sign(self._chain.signer, self.range_data(verdict))
+        )
+
+    def range_epoch(self, license_id: int) -> int:
+        """The committee that may answer the range claim on an order. Raises NotFound without a claim."""
+        epoch = int(self._call("LicenseEscrow", "rangeClaimEpoch", license_id))
+        if not epoch:
+            raise NotFound(f"no range claim was made on the order of license {license_id}")
+        return epoch
 
     def resolve_range(
         self,

@@ -1089,6 +1089,33 @@ class Verdict(ChainStruct):
         return eip712.struct_hash(self)
 
 
+class SignedVerdict(Value):
+    """A verdict with one operator's signature."""
+
+    verdict: Verdict
+    signature: Signature
+
+
+class Canary(ChainStruct):
+    """What a committed test case expects, with its path under the root."""
+
+    root: Bytes32
+    salt: Bytes32
+    decision: Decision
+    bucket: U8
+    samples: U32
+    path: tuple[Bytes32, ...]
+
+
+class CanaryAccusation(Value):
+    """Where an operator's accusation by a canary stands."""
+
+    account: Address
+    case_id: Bytes32
+    state: CanaryState
+    until: U40  # court time: last second to contest, or to rule
+
+
 class RangeVerdict(ChainStruct):
     """What the committee signs about a range claim."""
 
@@ -1097,6 +1124,13 @@ class RangeVerdict(ChainStruct):
     upheld: bool
     epoch: U64
     deadline: U40
+
+
+class SignedRangeVerdict(Value):
+    """An answer to a range claim with one operator's signature."""
+
+    verdict: RangeVerdict
+    signature: Signature
 
 
 class ParentConsent(ChainStruct):

@@ -8,11 +8,14 @@ from typing import Annotated
 
 import typer
 
+from zhiyi.canaries import CanarySet
 from zhiyi.cli import words
 from zhiyi.cli.keys import open_key
+from zhiyi.cli.orders import OrderFile
 from zhiyi.cli.session import Session, read_document, session_of, write_document
+from zhiyi.errors import BadInput
 from zhiyi.keys import KeyKind
-from zhiyi.types import ProvenSigner, Role, to_bytes
+from zhiyi.types import Order, ProvenSigner, Role, SignedVerdict, to_bytes
 
 app = typer.Typer(name="committee", help="Members of the committee, stakes and epochs.", no_args_is_help=True)
 
@@ -34,6 +37,8 @@ SignerOption = Annotated[
         "`zhiyi committee prove-signer`."
     ),
 ]
+CaseArgument = Annotated[str, typer.Argument(help="Case id, 0x-hex.")]
+OperatorArgument = Annotated[str, typer.Argument(help="Account of the operator.")]
 UrlOption = Annotated[str, typer.Option(help="Where the service answers.")]
 
 
@@ -159,6 +164,99 @@ def activate_epoch(ctx: typer.Context, number: Annotated[int, typer.Argument(hel
     """Anyone, once the announcement's delay is over."""
     session = session_of(ctx)
     session.show(session.client.oracles.activate_epoch(number, dry_run=session.dry_run))
+
+
+@app.command("prove-equivocation")
+def prove_equivocation(
+    ctx: typer.Context,
+    first: Annotated[Path, typer.Argument(help="Verdict with an operator's signature.")],
+    second: Annotated[Path, typer.Argument(help="Another verdict on the same case, by the same signer.")],
+) -> None:
+    """Anyone: an operator signed two contradicting verdicts on one case; its stake is lost."""
+    session = session_of(ctx)
+    one, two = read_document(first, SignedVerdict), read_document(second, SignedVerdict)
+    session.show(session.client.oracles.prove_equivocation(one, two, dry_run=session.dry_run))
+
+
+@app.command("prove-double-copy")
+def prove_double_copy(
+    ctx: typer.Context,
+    first: Annotated[Path, typer.Argument(help="Order file with the fingerprinter's signature.")],
+    second: Annotated[Path, typer.Argument(help="Another one under the same license id.")],
+) -> None:
+    """Anyone: a fingerprinter signed two orders under one license id; its stake is lost and it is barred."""
+    session = session_of(ctx)
+    one, two = (_signed_order(path) for path in (first, second))
+    session.show(session.client.oracles.prove_double_copy(*one, *two, dry_run=session.dry_run))
+
+
+@app.command("commit-canaries")
+def commit_canaries(
+    ctx: typer.Context,
+    epoch: Annotated[int, typer.Argument(help="Epoch that is tested.")],
+    canaries: Annotated[
+        Path, typer.Argument(help="Test cases (JSON): salts, evidence hashes, what is right.")
+    ],
+) -> None:
+    """Oracle admin: fix hidden test cases by their root; report them afterwards, like any other case."""
+    session = session_of(ctx)
+    root = read_document(canaries, CanarySet).root()
+    session.show(session.client.oracles.commit_canaries(epoch, root, dry_run=session.dry_run), root=root)
+
+
+@app.command("accuse-canary")
+def accuse_canary(
+    ctx: typer.Context,
+    verdict: Annotated[Path, typer.Argument(help="Verdict with the operator's signature.")],
+    canaries: Annotated[Path, typer.Option(help="Test cases under the root that was committed (JSON).")],
+) -> None:
+    """Anyone who can open a canary: an operator signed something else than is right."""
+    session = session_of(ctx)
+    client, signed = session.client, read_document(verdict, SignedVerdict)
+    expected = read_document(canaries, CanarySet).expected(signed.verdict.evidence_hash)
+    file = client.cases.file(signed.verdict.case_id)
+    session.show(client.oracles.accuse_canary(file, signed, expected, dry_run=session.dry_run))
+
+
+@app.command("contest-canary")
+def contest_canary(
+    ctx: typer.Context,
+    case_id: CaseArgument,
+    answer: Annotated[Path, typer.Argument(help="File with the answer; it becomes public on IPFS.")],
+) -> None:
+    """Accused operator, within 7 days: have the appeal authority run the detector again."""
+    session = session_of(ctx)
+    cid = session.ipfs.add_file(answer)
+    result = session.client.oracles.contest_canary(words.case_id(case_id), cid, dry_run=session.dry_run)
+    session.show(result, cid=cid)
+
+
+@app.command("rule-canary")
+def rule_canary(
+    ctx: typer.Context,
+    account: OperatorArgument,
+    case_id: CaseArgument,
+    uphold: Annotated[bool, typer.Option("--uphold/--reject", help="The ruling.")],
+) -> None:
+    """Appeal authority, within 14 days of the answer: after running the detector again."""
+    session = session_of(ctx)
+    number = words.case_id(case_id)
+    session.show(session.client.oracles.rule_canary(account, number, uphold, dry_run=session.dry_run))
+
+
+@app.command("end-canary")
+def end_canary(ctx: typer.Context, account: OperatorArgument, case_id: CaseArgument) -> None:
+    """Anyone, once its time is over: uncontested, the penalty falls due; not ruled on, it is dropped."""
+    session = session_of(ctx)
+    number = words.case_id(case_id)
+    session.show(session.client.oracles.end_canary(account, number, dry_run=session.dry_run))
+
+
+def _signed_order(path: Path) -> tuple[Order, bytes]:
+    found = read_document(path, OrderFile)
+    if found.fingerprinter_signature is None:
+        raise BadInput(f"{path} has no fingerprinter's signature")
+    return found.order, found.fingerprinter_signature
 
 
 def _signer(given: str) -> str | ProvenSigner:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from zhiyi import delivery
+from zhiyi import delivery, eip712
 from zhiyi.cli import words
 from zhiyi.cli.keys import open_key
 from zhiyi.cli.models import registered
@@ -26,9 +26,11 @@ from zhiyi.types import (
     Delivery,
     LicenseTerms,
     Order,
+    RangeVerdict,
     Signature,
     SignedOffer,
     SignedOrder,
+    SignedRangeVerdict,
     SignedRequest,
     Value,
     model_of_license,
@@ -349,6 +351,47 @@ def range_claim(
     orders = session.client.orders
     order = orders.get(words.license_id(license_id))
     session.show(orders.range_claim(order, evidence_cid=evidence, dry_run=session.dry_run))
+
+
+@app.command("answer-range")
+def answer_range(
+    ctx: typer.Context,
+    license_id: LicenseArgument,
+    uphold: Annotated[bool, typer.Option("--uphold/--reject", help="Whether the claim is right.")],
+    out: Annotated[Path, typer.Option(help="File to write the signed answer to.")],
+    valid: Annotated[str, typer.Option(help="Until when it may be sent: unix seconds, or +2d.")] = "+2d",
+) -> None:
+    """Operator of the committee that was active at the claim: sign an answer."""
+    session = session_of(ctx)
+    client = session.client
+    order = client.orders.get(words.license_id(license_id))
+    verdict = RangeVerdict(
+        license_id=order.delivery.license_id,
+        order_hash=order.hash(),
+        upheld=uphold,
+        epoch=client.orders.range_epoch(order.delivery.license_id),
+        deadline=words.moment(valid, client.chain.now()),
+    )
+    write_document(out, client.orders.sign_range(verdict))
+    session.console.result({"file": str(out), **verdict.model_dump()})
+
+
+@app.command("resolve-range")
+def resolve_range(
+    ctx: typer.Context,
+    answers: Annotated[list[Path], typer.Argument(help="Answers that operators signed, all the same.")],
+) -> None:
+    """Anyone: send the committee's answer to a range claim."""
+    session = session_of(ctx)
+    client = session.client
+    signed = [read_document(path, SignedRangeVerdict) for path in answers]
+    verdict = signed[0].verdict
+    if any(one.verdict != verdict for one in signed):
+        raise BadInput("the answers differ: operators sign one and the same")
+    digest = client.orders.range_data(verdict).digest()
+    votes = {eip712.recover(digest, one.signature): one.signature for one in signed}
+    order, epoch = client.orders.get(verdict.license_id), client.oracles.epoch(verdict.epoch)
+    session.show(client.orders.resolve_range(order, verdict, epoch, votes, dry_run=session.dry_run))
 
 
 @app.command()
