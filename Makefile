@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 # Ape keeps its own files beside the project's build, not in the home directory.
 export APE_DATA_FOLDER ?= $(CURDIR)/.build/ape
 
-.PHONY: help setup demo test lint types contracts abi vectors test-contracts test-python slither slither-write coverage mutation branches gas gas-check bench bench-delivery clean lock
+.PHONY: help setup demo test lint types contracts abi vectors test-contracts fuzz test-python slither slither-write coverage mutation branches gas gas-check bench bench-delivery clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -53,6 +53,11 @@ vectors: setup ## regenerate tests/vectors
 
 test-contracts: setup ## contract tests on a real Anvil node
 	ape test tests/contracts --network ethereum:local:foundry
+
+FUZZ ?= 20
+SEED ?= $(shell date +%s)
+fuzz: setup contracts ## stateful tests with FUZZ (20) times CI's walks, each twice as long, another way each time; SEED repeats one
+	ZHIYI_FUZZ=$(FUZZ) ape test tests/contracts/system tests/contracts/test_purchase_stateful.py tests/contracts/court/test_case_stateful.py --network ethereum:local:foundry --hypothesis-seed=$(SEED)
 
 test-python: setup ## every other test, the demo end to end included
 	pytest -p no:ape_test tests --ignore tests/contracts

@@ -11,7 +11,6 @@ from typing import Any
 import ape
 import pytest
 from eth_utils import keccak
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -34,6 +33,7 @@ from market import (
     make_parcel,
     sign_digest,
 )
+from walks import walk
 from web3.exceptions import ContractLogicError
 
 LIVE = (State.OPEN, State.REVEALED, State.RANGE_CHECK)
@@ -475,14 +475,6 @@ def test_purchases_follow_the_model(system: System, model: Model, operators: lis
     members = {"system": system, "model": model, "operators": operators, "reached": reached}
     run_state_machine_as_test(
         type("Machine", (PurchaseMachine,), members),
-        settings=settings(
-            max_examples=8,
-            stateful_step_count=30,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            phases=[Phase.generate],  # shrinking would take minutes on a chain
-            suppress_health_check=list(HealthCheck),
-        ),
+        settings=walk(8, 30),
     )
     assert reached == ENDS  # the walk is deterministic; raise max_examples if a change makes it miss an end
