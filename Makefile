@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 # Ape keeps its own files beside the project's build, not in the home directory.
 export APE_DATA_FOLDER ?= $(CURDIR)/.build/ape
 
-.PHONY: help setup demo test lint types contracts abi vectors test-contracts fuzz test-python slither slither-write coverage mutation branches gas gas-check bench bench-delivery clean lock
+.PHONY: help setup demo test lint types contracts abi vectors test-contracts fuzz test-python slither slither-write coverage mutation branches forge gas gas-check bench bench-delivery clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -76,6 +76,9 @@ mutation: setup contracts ## docs/mutation.json: do the tests notice wrong contr
 
 branches: setup ## tests/contracts/branches: the branch lists as the contracts are; needs `make coverage` to name tests
 	$(PY) proof/branches.py --write
+
+forge: setup ## money is never made nor lost: forge's invariants over escrow and vault
+	FOUNDRY_PROFILE=invariants forge test
 
 gas: setup contracts ## docs/benchmarks/gas.json: gas of every operation against its budget
 	$(PY) benchmarks/gas.py
