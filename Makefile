@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 # Ape keeps its own files beside the project's build, not in the home directory.
 export APE_DATA_FOLDER ?= $(CURDIR)/.build/ape
 
-.PHONY: help setup demo test lint types contracts abi vectors test-contracts fuzz test-python slither slither-write coverage mutation branches forge gas gas-check bench bench-delivery clean lock
+.PHONY: help setup demo test lint types contracts abi vectors test-contracts fuzz test-python slither slither-write coverage mutation branches forge gas gas-check gas-scaling bench bench-delivery clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -85,6 +85,9 @@ gas: setup contracts ## docs/benchmarks/gas.json: gas of every operation against
 
 gas-check: setup contracts ## fail when a step costs over 1 % more gas than the committed file says, or over its budget
 	$(PY) benchmarks/gas.py --check
+
+gas-scaling: setup contracts ## docs/benchmarks/scaling.json: gas with more ancestors, licenses, cases and operators (minutes)
+	$(PY) benchmarks/gas_scaling.py
 
 bench-delivery: setup ## docs/benchmarks/delivery.json: speed of preparing and verifying a copy
 	$(PY) benchmarks/delivery.py

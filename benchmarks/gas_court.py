@@ -28,7 +28,7 @@ from courtroom import (  # noqa: E402
     share_levels,
     share_seeds,
 )
-from market import Model, Order, System, make_parcel  # noqa: E402
+from market import Model, Order, Parcel, System, make_parcel  # noqa: E402
 
 from report import Row  # noqa: E402
 
@@ -49,8 +49,8 @@ class SystemCourtroom(Courtroom):
     orders: dict[int, Order]
 
     @classmethod
-    def of(cls, system: System) -> SystemCourtroom:
-        """Registers a model of its own, stakes its fingerprinter where needed and seats five operators."""
+    def of(cls, system: System, seats: int = 5, threshold: int = 3) -> SystemCourtroom:
+        """Registers a model of its own, stakes its fingerprinter where needed and seats the first operators."""
         court = system.court.params()
         params = Params(
             min_report_bond=court.minReportBond,
@@ -77,7 +77,7 @@ class SystemCourtroom(Courtroom):
         room.model_id = room.model.id
         if system.committee.memberOf(system.fingerprinter).role == 0:
             system.stake(system.fingerprinter, 5 * ETHER)
-        room.seat([room.join(f"gas operator {i}") for i in range(5)], 3)
+        room.seat([room.join(f"gas operator {i}") for i in range(seats)], threshold)
         for account in (room.reporter, room.holder):
             system.fund(account, 20 * ETHER)
         return room
@@ -93,15 +93,23 @@ class SystemCourtroom(Courtroom):
     def place_license(self, number: int = 1, **_: Any) -> int:
         """Bought, settled and old enough for a LEAK case. Price .1, bond .2 ether."""
         parcel = make_parcel(f"court gas {number}")
-        id_ = self.model_id << 28 | number
-        commit = share_levels(id_, share_seeds(str(id_)))[-1][0]
-        order = self.system.make_order(self.model, parcel, number, markCommit=commit)
+        order = self.marked_order(self.model, parcel, number)
         self.system.buy(order, parcel)
+        return self.enter(order)
+
+    def marked_order(self, model: Model, parcel: Parcel, number: int) -> Order:
+        """An order whose confirm shares the courtroom can open."""
+        id_ = model.id << 28 | number
+        commit = share_levels(id_, share_seeds(str(id_)))[-1][0]
+        return self.system.make_order(model, parcel, number, markCommit=commit)
+
+    def enter(self, order: Order) -> int:
+        """Remembers a settled order's license, and waits until it is old enough."""
         license_id = order.delivery.licenseId
         self.records[license_id] = LicenseRecord(
             self.system.order_hash(order),
             order.delivery.copyRoot,
-            commit,
+            order.delivery.markCommit,
             order.sale.termsHash,
             order.delivery.fingerprinter,
         )

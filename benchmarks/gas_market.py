@@ -104,10 +104,12 @@ def lineage_of(parent: Model, bps: int) -> tuple[tuple[int, int], ...]:
     return (*grand, (parent.id, bps - sum(part for _, part in grand)))
 
 
-def descendant(system: System, ancestor: Model, generations: int) -> Model:
-    """The last of a line of models, each the child of the one before; approved."""
+def descendant(
+    system: System, ancestor: Model, generations: int, seed: str = "generation", bps: int = 1_000
+) -> Model:
+    """The last of a line of models, each the child of the one before, to which it gives `bps`; approved."""
     for generation in range(generations):
-        ancestor = child_of(system, ancestor, f"gas generation {generation}")
+        ancestor = child_of(system, ancestor, f"gas {seed} {generation}", bps)
         system.approve(ancestor)
     return ancestor
 
