@@ -28,6 +28,7 @@ from market import deploy  # noqa: E402
 import gas_court  # noqa: E402
 import gas_market  # noqa: E402
 import gas_onward  # noqa: E402
+import gas_usage  # noqa: E402
 import report  # noqa: E402
 from gas_cited import table  # noqa: E402
 
@@ -57,6 +58,7 @@ def measure() -> tuple[list[report.Row], dict[str, str]]:
         made = gas_market.rows(deploy(project, accounts), project)
         system = deploy(project, accounts)
         made += gas_onward.rows(system)
+        made += gas_usage.rows(system)
         made += gas_court.rows(system)
         return made, report.environment(hardfork=hardfork, node=provider.client_version)
 
