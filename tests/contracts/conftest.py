@@ -14,7 +14,8 @@ from ape_ethereum.trace import Trace
 from eth_utils import keccak
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scripts"), str(Path(__file__).parent)]
+HERE = Path(__file__).parent
+sys.path[:0] = [str(ROOT / "scripts"), str(HERE), str(HERE / "court"), str(HERE / "system")]
 
 from market import ETHER, Model, Order, Parcel, System, deploy, make_parcel  # noqa: E402
 
