@@ -36,14 +36,14 @@ types: setup ## mypy strict and pyright
 	pyright
 
 contracts: setup ## compile with Ape; ABIs and golden vectors must not differ
-	ape compile
+	$(PY) scripts/compile_contracts.py
 	$(PY) scripts/export_abi.py --check
 	$(PY) scripts/contracts_rollout.py --check
 	$(PY) scripts/make_vectors.py --check
 	$(PY) scripts/vectors_eip712.py --check
 
 abi: setup ## compile, write the ABIs and the development chain's address book into the SDK
-	ape compile
+	$(PY) scripts/compile_contracts.py
 	$(PY) scripts/export_abi.py
 	$(PY) scripts/contracts_rollout.py
 

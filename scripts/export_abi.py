@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the contracts' ABIs into the SDK (`sdk/zhiyi/abi/NAME.json`).
 
-Source is Ape's build manifest (`ape compile` leaves it in `.build/__local__.json`). `--check` writes nothing
+Source is Ape's build manifest (Ape leaves it in `.build/__local__.json`). `--check` writes nothing
 and fails on a difference. `--solc` takes the sources through `tools/solc` instead (two seconds: no code is made).
 """
 
@@ -80,11 +80,11 @@ def exported(found: dict[str, Abi]) -> dict[str, Abi]:
 
 def from_manifest() -> dict[str, Abi]:
     if not MANIFEST.is_file():
-        raise SystemExit(f"export_abi: {MANIFEST.relative_to(ROOT)} is missing: run `ape compile` first")
+        raise SystemExit(f"export_abi: {MANIFEST.relative_to(ROOT)} is missing: run `make contracts` first")
     types = json.loads(MANIFEST.read_text())["contractTypes"]
     missing = [name for name in (*CONTRACTS, *HALVES.values()) if name not in types]
     if missing:
-        raise SystemExit(f"export_abi: the build has no {', '.join(missing)}: run `ape compile` first")
+        raise SystemExit(f"export_abi: the build has no {', '.join(missing)}: run `make contracts` first")
     return exported({name: types[name]["abi"] for name in (*CONTRACTS, *HALVES.values())})
 
 
