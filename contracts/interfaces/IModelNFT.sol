@@ -121,10 +121,10 @@ interface IModelNFT {
 
     /// @notice Mints the model token to the caller. A root that a model not rejected holds is refused. Parents must be approved.
     /// @param record royaltyHash is filled in by the contract from `collaborators` and the flattened lineage; pass zero
-    /// @param metadataDigest sha2-256 multihash digest of the metadata's CIDv0 (dag-pb)
+    /// @param digest sha2-256 multihash digest of the metadata's CIDv0 (dag-pb)
     function register(
         ModelRecord calldata record,
-        bytes32 metadataDigest,
+        bytes32 digest,
         uint16 preferences,
         Split[] calldata collaborators,
         ParentProof[] calldata parents
@@ -133,12 +133,12 @@ interface IModelNFT {
     /// reviewed; opened orders, licenses and income go on. A trace key other than the present one is rotated.
     /// @param record any version's of this model
     /// @param newRecord its royaltyHash is replaced by the model's; pass zero
-    /// @param metadataDigest replaces the model's at once
+    /// @param digest replaces the model's at once
     function addVersion(
-        uint64 modelId, ModelRecord calldata record, ModelRecord calldata newRecord, bytes32 metadataDigest
+        uint64 modelId, ModelRecord calldata record, ModelRecord calldata newRecord, bytes32 digest
     ) external;
     /// @notice Owner. Orders signed before are checked against the new bits when they are opened.
-    function setPreferences(uint64 modelId, uint16 preferences, bytes32 metadataDigest) external;
+    function setPreferences(uint64 modelId, uint16 preferences, bytes32 digest) external;
     /// @notice Owner. Copies marked under the old key stay traceable with the kit that the record or the older event commits to.
     function rotateTraceKey(uint64 modelId, bytes32 traceKeyCommit) external;
 
