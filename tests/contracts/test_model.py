@@ -7,7 +7,6 @@ from typing import Any
 
 import ape
 import pytest
-from ape.exceptions import ContractLogicError
 from eth_account.messages import encode_typed_data
 from eth_utils import keccak, to_checksum_address
 from market import (
@@ -372,6 +371,11 @@ def test_a_license_that_allows_derivatives_is_consent(
     )
     with ape.reverts(system.models.ParentNotAgreed):  # not the holder
         register(system, sender=system.stranger, parents=[proof])
+    other = system.register(system.creator, "another parent")
+    system.approve(other)
+    borrowed = (other.id, *proof[1:5], other.royalties.as_tuple(), astuple(other.record))
+    with ape.reverts(system.models.ParentNotAgreed, error_inputs={"parentId": other.id}):
+        register(system, sender=system.buyer, parents=[borrowed])
     if agreed:
         register(system, sender=system.buyer, parents=[proof])
         system.licenses.surrender(order.delivery.licenseId, sender=system.buyer)
@@ -814,5 +818,5 @@ def test_views_refuse_a_model_that_is_not_there(system: System) -> None:
     for call in (system.models.statusOf, system.models.tokenURI):
         with ape.reverts(system.models.NoSuchModel):
             call(999)
-    with pytest.raises(ContractLogicError):
+    with ape.reverts(system.models.TokenDoesNotExist):
         system.models.ownerOf(999)

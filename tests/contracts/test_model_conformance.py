@@ -71,8 +71,9 @@ def test_interface_ids_are_those_of_the_functions_that_are_there(system: System)
 def test_other_interfaces_are_denied_cheaply(system: System) -> None:
     for other in (b"\xff" * 4, bytes(4), bytes.fromhex("b45a3c0e"), bytes.fromhex("8c65f84d")):
         assert not system.models.supportsInterface(other)
-    call = system.models.supportsInterface
-    assert call.estimate_gas_cost(b"\xff" * 4) - 21_000 < 30_000  # the limit of ERC-165
+    call = system.models.supportsInterface.encode_input(b"\xff" * 4)
+    gas = ape.chain.provider.web3.eth.estimate_gas({"to": system.models.address, "data": call.hex()})
+    assert gas - 21_000 < 30_000  # the limit of ERC-165
 
 
 # ---------------------------------------------------------------- ERC-721
@@ -169,8 +170,8 @@ def test_a_contract_that_does_not_answer_right_gets_no_token(
 ) -> None:
     transfer = system.models.safeTransferFrom
     receiver.tell(b"\x15\x0b\x7a\x03", ZERO_ADDRESS, sender=system.deployer)
-    for to in (receiver, system.models, system.escrow):
-        with pytest.raises(ape.exceptions.ContractLogicError):
+    for to in (receiver, system.models):
+        with ape.reverts(system.models.TransferToNonERC721ReceiverImplementer):
             transfer(system.creator, to, model.id, sender=system.creator)
     assert system.models.ownerOf(model.id) == system.creator
     assert system.models.statusOf(model.id).saleNonce == 0
