@@ -7,7 +7,8 @@ import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
 import {MerkleProof} from "@openzeppelin/contracts/utils/cryptography/MerkleProof.sol";
 import {Delivery, Order} from "./interfaces/IEscrowBase.sol";
 import {IEscrowExtension} from "./interfaces/IEscrowExtension.sol";
-import {CaseFile, IMisuseCourt, Verdict} from "./interfaces/IMisuseCourt.sol";
+import {ICourt} from "./interfaces/ICourt.sol";
+import {CaseFile, Verdict} from "./interfaces/ICourtBase.sol";
 import {Canary, IOracleCommittee} from "./interfaces/IOracleCommittee.sol";
 import {IVault} from "./interfaces/IVault.sol";
 import {Signatures} from "./libraries/Signatures.sol";
@@ -46,7 +47,7 @@ contract OracleCommittee is IOracleCommittee, AccessManaged, EIP712 {
     uint256 private constant CANARY_PENALTY_PARTS = 5;
 
     IVault public immutable VAULT;
-    IMisuseCourt public immutable COURT;
+    ICourt public immutable COURT;
     uint8 public immutable MIN_THRESHOLD;
     uint256 public immutable MIN_OPERATOR_STAKE;
     uint256 public immutable MIN_FINGERPRINTER_STAKE;
@@ -85,7 +86,7 @@ contract OracleCommittee is IOracleCommittee, AccessManaged, EIP712 {
         uint40 announceDelay
     ) AccessManaged(authority) EIP712("ZhiYiChain OracleCommittee", "1") {
         VAULT = IVault(vault);
-        COURT = IMisuseCourt(court);
+        COURT = ICourt(court);
         MIN_THRESHOLD = minThreshold;
         MIN_OPERATOR_STAKE = minOperatorStake;
         MIN_FINGERPRINTER_STAKE = minFingerprinterStake;

@@ -4,7 +4,8 @@ pragma solidity 0.8.30;
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
-import {Bond, IVault, Royalty, Stake} from "./interfaces/IVault.sol";
+import {Bond, CaseEnd, IVault, Royalty, Stake} from "./interfaces/IVault.sol";
+import {CourtMoney} from "./libraries/CourtMoney.sol";
 import {VaultBase} from "./VaultBase.sol";
 
 /// @notice All money of the system: free balances, stakes, license bonds, case bonds, royalties, channels. Money leaves only by
@@ -158,9 +159,7 @@ abstract contract Vault is IVault, VaultBase {
 
     /// @inheritdoc IVault
     function payCaseBond(bytes32 caseId, address to, uint256 amount) external onlyPeer(court) {
-        uint256 held = _caseBonds[caseId];
-        if (held < amount) revert CaseBondTooSmall(caseId, held, amount);
-        _caseBonds[caseId] = held - amount;
+        _takeCaseBond(caseId, amount);
         _balances[to][NATIVE] += amount;
         emit CaseBondPaid(caseId, to, amount);
     }
@@ -178,25 +177,40 @@ abstract contract Vault is IVault, VaultBase {
     }
 
     /// @inheritdoc IVault
-    function slashBond(uint256 licenseId, uint256 amount, address reporter, uint16 reporterBps)
-        external
-        onlyPeer(court)
-        returns (uint256 slashed)
-    {
-        Bond memory bond = _bonds[licenseId];
-        slashed = Math.min(amount, bond.amount);
-        if (slashed == 0) return 0;
-        uint256 toReporter = slashed * Math.min(reporterBps, MAX_REPORTER_BPS) / BPS;
-        uint256 toOwner = Math.min(slashed - toReporter, bond.price);
-        bond.amount -= uint96(slashed);
-        bond.price -= uint96(toOwner);
-        _bonds[licenseId] = bond;
-        emit BondSlashed(licenseId, reporter, slashed, bond.amount, toReporter, toOwner);
-        address token = _tokenOf(bond.tokenIndex);
-        if (toReporter != 0) _balances[reporter][token] += toReporter;
-        uint256 rest = slashed - toReporter - toOwner;
-        if (rest != 0) _balances[treasury][token] += rest;
-        _payRoyalty(uint64(licenseId >> 28), token, uint128(toOwner)); // at most the price
+    function enforceCase(CaseEnd calldata end) external onlyPeer(court) returns (uint256 slashed) {
+        _takeCaseBond(end.caseId, end.bondBack);
+        uint256 licenseId = end.licenseId;
+        uint256 left;
+        uint256 toReporter;
+        uint256 toOwner;
+        uint256 bondBack = end.bondBack;
+        if (end.unhold || end.tableBps != 0) {
+            Bond memory bond = _bonds[licenseId];
+            if (end.unhold) --bond.openCases;
+            slashed = CourtMoney.slashDown(bond.amount, end.slashedAll, end.slashedForKind, end.tableBps);
+            toReporter = slashed * Math.min(end.reporterBps, MAX_REPORTER_BPS) / BPS;
+            toOwner = Math.min(slashed - toReporter, bond.price);
+            bond.amount -= uint96(slashed);
+            bond.price -= uint96(toOwner);
+            left = bond.amount;
+            _bonds[licenseId] = bond;
+            if (slashed != 0) {
+                address token = _tokenOf(bond.tokenIndex);
+                if (token == NATIVE) bondBack += toReporter;
+                else _balances[end.reporter][token] += toReporter;
+                uint256 rest = slashed - toReporter - toOwner;
+                if (rest != 0) _balances[treasury][token] += rest;
+                _payRoyalty(uint64(licenseId >> 28), token, uint128(toOwner)); // at most the price
+            }
+        }
+        _balances[end.reporter][NATIVE] += bondBack;
+        emit CaseExecuted(end.caseId, licenseId, end.reporter, end.bondBack, slashed, left, toReporter, toOwner);
+    }
+
+    function _takeCaseBond(bytes32 caseId, uint256 amount) private {
+        uint256 held = _caseBonds[caseId];
+        if (held < amount) revert CaseBondTooSmall(caseId, held, amount);
+        _caseBonds[caseId] = held - amount;
     }
 
     /* ROYALTIES */

@@ -193,14 +193,13 @@ class Checker:
 
     def cases(self) -> Iterator[dict[str, Any]]:
         posted = {event["caseId"]: event for event in self.logs("MisuseCourt", "VerdictPosted")}
-        done = {event["caseId"]: event for event in self.logs("MisuseCourt", "Executed")}
+        done = {event["caseId"]: event for event in self.logs("LicenseEscrow", "CaseExecuted")}
         shares = {event["caseId"]: event for event in self.logs("MisuseCourt", "ShareOpened")}
-        slashes = {event["licenseId"]: event for event in self.logs("LicenseEscrow", "BondSlashed")}
-        nothing = {"amount": 0, "toReporter": 0, "toOwner": 0}
+        nothing = {"bondBack": 0, "slashed": 0, "toReporter": 0, "toOwner": 0}
         for event in self.logs("MisuseCourt", "CaseOpened"):
             case_id, file = event["caseId"], CaseFile.from_abi(event["file"])
             verdict = Verdict.from_abi(posted[case_id]["verdict"])
-            slash = slashes.get(file.license_id, nothing) if case_id in done else nothing
+            end = done.get(case_id, nothing)
             yield {
                 "case_id": to_hex(case_id),
                 "license_id": file.license_id,
@@ -212,10 +211,10 @@ class Checker:
                 "samples": verdict.samples,
                 "signatures": int(posted[case_id]["bitmap"]).bit_count(),
                 "share_index": shares[case_id]["index"],
-                "bond_back": done[case_id]["toReporter"] if case_id in done else 0,
-                "slashed": slash["amount"],
-                "reward": slash["toReporter"],
-                "to_owner": slash["toOwner"],
+                "bond_back": end["bondBack"],
+                "slashed": end["slashed"],
+                "reward": end["toReporter"],
+                "to_owner": end["toOwner"],
                 "license_end": LicenseEnd(self.client.licenses.get(file.license_id).end).name,
             }
 

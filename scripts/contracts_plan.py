@@ -36,6 +36,7 @@ CONTRACTS = (
     "EscrowExtension",
     "LicenseEscrow",
     "OracleCommittee",
+    "CourtExtension",
     "MisuseCourt",
     "Oversight",
     "UsageChannel",
@@ -274,6 +275,18 @@ def _arguments(at: Mapping[str, str], deployer: str, params: Params) -> dict[str
         params.treasury,
         params.min_fingerprinter_stake,
     )
+    court = (
+        at["AccessManager"],
+        (
+            at["LicenseEscrow"],
+            at["LicenseNFT"],
+            at["ModelNFT"],
+            at["OracleCommittee"],
+            params.appeal_authority,
+            params.last_instance,
+        ),
+        params.court.as_tuple(),
+    )
     return {
         "AccessManager": (deployer,),
         "DeliveryCheck": (),
@@ -300,17 +313,8 @@ def _arguments(at: Mapping[str, str], deployer: str, params: Params) -> dict[str
             params.min_fingerprinter_stake,
             params.announce_delay,
         ),
-        "MisuseCourt": (
-            at["AccessManager"],
-            at["LicenseEscrow"],
-            at["LicenseNFT"],
-            at["ModelNFT"],
-            at["OracleCommittee"],
-            at["LicenseEscrow"],
-            params.appeal_authority,
-            params.last_instance,
-            params.court.as_tuple(),
-        ),
+        "CourtExtension": court,
+        "MisuseCourt": (*court, at["CourtExtension"]),
         "Oversight": (at["AccessManager"], at["ModelNFT"], at["LicenseNFT"]),
         "UsageChannel": (at["LicenseEscrow"], at["ModelNFT"], at["LicenseNFT"]),
     }

@@ -35,8 +35,9 @@ CONTRACTS = (
     "UsageChannel",
 )
 
-# Two contracts at one address: the escrow runs its extension's code by delegatecall, so one file has what both answer.
-HALVES = {"LicenseEscrow": "EscrowExtension"}
+# Two contracts at one address: escrow and court run their extensions' code by delegatecall, so one file has what both
+# answer.
+HALVES = {"LicenseEscrow": "EscrowExtension", "MisuseCourt": "CourtExtension"}
 
 Abi = list[dict[str, Any]]
 

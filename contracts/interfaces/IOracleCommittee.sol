@@ -2,7 +2,7 @@
 pragma solidity ^0.8.30;
 
 import {Order} from "./IEscrowBase.sol";
-import {CaseFile, Decision, Verdict} from "./IMisuseCourt.sol";
+import {CaseFile, Decision, Verdict} from "./ICourtBase.sol";
 
 /// @notice A hidden test case: its evidence was made by whoever committed the root, so the right verdict is known.
 /// @dev leaf = keccak256(abi.encode(keccak256("zhiyi.canary.v1"), salt, evidenceHash, decision, bucket, samples)); nodes hash sorted pairs.

@@ -126,8 +126,8 @@ def _finish(world: World, case_id: bytes, expected: CaseState) -> None:
     world.say(f"the challenge window of {wait // 86_400} days passes unused")
     if expected is CaseState.EXECUTED:
         done = client.cases.execute(case_id)
-        slash = done.event("BondSlashed")
-        slashed, reward = slash["amount"], slash["toReporter"]
+        end = done.event("CaseExecuted")
+        slashed, reward = end["slashed"], end["toReporter"]
         world.sent(
             f"anyone executes: {slashed / ETHER:g} ETH of the bond slashed, {reward / ETHER:g} ETH to the reporter",
             done,

@@ -156,15 +156,12 @@ def _orders(world: World) -> list[dict[str, Any]]:
 
 def _cases(world: World) -> list[dict[str, Any]]:
     client = world.as_("anyone")
-    court = client.deployment.contract("MisuseCourt")
     escrow = client.deployment.contract("LicenseEscrow")
-    executed = {event["caseId"]: event for event in client.chain.events(court, "Executed")}
-    slashes = {event["licenseId"]: event for event in client.chain.events(escrow, "BondSlashed")}
+    executed = {event["caseId"]: event for event in client.chain.events(escrow, "CaseExecuted")}
     found = []
     for case in client.cases.list():
         assert case.posted is not None
         done = executed.get(case.case_id)
-        slash = slashes.get(case.file.license_id) if done else None
         found.append(
             {
                 "case_id": to_hex(case.case_id),
@@ -177,10 +174,10 @@ def _cases(world: World) -> list[dict[str, Any]]:
                 "samples": case.posted.verdict.samples,
                 "signatures": case.posted.bitmap.bit_count(),
                 "share_index": case.share_index,
-                "bond_back": done["toReporter"] if done else 0,
-                "slashed": slash["amount"] if slash else 0,
-                "reward": slash["toReporter"] if slash else 0,
-                "to_owner": slash["toOwner"] if slash else 0,
+                "bond_back": done["bondBack"] if done else 0,
+                "slashed": done["slashed"] if done else 0,
+                "reward": done["toReporter"] if done else 0,
+                "to_owner": done["toOwner"] if done else 0,
                 "license_end": client.licenses.get(case.file.license_id).end.name,
             }
         )

@@ -592,6 +592,35 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "只有指纹方 {fingerprinter} 可以操作。",
     ),
     "NotTheAccused": ("Only the accused {accused} may do this.", "只有被指控方 {accused} 可以操作。"),
+    "NotAllowedToServe": (
+        "{caller} is neither the reporter nor the operator of that seat: only they serve the accused.",
+        "{caller} 既非举报人也非该席位的运营者：只有他们可以送达。",
+    ),
+    "ServiceAskedBefore": (
+        "The evidence was asked for once in this case; it is not sent again.",
+        "本案已请求过一次送达，不再重复。",
+    ),
+    "NothingToServe": (
+        "Nobody is held guilty in this case: there is nothing to be served.",
+        "本案未认定有责：无需送达。",
+    ),
+    "NothingToCure": (
+        "Only a label that a verdict found missing can be restored this way.",
+        "仅裁决认定缺少标识的案件可以整改。",
+    ),
+    "ChunkNotInCopy": (
+        "This chunk is not under the copy root of license {licenseId}: open one of the copy you got.",
+        "该分块不在许可 {licenseId} 的副本根之下：请出示您收到的副本中的分块。",
+    ),
+    "NoChunkOpened": (
+        "A fault is found only on a guilty verdict and against a chunk that the accused opened.",
+        "须先有有责裁决，且被指控方已出示分块，方可认定指纹方过错。",
+    ),
+    "NoSuchDuty": (
+        "The terms of license {licenseId} ask for no disclosure: nothing to report.",
+        "许可 {licenseId} 的条款没有披露义务：无可举报。",
+    ),
+    "OnlyThroughCourt": ("Call the court, not its extension.", "请调用法庭合约，而非其扩展。"),
     "VerdictMismatch": ("The verdict is not about this case as it was opened.", "裁决与本案立案内容不符。"),
     "EvidenceTooWeak": (
         "Bucket {bucket} does not convict, {needed} is needed.",

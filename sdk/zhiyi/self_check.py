@@ -31,6 +31,7 @@ PEERS: Final[Mapping[str, str]] = {
     "court": "MisuseCourt",
     "deliverycheck": "DeliveryCheck",
     "extension": "EscrowExtension",
+    "court_extension": "CourtExtension",
     "identity": "IdentityRegistry",
     "channels": "UsageChannel",
 }

@@ -310,14 +310,15 @@ class CaseState(IntEnum):
     NONE = 0
     OPEN = 1
     POSTED = 2
-    CHALLENGED = 3
-    ESCALATED = 4
-    FINAL_GUILTY = 5
-    LAPSED = 6
-    CLOSED = 7
-    DISMISSED = 8
-    CLEARED = 9
-    EXECUTED = 10
+    SERVING = 3  # the accused asked for the evidence and waits for it
+    CHALLENGED = 4
+    ESCALATED = 5
+    FINAL_GUILTY = 6
+    LAPSED = 7
+    CLOSED = 8
+    DISMISSED = 9
+    CLEARED = 10
+    EXECUTED = 11
 
 
 class CanaryState(IntEnum):

@@ -337,7 +337,7 @@ class System:
         self.royalties = self.at["RoyaltyLedger"]
         self.evidence = self.at["EvidenceLog"]
         self.committee = self.at["OracleCommittee"]
-        self.court = self.at["MisuseCourt"]
+        self.court = self.at["ICourt"]
         self.manager = self.at["AccessManager"]
         self.identity = self.at["IdentityRegistry"]
         self.oversight = self.at["Oversight"]
@@ -536,6 +536,7 @@ def deploy(project: Any, accounts: Any, **changes: Any) -> System:
     book = rollout(chain, params, built, salt=f"test {deployer.nonce}")
     at = {name: getattr(project, name).at(address) for name, address in book.contracts.items()}
     at["IEscrow"] = project.IEscrow.at(at["LicenseEscrow"].address)
+    at["ICourt"] = project.ICourt.at(at["MisuseCourt"].address)
     return System(at, *people, params=params)
 
 

@@ -198,6 +198,23 @@ def licensed(system: System, order: Order, parcel: Parcel) -> Order:
     return order
 
 
+def case_end(system: System, order: Order, **changes: Any) -> tuple[Any, ...]:
+    """A case that gives nothing back and asks for the whole bond."""
+    values: dict[str, Any] = {
+        "caseId": CASE,
+        "reporter": system.stranger.address,
+        "bondBack": 0,
+        "licenseId": order.delivery.licenseId,
+        "tableBps": 10_000,
+        "reporterBps": 1_000,
+        "slashedForKind": 0,
+        "slashedAll": 0,
+        "unhold": False,
+    }
+    assert set(changes) <= set(values)
+    return tuple((values | changes).values())
+
+
 def test_a_slash_is_split_and_bounded_by_the_bond(
     system: System, model: Model, licensed: Order, court: Any
 ) -> None:
@@ -205,28 +222,58 @@ def test_a_slash_is_split_and_bounded_by_the_bond(
     escrow, license_id, tenth = system.escrow, licensed.delivery.licenseId, ETHER // 10
     price, bond = licensed.sale.price, licensed.sale.bond
     gross, treasury = system.royalties.gross(model.id, NATIVE), system.free(system.treasury)
-    receipt = escrow.slashBond(license_id, tenth, system.stranger, 1_000, sender=court)
-    (event,) = receipt.decode_logs(escrow.BondSlashed)
-    assert (event.licenseId, event.reporter) == (license_id, system.stranger)
-    assert (event.amount, event.left) == (tenth, bond - tenth)
+    system.fund(system.buyer, 500)
+    escrow.lockCaseBond(CASE, system.buyer, 500, sender=court)
+    escrow.holdBond(license_id, sender=court)
+    end = case_end(system, licensed, tableBps=5_000, bondBack=400, unhold=True)
+    assert tenth == bond // 2
+    receipt = escrow.enforceCase(end, sender=court)
+    (event,) = receipt.decode_logs(escrow.CaseExecuted)
+    assert (event.caseId, event.licenseId, event.reporter) == (CASE, license_id, system.stranger)
+    assert (event.bondBack, event.slashed, event.left) == (400, tenth, bond - tenth)
     assert (event.toReporter, event.toOwner) == (tenth // 10, tenth - tenth // 10)
-    assert system.free(system.stranger) == tenth // 10
+    assert system.free(system.stranger) == 400 + tenth // 10
+    assert escrow.caseBondOf(CASE) == 100
     owner = tenth - tenth // 10
     assert system.royalties.gross(model.id, NATIVE) == gross + owner
     assert system.free(system.treasury) == treasury
     assert tuple(escrow.bondOf(license_id)) == (bond - tenth, price - owner, 0, 0, 0)
-    escrow.slashBond(license_id, 10 * ETHER, system.stranger, 1_000, sender=court)
+    escrow.enforceCase(case_end(system, licensed, slashedForKind=tenth, slashedAll=tenth), sender=court)
     assert tuple(escrow.bondOf(license_id)) == (0, 0, 0, 0, 0)
-    assert system.free(system.stranger) == bond // 10
+    assert system.free(system.stranger) == 400 + bond // 10
     assert system.royalties.gross(model.id, NATIVE) == gross + price
     assert system.free(system.treasury) == treasury + bond - bond // 10 - price
-    receipt = escrow.slashBond(license_id, 1, system.stranger, 1_000, sender=court)
-    assert receipt.decode_logs(escrow.BondSlashed) == []
+    receipt = escrow.enforceCase(case_end(system, licensed, slashedAll=bond), sender=court)
+    (event,) = receipt.decode_logs(escrow.CaseExecuted)
+    assert (event.slashed, event.left, event.toReporter, event.toOwner) == (0, 0, 0, 0)
+
+
+def test_a_bond_in_a_token_is_slashed_in_the_token(
+    system: System, model: Model, order: Order, parcel: Parcel, token: Any, court: Any
+) -> None:
+    paid = order.with_(token=token.address)
+    system.buy(paid, parcel)
+    escrow, bond, price = system.escrow, paid.sale.bond, paid.sale.price
+    system.fund(system.buyer, 500)
+    escrow.lockCaseBond(CASE, system.buyer, 500, sender=court)
+    native = system.free(system.stranger)
+    escrow.enforceCase(case_end(system, paid, bondBack=500), sender=court)
+    assert system.free(system.stranger) == native + 500
+    assert system.free(system.stranger, token.address) == bond // 10
+    assert system.free(system.treasury, token.address) == bond - bond // 10 - price
+    assert system.pool(model, token.address) == 2 * price  # of the sale and of the slash
 
 
 def test_a_reporter_gets_a_tenth_at_most(system: System, licensed: Order, court: Any) -> None:
-    system.escrow.slashBond(licensed.delivery.licenseId, 1_000, system.stranger, 9_999, sender=court)
-    assert system.free(system.stranger) == 100
+    end = case_end(system, licensed, reporterBps=9_999)
+    system.escrow.enforceCase(end, sender=court)
+    assert system.free(system.stranger) == licensed.sale.bond // 10
+
+
+def test_a_case_gives_back_no_more_than_it_holds(system: System, licensed: Order, court: Any) -> None:
+    expected = {"caseId": CASE, "given": 0, "needed": 1}
+    with ape.reverts(system.escrow.CaseBondTooSmall, error_inputs=expected):
+        system.escrow.enforceCase(case_end(system, licensed, bondBack=1), sender=court)
 
 
 def test_holding_counts_cases_on_bonds_that_are_there(system: System, licensed: Order, court: Any) -> None:
@@ -235,7 +282,7 @@ def test_holding_counts_cases_on_bonds_that_are_there(system: System, licensed: 
     assert system.escrow.bondOf(license_id).openCases == 1
     with ape.reverts(system.escrow.BondTooSmall, error_inputs={"given": 0, "needed": 1}):
         system.escrow.holdBond(license_id + 1, sender=court)
-    system.escrow.slashBond(license_id, ETHER, system.stranger, 0, sender=court)
+    system.escrow.enforceCase(case_end(system, licensed, reporterBps=0), sender=court)
     system.escrow.unholdBond(license_id, sender=court)  # works on an empty bond, or the case could not end
     assert system.escrow.bondOf(license_id).openCases == 0
     with pytest.raises(VirtualMachineError, match="0x11"):  # underflow
@@ -290,7 +337,7 @@ PEERS = {
     "payCaseBond": ("MisuseCourt",),
     "holdBond": ("MisuseCourt",),
     "unholdBond": ("MisuseCourt",),
-    "slashBond": ("MisuseCourt",),
+    "enforceCase": ("MisuseCourt",),
     "payRoyalty": ("RoyaltyLedger",),
     "passRoyalty": ("RoyaltyLedger",),
     "lockChannel": ("UsageChannel",),
@@ -310,7 +357,7 @@ def test_each_move_belongs_to_its_peers(system: System, function: str) -> None:
         "payCaseBond": (CASE, system.buyer, 1),
         "holdBond": (1,),
         "unholdBond": (1,),
-        "slashBond": (1, 1, system.stranger, 0),
+        "enforceCase": ((CASE, system.stranger, 0, 1, 0, 0, 0, 0, False),),
         "payRoyalty": (1, NATIVE, system.stranger, 1),
         "passRoyalty": (1, 2, NATIVE, 1),
         "lockChannel": (system.buyer, NATIVE, 1),
@@ -318,7 +365,8 @@ def test_each_move_belongs_to_its_peers(system: System, function: str) -> None:
         "payChannelRoyalty": (1, NATIVE, 1),
     }
     strangers = [system.deployer, system.buyer, system.treasury]
-    strangers += [system.as_contract(n) for n in system.at if n not in PEERS[function]]
+    peers = {system.at[name].address for name in PEERS[function]}
+    strangers += [system.as_contract(name) for name, at in system.at.items() if at.address not in peers]
     for sender in strangers:
         with refuses("NotAPeer(address)"):
             getattr(system.escrow, function)(*arguments[function], sender=sender)

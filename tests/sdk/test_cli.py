@@ -477,7 +477,7 @@ def test_a_leak_is_reported_judged_and_slashed(
     assert zhiyi("stranger", "case", "finalize", opened["case_id"], code=6)["error"]["kind"] == "TxReverted"
     node.travel(shown["until"] - shown["now"] + 1)
     executed = zhiyi("stranger", "case", "execute", opened["case_id"])
-    slashed = next(e["args"]["slashed"] for e in executed["events"] if e["name"] == "Executed")
+    slashed = next(e["args"]["slashed"] for e in executed["events"] if e["name"] == "CaseExecuted")
     assert slashed > 0
     assert [row["state"] for row in zhiyi("", "case", "list", "--license", license_id)] == ["executed"]
     assert zhiyi("", "license", "show", license_id)["end"] == "revoked"

@@ -94,7 +94,7 @@ def test_rows_tell_what_the_sdk_tells_from_the_chain(clients: Clients, index: In
     assert row.until == posted.event("VerdictPosted")["challengeUntil"]
 
     clients.node.travel(row.until - chain.now() + 1)
-    slashed = clients["stranger"].cases.execute(case_id).event("Executed")["slashed"]
+    slashed = clients["stranger"].cases.execute(case_id).event("CaseExecuted")["slashed"]
     again = index.sync(chain, clients.deployment)
     assert again.from_block == report.to_block + 1
 

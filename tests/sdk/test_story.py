@@ -602,7 +602,7 @@ def test_guilty_verdict_slashes_and_revokes(clients: Clients) -> None:
         clients["stranger"].cases.execute(case_id)
     clients.node.travel(until - clients.node.chain.now() + 1)
     result = clients["stranger"].cases.execute(case_id)
-    slashed = result.event("Executed")["slashed"]
+    slashed = result.event("CaseExecuted")["slashed"]
     assert slashed > 0
     assert clients["stranger"].licenses.bond(license_id).amount == BOND - slashed
     revoked = clients["stranger"].licenses.get(license_id)

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from zhiyi.cid import cid_of
 from zhiyi.errors import IntegrityError
 from zhiyi.index.tables import Base, CaseRow, EventRow, LicenseRow, ModelRow, OrderRow, split_license
-from zhiyi.types import NATIVE, CaseState, Decision, LicenseEnd, LicenseTerms, OrderState, Review
+from zhiyi.types import NATIVE, CaseState, Decision, Kind, LicenseEnd, LicenseTerms, OrderState, Review
 
 Subject = tuple[str, str]  # kind and key
 _Row = TypeVar("_Row")
@@ -54,7 +54,7 @@ _LICENSE_EVENTS: Final = frozenset(
         "LicenseRenewed",
         "BondReleaseRequested",
         "BondReleased",
-        "BondSlashed",
+        "CaseExecuted",
     }
 )
 _CASE_EVENTS: Final = frozenset(
@@ -67,8 +67,12 @@ _CASE_EVENTS: Final = frozenset(
         "Escalated",
         "Ruled",
         "VerdictFinal",
-        "Executed",
-        "Slashed",
+        "ServiceRequested",
+        "Served",
+        "Cured",
+        "ChunkOpened",
+        "FaultFound",
+        "CaseExecuted",
         "FeeClaimed",
         "DefenceFiled",
         "HoldReleased",
@@ -87,7 +91,7 @@ def subjects_of(event: EventRow) -> list[Subject]:
         found.append(("model", moved))
     if event.name in _ORDER_EVENTS:
         found.append(("order", str(event.args["licenseId"])))
-    if event.name in _LICENSE_EVENTS:
+    if event.name in _LICENSE_EVENTS and event.args["licenseId"]:  # a case may end without a license
         found.append(("license", str(event.args["licenseId"])))
     if event.name == "LicensePassedOn":
         found.append(("license", str(event.args["source"])))
@@ -240,8 +244,8 @@ def fold_license(row: LicenseRow | None, event: EventRow) -> LicenseRow:
     elif event.name == "LicenseRenewed":
         terms = LicenseTerms.unpack(row.terms).model_copy(update={"expires_at": args["expiry"]})
         row.terms, row.expires_at = terms.pack(), args["expiry"]
-    elif event.name == "BondSlashed":
-        row.bond_slashed += args["amount"]
+    elif event.name == "CaseExecuted":
+        row.bond_slashed += args["slashed"]
     elif event.name == "BondReleased":
         row.bond_released = args["amount"]
     return row
@@ -284,7 +288,12 @@ def fold_case(row: CaseRow | None, event: EventRow) -> CaseRow:
         row.upheld = args["upheld"]
     elif event.name == "VerdictFinal":
         row.state = args["state"]
-    elif event.name == "Executed":
+    elif event.name == "ServiceRequested":
+        row.state, row.until = int(CaseState.SERVING), args["serveBy"]
+    elif event.name == "Served":
+        ruled = row.challenger or (row.kind == Kind.TERMS and row.decision == Decision.GUILTY)
+        row.state, row.until = int(CaseState.CHALLENGED if ruled else CaseState.POSTED), args["until"]
+    elif event.name == "CaseExecuted":
         row.state, row.slashed = int(CaseState.EXECUTED), args["slashed"]
     return row
 

@@ -21,7 +21,7 @@ def build(
         accounts
     )
     authority = admin.deploy(project.AccessManager, admin)
-    names = ["vault", "licenses", "models", "ledger", "committee", "court"]
+    names = ["vault", "licenses", "models", "ledger", "committee", "extension", "court"]
     at = {name: create_address(admin.address, admin.nonce + i) for i, name in enumerate(names)}
     vault = admin.deploy(
         project.VaultForCourt,
@@ -46,20 +46,12 @@ def build(
         4 * ETHER,
         announce_delay,
     )
-    court = admin.deploy(
-        project.MisuseCourt,
-        authority,
-        at["vault"],
-        at["licenses"],
-        at["models"],
-        at["committee"],
-        at["vault"],
-        arbiter,
-        last_instance,
-        params.as_tuple(),
-    )
-    deployed = [vault, licenses, models, ledger, committee, court]
+    peers = (at["vault"], at["licenses"], at["models"], at["committee"], arbiter, last_instance)
+    extension = admin.deploy(project.CourtExtension, authority, peers, params.as_tuple())
+    half = admin.deploy(project.MisuseCourt, authority, peers, params.as_tuple(), extension)
+    deployed = [vault, licenses, models, ledger, committee, extension, half]
     assert [contract.address for contract in deployed] == list(at.values())
+    court = project.ICourt.at(half.address)
     for role, target, functions in (
         (ROLES["ORACLE_ADMIN"], committee, ("announceEpoch", "commitCanaries")),
         (ROLES["PAUSER"], court, ("pausePosting", "resumePosting")),
@@ -72,6 +64,7 @@ def build(
         params, authority, vault, licenses, models, ledger, committee, court, admin, owner, holder, reporter,
         fingerprinter, stranger, arbiter, last_instance, treasury, poster,
     )  # fmt: skip
+    room.others["extension"] = project.ICourt.at(extension.address)
 
     record = (b"\x11" * 32, 4096, 4, 1024, b"\xde" * 32, b"\x22" * 32, b"\x33" * 32, b"\x00" * 32)
     models.register(record, b"\x44" * 32, 0, [], [], sender=owner)

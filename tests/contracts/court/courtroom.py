@@ -40,8 +40,9 @@ class Decision(IntEnum):
 
 class State(IntEnum):
     (
-        NONE, OPEN, POSTED, CHALLENGED, ESCALATED, FINAL_GUILTY, LAPSED, CLOSED, DISMISSED, CLEARED, EXECUTED
-    ) = range(11)  # fmt: skip
+        NONE, OPEN, POSTED, SERVING, CHALLENGED, ESCALATED, FINAL_GUILTY, LAPSED, CLOSED, DISMISSED, CLEARED,
+        EXECUTED,
+    ) = range(12)  # fmt: skip
 
 
 @dataclass(frozen=True)

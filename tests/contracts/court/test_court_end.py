@@ -57,7 +57,20 @@ def test_row_executed_unchallenged(room: Courtroom, license_id: int, books: None
     assert room.court.leakBucket(license_id) == 20
     assert room.bond(license_id).openCases == 0
     names = [event.event_name for event in receipt.events]
-    assert names.count("VerdictFinal") == names.count("Executed") == names.count("Slashed") == 1
+    assert names.count("VerdictFinal") == names.count("CaseExecuted") == 1
+    assert (
+        room.vault.CaseExecuted(
+            caseId=file.id,
+            licenseId=license_id,
+            reporter=room.reporter.address,
+            bondBack=room.rest(file),
+            slashed=slashed,
+            left=3 * ETHER,
+            toReporter=slashed // 10,
+            toOwner=2 * ETHER,
+        )
+        in receipt.events
+    )
     claim_all(room, file, 0, 1, 2)
     assert room.vault.caseBondOf(file.id) == 0
     parts = [room.free(room.operators[seat].account) for seat in (0, 1, 2)]
@@ -292,7 +305,7 @@ def test_a_missing_accused_is_replaced_by_the_treasury(room: Courtroom, license_
 
 
 @pytest.mark.parametrize("kind", [Kind.OWNERSHIP, Kind.UNDECLARED_PARENT])
-def test_ownership_and_parent_cases_leave_a_record_only(
+def test_ownership_and_parent_cases_freeze_the_model(
     room: Courtroom, license_id: int, books: None, kind: Kind
 ) -> None:
     before = room.money()
@@ -301,10 +314,28 @@ def test_ownership_and_parent_cases_leave_a_record_only(
     room.past(file)
     receipt = room.call("execute", file)
     assert (
-        room.court.Executed(caseId=file.id, licenseId=0, slashed=0, toReporter=room.rest(file))
+        room.vault.CaseExecuted(
+            caseId=file.id,
+            licenseId=0,
+            reporter=room.reporter.address,
+            bondBack=room.rest(file),
+            slashed=0,
+            left=0,
+            toReporter=0,
+            toOwner=0,
+        )
         in receipt.events
     )
     assert pots(room, before, file) == {"reporter": room.rest(file), "case": room.fee(file)}
+    assert room.models.statusOf(room.model_id).frozenUntil == receipt.timestamp + 30 * DAY
+
+
+def test_a_model_without_license_is_not_frozen(room: Courtroom, license_id: int) -> None:
+    file = room.open(0, Kind.UNLICENSED)
+    room.post(file, bucket=40)
+    room.past(file)
+    room.call("execute", file)
+    assert room.state(file) == State.EXECUTED
     assert room.models.statusOf(room.model_id).frozenUntil == 0
 
 
