@@ -112,6 +112,7 @@ abstract contract EscrowBase is IEscrowBase, VaultBase, EIP712 {
         uint256 toModel = sale.price;
         if (sale.basis != Basis.OWNER) {
             toModel = toModel * licenses.settleOnward(sale.source, licenseId, sale.basis == Basis.RESALE) / BPS;
+            _bonds[licenseId].price = uint96(toModel); // a slash gives the owner back at most what he got
             _credit(sale.seller, sale.token, sale.price - toModel, orderHash);
         }
         _payRoyalty(_modelOf(licenseId), sale.token, uint128(toModel)); // at most the price

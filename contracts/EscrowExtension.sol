@@ -135,16 +135,29 @@ contract EscrowExtension is IEscrowExtension, EscrowBase {
         _checkAfter(Math.max(sale.openBy, request.paidAt + MIN_FEE_TIME));
         _checkNotAfter(request.by);
         _checkNotVoid(sale.seller, sale.orderNonce, orderHash);
-        _checkMaySell(sale, request.modelId);
+        _checkMaySell(order, request.modelId);
         if (!Signatures.areValid(sale.seller, _hashTypedDataV4(orderHash), sellerSignature)) revert BadSignature(sale.seller);
         delete _fees[delivery.buyer][sale.requestHash];
         emit PrepareFeeEarned(sale.requestHash, delivery.fingerprinter, request.fee);
         _credit(delivery.fingerprinter, sale.token, request.fee, sale.requestHash);
     }
 
-    function _checkMaySell(Sale calldata sale, uint64 modelId) private view {
-        if (sale.basis == Basis.OWNER) return _checkOwner(sale.seller, models.statusOf(modelId));
-        if (_modelOf(sale.source) != modelId) revert SourceMismatch(sale.source, modelId);
+    /// @dev As for opening, as far as it is a matter of who sells: a fee must not be earned by whoever ever held a license.
+    function _checkMaySell(Order calldata order, uint64 modelId) private view {
+        Sale calldata sale = order.sale;
+        address fingerprinter = order.delivery.fingerprinter;
+        address owner = models.statusOf(modelId).owner;
+        if (fingerprinter == owner || fingerprinter == sale.seller || fingerprinter == order.delivery.buyer) {
+            revert NotNeutral(fingerprinter);
+        }
+        if (sale.basis == Basis.OWNER) {
+            if (owner != sale.seller) revert NotTheOwner(sale.seller, owner);
+            return;
+        }
+        uint8 right = sale.basis == Basis.RESALE ? LicenseTerms.RESALE : LicenseTerms.SUBLICENSE;
+        if (_modelOf(sale.source) != modelId || !licenses.isActive(sale.source) || !licenses.termsOf(sale.source).has(right)) {
+            revert SourceMismatch(sale.source, modelId);
+        }
         address holder = IERC721(address(licenses)).ownerOf(sale.source);
         if (holder != sale.seller) revert NotTheOwner(sale.seller, holder);
     }

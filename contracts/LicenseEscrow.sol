@@ -7,6 +7,7 @@ import {IIdentityRegistry} from "./interfaces/IIdentityRegistry.sol";
 import {Basis, Delivery, Order, OrderState, Sale} from "./interfaces/IEscrowBase.sol";
 import {ILicenseEscrow} from "./interfaces/ILicenseEscrow.sol";
 import {ModelStatus, Review} from "./interfaces/IModelNFT.sol";
+import {Bond} from "./interfaces/IVault.sol";
 import {FairDelivery} from "./libraries/FairDelivery.sol";
 import {LicenseTerms} from "./libraries/LicenseTerms.sol";
 import {Signatures} from "./libraries/Signatures.sol";
@@ -197,7 +198,7 @@ contract LicenseEscrow is ILicenseEscrow, EscrowBase, Vault {
         _checkTerms(order);
         if (sale.terms.hasExpired(block.timestamp)) revert TermsExpired(sale.terms.expiry());
         _checkListed(sale.token);
-        _checkModel(sale, _modelOf(delivery.licenseId));
+        _checkModel(sale, delivery);
         _checkNotVoid(sale.seller, sale.orderNonce, orderHash);
         uint8 minTier = sale.terms.minTier();
         if (minTier != 0) {
@@ -236,23 +237,33 @@ contract LicenseEscrow is ILicenseEscrow, EscrowBase, Vault {
         ) revert BadFigures(delivery.totalBytes, delivery.chunks, delivery.chunkSize, delivery.suite);
     }
 
-    function _checkModel(Sale calldata sale, uint64 modelId) private view {
+    /// @dev What the owner decides later (a version that waits for its review, preferences) stops his own sales, not those of his licensees.
+    function _checkModel(Sale calldata sale, Delivery calldata delivery) private view {
+        uint64 modelId = _modelOf(delivery.licenseId);
         ModelStatus memory status = models.statusOf(modelId);
         if (sale.basis == Basis.OWNER) {
             _checkOwner(sale.seller, status);
             if (status.saleNonce != sale.saleNonce) revert SaleNonceStale(sale.saleNonce, status.saleNonce);
             if (sale.source != 0) revert SourceMismatch(sale.source, modelId);
-        } else if (_modelOf(sale.source) != modelId) {
-            revert SourceMismatch(sale.source, modelId);
+            if (status.review != Review.APPROVED) revert ModelNotOffered(modelId);
+            if (sale.terms.areRefused(status.preferences)) revert UseNotAllowed(sale.terms.useMask(), status.preferences);
+        } else {
+            if (_modelOf(sale.source) != modelId) revert SourceMismatch(sale.source, modelId);
+            if (sale.saleNonce != 0) revert SaleNonceStale(sale.saleNonce, 0);
+            if (delivery.fingerprinter == status.owner) revert NotNeutral(delivery.fingerprinter);
         }
-        if (status.review != Review.APPROVED || status.delisted) revert ModelNotOffered(modelId);
+        if (status.delisted) revert ModelNotOffered(modelId);
         if (block.timestamp < status.frozenUntil) revert ModelFrozen(modelId, status.frozenUntil);
-        if (sale.terms.areRefused(status.preferences)) revert UseNotAllowed(sale.terms.useMask(), status.preferences);
     }
 
-    /// @dev The license token checks the holder, his rights and that the new terms stay within them.
+    /// @dev Passing a license on must not shed the bond: the new one carries at least what is left of the old, in the same token. The
+    /// license token checks the holder, his rights and that the new terms stay within them.
     function _offerOnward(Sale calldata sale) private {
-        if (_bonds[sale.source].openCases != 0) revert BondHeld(sale.source, _bonds[sale.source].openCases, 0);
+        Bond memory bond = _bonds[sale.source];
+        if (bond.openCases != 0) revert BondHeld(sale.source, bond.openCases, 0);
+        if (sale.bond < bond.amount || (bond.amount != 0 && _tokenOf(bond.tokenIndex) != sale.token)) {
+            revert BondTooSmall(sale.source, sale.bond, bond.amount);
+        }
         licenses.offerOnward(sale.source, sale.seller, sale.terms, sale.basis == Basis.RESALE);
     }
 

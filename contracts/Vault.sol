@@ -46,6 +46,8 @@ abstract contract Vault is IVault, VaultBase {
 
     /// @inheritdoc IVault
     function withdraw(address token, uint256 amount, address to) external nonReentrant {
+        // Tokens sent to nobody, or to this contract, would be nobody's.
+        if (to == address(0) || to == address(this)) revert TransferFailed(token, to, amount);
         _debit(msg.sender, token, amount);
         emit Withdrawn(msg.sender, token, to, amount);
         if (token == NATIVE) {

@@ -412,6 +412,95 @@ def test_a_fee_is_not_earned_within_a_day(system: System, model: Model, parcel: 
         )
 
 
+def test_passing_a_license_on_sheds_no_bond(
+    system: System, licensed: Order, copy: Parcel, token: Any
+) -> None:
+    """Sold to a second account of one's own for nothing, the license would be out of reach of every case."""
+    source, bond = licensed.delivery.licenseId, licensed.sale.bond
+    for basis in (RESALE_BASIS, SUBLICENSE_BASIS):
+        for changes in ({"bond": 0}, {"bond": bond - 1}, {"token": token.address}):
+            given = changes.get("bond", bond)
+            expected = {"licenseId": source, "given": given, "needed": bond}
+            with ape.reverts(system.escrow.BondTooSmall, error_inputs=expected):
+                open_onward(system, onward(system, licensed, copy, basis, **changes))
+    open_onward(system, onward(system, licensed, copy, RESALE_BASIS, bond=bond + 1))
+
+
+def test_an_onward_order_has_no_sale_nonce(system: System, licensed: Order, copy: Parcel) -> None:
+    """Its word is read, so that no order opens under a hash that nobody can make again."""
+    with ape.reverts(system.escrow.SaleNonceStale, error_inputs={"given": 1, "current": 0}):
+        open_onward(system, onward(system, licensed, copy, RESALE_BASIS, saleNonce=1))
+    order = onward(system, licensed, copy, RESALE_BASIS)
+    digest = system.digest(order)
+    pair = sign_digest(digest, system.buyer), sign_digest(digest, system.fingerprinter)
+    call = bytearray(system.escrow.open.encode_input(order.as_tuple(), *pair))
+    call[4 + 8 * 32] = 1  # the ninth word of the order, a byte above its type
+    with pytest.raises(ContractLogicError):
+        system.stranger.transfer(
+            system.escrow, order.sale.price + order.sale.bond, data=bytes(call), gas_limit=1_000_000
+        )
+
+
+def test_the_owner_prints_no_copies_of_a_resale(system: System, licensed: Order, copy: Parcel) -> None:
+    """He would know the share seeds of a license whose bond pays him."""
+    order = onward(system, licensed, copy, RESALE_BASIS, fingerprinter=system.creator.address)
+    with ape.reverts(system.escrow.NotNeutral, error_inputs={"fingerprinter": system.creator.address}):
+        open_onward(system, order)
+
+
+def test_a_slash_gives_the_owner_no_more_than_the_resale_did(
+    system: System, licensed: Order, copy: Parcel
+) -> None:
+    order = onward(system, licensed, copy, RESALE_BASIS)
+    open_onward(system, order)
+    finish(system, order, copy)
+    bond = system.escrow.bondOf(order.delivery.licenseId)
+    assert (bond.amount, bond.price) == (order.sale.bond, order.sale.price * 2_000 // 10_000)
+
+
+def test_the_owner_cannot_block_his_licensees(
+    system: System, model: Model, licensed: Order, copy: Parcel
+) -> None:
+    """Neither by preferences nor by a version that waits for its review."""
+    system.models.setPreferences(model.id, 0xFFF, CAUSE, sender=system.creator)
+    later = replace(model.record, weightsRoot=sha(b"later version"))
+    system.models.addVersion(model.id, astuple(model.record), astuple(later), CAUSE, sender=system.creator)
+    open_onward(system, onward(system, licensed, copy, RESALE_BASIS))
+
+
+def test_a_fee_is_not_earned_with_any_old_license(
+    system: System, model: Model, licensed: Order, parcel: Parcel, copy: Parcel
+) -> None:
+    """Without the right, after its end, or by a fingerprinter that is the holder itself."""
+    request = sha(b"request of the stranger")
+    system.escrow.payPrepareFee(
+        request,
+        model.id,
+        system.fingerprinter,
+        NATIVE,
+        100,
+        system.now + 5 * DAY,
+        sender=system.stranger,
+        value=100,
+    )
+    poor = system.make_order(model, parcel, 3, terms=terms(flags=COMMERCIAL))
+    system.buy(poor, parcel)
+    own = system.make_order(model, parcel, 4, seller=system.fingerprinter.address, requestHash=request)
+    own = own.with_(buyer=system.stranger.address)
+    without_right = onward(system, poor, copy, RESALE_BASIS, requestHash=request)
+    order = onward(system, licensed, copy, RESALE_BASIS, requestHash=request)
+    system.licenses.surrender(licensed.delivery.licenseId, sender=system.buyer)
+    system.go_to(order.sale.openBy + 2 * DAY)
+    for bad, seller, error in (
+        (own, system.fingerprinter, "NotNeutral(address)"),
+        (without_right, system.buyer, "SourceMismatch(uint256,uint64)"),
+        (order, system.buyer, "SourceMismatch(uint256,uint64)"),
+    ):
+        signature = sign_digest(system.digest(bad), seller)
+        with refuses(error):
+            system.escrow.earnPrepareFee(bad.as_tuple(), signature, sender=system.fingerprinter)
+
+
 # ---------------------------------------------------------------- renewal
 
 

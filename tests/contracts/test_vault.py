@@ -370,3 +370,14 @@ def test_each_move_belongs_to_its_peers(system: System, function: str) -> None:
     for sender in strangers:
         with refuses("NotAPeer(address)"):
             getattr(system.escrow, function)(*arguments[function], sender=sender)
+
+
+def test_nothing_is_withdrawn_to_nobody(system: System, token: Any) -> None:
+    system.fund(system.buyer, 5)
+    system.escrow.depositToken(token, 5, system.buyer, sender=system.buyer)
+    for coin in (NATIVE, token.address):
+        for nobody in (NATIVE, system.escrow.address):
+            expected = {"token": coin, "to": nobody, "amount": 5}
+            with ape.reverts(system.escrow.TransferFailed, error_inputs=expected):
+                system.escrow.withdraw(coin, 5, nobody, sender=system.buyer)
+        assert system.free(system.buyer, coin) == 5
