@@ -51,8 +51,12 @@ vectors: setup ## regenerate tests/vectors
 	$(PY) scripts/make_vectors.py
 	$(PY) scripts/vectors_eip712.py
 
-test-contracts: setup ## contract tests on a real Anvil node
-	ape test tests/contracts --network ethereum:local:foundry
+# Each stage has a node of its own: Ape rebases its snapshots when a session's fixture comes late, and balances go back with them.
+APE_TEST := ape test --network ethereum:local:foundry
+test-contracts: setup ## contract tests on real Anvil nodes: court, system, market
+	$(APE_TEST) tests/contracts/court
+	$(APE_TEST) tests/contracts/system
+	$(APE_TEST) tests/contracts --ignore tests/contracts/court --ignore tests/contracts/system
 
 FUZZ ?= 20
 SEED ?= $(shell date +%s)
