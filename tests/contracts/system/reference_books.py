@@ -411,12 +411,13 @@ class Books:
             if sale.basis == 0:
                 self.check_seller(need, model, sale.seller, sale.saleNonce)
                 need(sale.source == 0, "SourceMismatch")
+                need(m.review == Review.APPROVED, "ModelNotOffered")
+                refused = sum(1 << i for i in range(6) if m.preferences >> 2 * i & 3 == 3)
+                need(terms.uses & refused == 0, "UseNotAllowed")
             else:
                 self.check_onward(need, order)
-            need(m.review == Review.APPROVED and self.now >= m.delisted_until, "ModelNotOffered")
+            need(self.now >= m.delisted_until, "ModelNotOffered")
             need(self.now >= m.frozen_until, "ModelFrozen")
-            refused = sum(1 << i for i in range(6) if m.preferences >> 2 * i & 3 == 3)
-            need(terms.uses & refused == 0, "UseNotAllowed")
             self.check_not_void(need, sale.seller, sale.orderNonce, hash_)
             need(self.tiers[sender] >= terms.min_tier, "IdentityTooLow")
             need(genuine, "BadSignature")
@@ -443,7 +444,12 @@ class Books:
         assert source is not None
         resale = sale.basis == 1
         need(sale.source >> 28 == order.delivery.licenseId >> 28, "SourceMismatch")
+        need(sale.saleNonce == 0, "SaleNonceStale")
+        need(order.delivery.fingerprinter != self.models[sale.source >> 28].owner, "NotNeutral")
         need(bond is None or bond.cases == 0, "BondHeld")
+        left = bond.amount if bond is not None else 0
+        need(sale.bond >= left, "BondTooSmall")
+        need(bond is None or not left or bond.token == sale.token, "BondTooSmall")
         need(source.holder == sale.seller, "NotTheHolder")
         need(self.active(sale.source) and not source.offered, "NotForSale")
         given, own = Terms.of(sale.terms), Terms.of(source.terms)
@@ -543,7 +549,7 @@ class Books:
             delivery.buyer, sale.terms, sale.source, first_expiry=Terms.of(sale.terms).expiry
         )
         self.bonds[license_id] = Bond(
-            sale.bond, sale.price, sale.token, delivery.buyer, sale.bondTail, sale.bond, ended=not sale.bond
+            sale.bond, to_model, sale.token, delivery.buyer, sale.bondTail, sale.bond, ended=not sale.bond
         )
 
     def cancel(self, seller: str, hash_: bytes) -> None:
@@ -603,6 +609,12 @@ class Books:
             source = self.licenses.get(sale.source)
             owner = model.owner if sale.basis == 0 else source.holder if source else None
             need(owner == sale.seller, "NotTheOwner", "SourceMismatch", "TokenDoesNotExist")
+            need(delivery.fingerprinter not in (model.owner, sale.seller, delivery.buyer), "NotNeutral")
+            if sale.basis != 0:
+                right = RESALE if sale.basis == 1 else SUBLICENSE
+                held = source is not None and self.active(sale.source)
+                may = held and Terms.of(source.terms).flags & right if source else False
+                need(bool(may) and sale.source >> 28 == delivery.licenseId >> 28, "SourceMismatch")
             need(genuine, "BadSignature")
         self.free[fee.fingerprinter, fee.token] += amount
         self.end_fee(delivery.buyer, sale.requestHash, "earned")

@@ -219,9 +219,10 @@ class MarketMoves(Machine):
             "source": number,
             "token": bond.token,
             "price": self.pick(ETHER // 7, 10**9 + 1),
-            "bond": bond.original,
+            "bond": self.pick(*[bond.original] * 9, 0),
             "terms": terms(**narrower),
             "fingerprinter": self.address(self.pick("fred", "flora")),
+            "saleNonce": self.pick(*[0] * 9, 1),
             "orderNonce": self.books.floors[seller],
         }
         model = self.pick(*[number >> 28] * 16, *self.stage.models)
