@@ -65,10 +65,7 @@ contract CourtExtension is ICourtExtension, CourtBase {
     function serve(CaseFile calldata file, uint256 seat, bytes32 digest) external throughCourt {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.SERVING);
         _before(c.until);
-        require(
-            msg.sender == file.reporter || msg.sender == COMMITTEE.accountAt(file.epoch, seat),
-            NotAllowedToServe(msg.sender)
-        );
+        require(msg.sender == file.reporter || _sitsAt(file.epoch, seat), NotAllowedToServe(msg.sender));
         // A guilty TERMS verdict is before the authority without a challenger.
         bool ruled = c.challenger != address(0) || (file.kind == Kind.TERMS && c.decision == Decision.GUILTY);
         c.state = ruled ? CaseState.CHALLENGED : CaseState.POSTED;
@@ -333,6 +330,12 @@ contract CourtExtension is ICourtExtension, CourtBase {
             c.state >= CaseState.POSTED && c.state <= CaseState.ESCALATED,
             WrongCaseState(caseId, c.state, CaseState.POSTED)
         );
+    }
+
+    /// @dev The caller is the seat's account, which is never zero, or signs for it: an operator's service holds the signer's key only.
+    function _sitsAt(uint64 epoch, uint256 seat) private view returns (bool) {
+        address account = COMMITTEE.accountAt(epoch, seat);
+        return msg.sender == account || COMMITTEE.accountOfSigner(msg.sender) == account;
     }
 
     function _clearWithoutRuling(CaseFile calldata file, bytes32 caseId, Case memory c) private {

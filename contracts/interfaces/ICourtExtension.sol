@@ -11,7 +11,7 @@ interface ICourtExtension is ICourtBase {
     /// @notice The accused, once a case, while POSTED as guilty or CHALLENGED: asks for the evidence, sealed to his key. The case waits
     /// for at most 24 hours; nothing else passes meanwhile.
     function requestService(CaseFile calldata file, bytes32 encryptionKey) external;
-    /// @notice The reporter or an operator of the case's committee names the evidence, sealed to the accused (CIDv0 digest). The window
+    /// @notice The reporter or an operator of the case's committee (its account or its signer) names the evidence, sealed to the accused (CIDv0 digest). The window
     /// that was running (to challenge, or to rule) starts anew, as does the time to restore a label.
     /// @param seat the operator's in the case's epoch; any number for the reporter
     function serve(CaseFile calldata file, uint256 seat, bytes32 digest) external;

@@ -6,7 +6,8 @@ The canonical root of weights (a folder, or one file) is the root of their bundl
 SHA-256(0x06 | UTF-8 in NFKC). A copied report has another reporter, so its hash does not fit: nobody can file it as
 his own.
 
-The sealed folder holds `evidence.json` and the object below `object/`.
+The sealed folder holds `evidence.json` and the object below `object/`. An accused who asks is served the same folder,
+sealed to his key.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from zhiyi.types import to_address, to_bytes, to_hex
 from zhiyi.usage_log import output_hash
 
 SCHEMA: Final = "zhiyi.evidence.v1"
+NOTICE_SCHEMA: Final = "zhiyi.unusable-key.v1"
 TAG: Final = b"\x05"
 MAX_TEXT_BYTES: Final = 1 << 22
 MAX_HEADER_BYTES: Final = 4096
@@ -126,20 +128,39 @@ def open_sealed(
     folder = Path(out)
     ecies.open_folder(Path(sealed), secret, folder)  # 1
     try:
-        kind, salt, claimed = _header(folder / _HEADER)  # 2
-        names = {entry.name for entry in os.scandir(folder)}
-        if names != {_HEADER, _OBJECT}:
-            raise BadInput(f"the evidence holds {sorted(names)[:5]}, it must hold {_HEADER} and {_OBJECT}/")
-        path = folder / _OBJECT / _TEXT if kind == ObjectKind.TEXT else folder / _OBJECT
-        root = canonical_root(path, kind)
-        if root != claimed:  # 3
-            raise IntegrityError("the evidence holds another object than its header names")
-        if evidence_hash(reporter, salt, root) != to_bytes(expected, 32):  # 4
-            raise IntegrityError("the evidence is not what the case fixed: another object, salt or reporter")
+        return check_opened(folder, reporter=reporter, expected=expected)
     except ZhiyiError:
         rmtree(folder, ignore_errors=True)
         raise
+
+
+def check_opened(folder: Path, *, reporter: str, expected: bytes) -> Opened:
+    """Checks an opened envelope, steps 2 to 4 of `open_sealed`. Raises BadInput (2), IntegrityError (3, 4)."""
+    kind, salt, claimed = _header(folder / _HEADER)  # 2
+    names = {entry.name for entry in os.scandir(folder)}
+    if names != {_HEADER, _OBJECT}:
+        raise BadInput(f"the evidence holds {sorted(names)[:5]}, it must hold {_HEADER} and {_OBJECT}/")
+    path = folder / _OBJECT / _TEXT if kind == ObjectKind.TEXT else folder / _OBJECT
+    root = canonical_root(path, kind)
+    if root != claimed:  # 3
+        raise IntegrityError("the evidence holds another object than its header names")
+    if evidence_hash(reporter, salt, root) != to_bytes(expected, 32):  # 4
+        raise IntegrityError("the evidence is not what the case fixed: another object, salt or reporter")
     return Opened(kind, root, path)
+
+
+def unusable_key_notice(case_id: bytes, key: bytes) -> bytes:
+    """What an accused is served who asked with a key that nothing can be sealed to: public, the same from everybody.
+
+    JSON in UTF-8. Whoever reads it can check the key: `zhiyi.delivery.ecies.is_usable`.
+    """
+    notice = {
+        "schema": NOTICE_SCHEMA,
+        "case": to_hex(to_bytes(case_id, 32)),
+        "encryption_key": to_hex(to_bytes(key, 32)),
+        "reason": "a point of low order: nothing can be sealed to this X25519 key",
+    }
+    return json.dumps(notice, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _stage(source: Path, kind: ObjectKind, target: Path) -> Path:

@@ -30,6 +30,8 @@ from zhiyi_oracle.judge.ledger import (
     Observation,
     RegisteredKey,
     RegisteredModel,
+    ServiceAsked,
+    ServiceDone,
     ShareSeen,
     SignedTx,
     VerdictSeen,
@@ -82,6 +84,11 @@ class ChainLedger:
                 found.append(VerdictSeen(event.block_number, event["caseId"], posted))
             elif event.name == "VerdictFinal":
                 found.append(CaseEnded(event.block_number, event["caseId"], CaseState(event["state"])))
+            elif event.name == "ServiceRequested":
+                key, serve_by = event["encryptionKey"], event["serveBy"]
+                found.append(ServiceAsked(event.block_number, event["caseId"], key, serve_by))
+            elif event.name == "Served":
+                found.append(ServiceDone(event.block_number, event["caseId"]))
         return found
 
     def epoch(self, number: int) -> Epoch:
@@ -139,10 +146,18 @@ class ChainPoster:
     ) -> SignedTx:
         """Simulates `postVerdict`, then signs it. Raises TxReverted with the decoded reason."""
         args = (file.as_tuple(), verdict.as_tuple(), list(seats), bitmap, signatures)
+        return self._signed("postVerdict", args, fee, nonce)
+
+    def build_serving(
+        self, file: CaseFile, seat: int, digest: bytes, *, fee: Fee, nonce: int | None
+    ) -> SignedTx:
+        """Simulates `serve`, then signs it. Raises TxReverted with the decoded reason."""
+        return self._signed("serve", (file.as_tuple(), seat, digest), fee, nonce)
+
+    def _signed(self, function: str, args: tuple[object, ...], fee: Fee, nonce: int | None) -> SignedTx:
         account = self._chain.account
-        self._chain.call(self._court, "postVerdict", *args, sender=account)
-        entry = self._court.interface.function("postVerdict")
-        data = to_hex(abi.encode_call(entry, args))
+        self._chain.call(self._court, function, *args, sender=account)
+        data = to_hex(abi.encode_call(self._court.interface.function(function), args))
         ask = {"from": account, "to": self._court.address, "data": data}
         gas = int(self._chain.rpc("eth_estimateGas", ask), 16)
         if nonce is None:

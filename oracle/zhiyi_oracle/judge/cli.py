@@ -90,6 +90,7 @@ def status(ctx: typer.Context, config: ConfigOption = Path(CONFIG_NAME)) -> None
             "signatures": len(store.attestations(row.case_id)),
             "not_counted": len(store.lies(row.case_id)),
             "posted": row.posted_decision,
+            "service": service.step if (service := store.service(row.case_id)) else None,
             "note": row.note,
         }
         for row in store.cases(tuple(CaseStep))

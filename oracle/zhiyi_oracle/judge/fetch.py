@@ -22,7 +22,7 @@ from zhiyi.delivery.merkle import RootBuilder
 from zhiyi.errors import BadInput, ConfigError, IntegrityError, NotFound, Timeout
 from zhiyi.ipfs import Ipfs
 from zhiyi.keys import public_key
-from zhiyi.types import CaseFile, OpenedShare
+from zhiyi.types import CaseFile, Kind, OpenedShare
 from zhiyi_oracle.base_tensors import BaseTensors, read_base
 from zhiyi_oracle.errors import BadBase, BadEvidence, NotSealedToUs, NotYet, Unable, names_at_fault
 from zhiyi_oracle.judge.ledger import RegisteredModel
@@ -38,7 +38,7 @@ _PIECE: Final = 1 << 20
 class Evidence(NamedTuple):
     """Evidence of a case, opened and checked."""
 
-    path: Path  # folder of safetensors
+    path: Path  # folder of safetensors, or a text where the case is not a LEAK
     root: bytes  # canonical root, 32 bytes
 
 
@@ -58,7 +58,7 @@ class IpfsFetcher:
             NotYet: nobody serves it now, or the daemon is away.
             Unable: this machine cannot store it now.
             NotSealedToUs: it does not open with our key.
-            BadEvidence: too large, not what the case fixed, or not weights.
+            BadEvidence: too large, not what the case fixed, or, for a LEAK, not weights.
         """
         sealed = folder.with_name(f"{folder.name}.sealed")
         try:
@@ -77,7 +77,7 @@ class IpfsFetcher:
             raise Unable(f"the evidence cannot be stored on this machine: {exc}") from exc
         finally:
             sealed.unlink(missing_ok=True)
-        if opened.kind is not ObjectKind.WEIGHTS:
+        if file.kind is Kind.LEAK and opened.kind is not ObjectKind.WEIGHTS:
             raise BadEvidence(f"a LEAK case needs weights, the evidence is {opened.kind}")
         return Evidence(opened.path, opened.canonical_root)
 

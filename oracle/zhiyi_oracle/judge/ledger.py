@@ -52,7 +52,25 @@ class CaseEnded:
     state: CaseState
 
 
-Observation = CaseSeen | ShareSeen | VerdictSeen | CaseEnded
+@dataclass(frozen=True)
+class ServiceAsked:
+    """ServiceRequested."""
+
+    block: int
+    case_id: bytes
+    key: bytes  # X25519, 32 bytes; whether anything can be sealed to it is not checked on chain
+    serve_by: int  # court time
+
+
+@dataclass(frozen=True)
+class ServiceDone:
+    """Served."""
+
+    block: int
+    case_id: bytes
+
+
+Observation = CaseSeen | ShareSeen | VerdictSeen | CaseEnded | ServiceAsked | ServiceDone
 
 
 @dataclass(frozen=True)
@@ -151,7 +169,7 @@ class Mined:
 
 
 class Poster(Protocol):
-    """How a judge writes: builds, signs and sends `postVerdict`, and nothing else."""
+    """How a judge writes: builds, signs and sends `postVerdict` and `serve`, and nothing else."""
 
     def build(
         self,
@@ -167,6 +185,12 @@ class Poster(Protocol):
         """Simulates, then signs; a nonce of None takes the account's next one. Raises TxReverted when it
         would fail.
         """
+        ...
+
+    def build_serving(
+        self, file: CaseFile, seat: int, digest: bytes, *, fee: Fee, nonce: int | None
+    ) -> SignedTx:
+        """The same for `serve`."""
         ...
 
     def suggest_fee(self) -> Fee:

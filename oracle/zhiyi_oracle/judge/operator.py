@@ -24,9 +24,10 @@ from zhiyi_oracle.judge.config import GIB, JudgeConfig
 from zhiyi_oracle.judge.detect import InProcess
 from zhiyi_oracle.judge.fetch import IpfsFetcher
 from zhiyi_oracle.judge.http import HttpServer, create_app
+from zhiyi_oracle.judge.serve import Server
 from zhiyi_oracle.judge.service import Judge, Metrics, Parts
 from zhiyi_oracle.judge.store import CaseStore
-from zhiyi_oracle.judge.submit import Submitter
+from zhiyi_oracle.judge.submit import Carrier, Submitter
 from zhiyi_oracle.secret_files import read_secret
 
 ETHER: Final = 10**18
@@ -102,20 +103,32 @@ def build(config: JudgeConfig) -> Operator:
     client = connect(config)
     store = CaseStore(config.operator.folder)
     ledger, poster, metrics = ChainLedger(client), ChainPoster(client), Metrics()
+    carrier = Carrier(store, poster, config.fees)
+    fetcher = IpfsFetcher(
+        client.ipfs,
+        load_encryption_key(config),
+        max_evidence_bytes=config.max_evidence_bytes,
+        cache=config.operator.folder / "leaves",
+    )
     judge = Judge(
         Parts(
             signer=client.account,
             store=store,
             ledger=ledger,
-            fetcher=IpfsFetcher(
-                client.ipfs,
-                load_encryption_key(config),
-                max_evidence_bytes=config.max_evidence_bytes,
-                cache=config.operator.folder / "leaves",
-            ),
+            fetcher=fetcher,
             detector=InProcess(),
             submitter=Submitter(
-                store=store, ledger=ledger, poster=poster, signer=client.account, fees=config.fees
+                store=store, ledger=ledger, poster=poster, carrier=carrier, signer=client.account
+            ),
+            server=Server(
+                store=store,
+                ledger=ledger,
+                poster=poster,
+                carrier=carrier,
+                fetcher=fetcher,
+                files=client.ipfs,
+                signer=client.account,
+                turn_delay=config.judge.turn_delay_s,
             ),
             http=httpx.Client(trust_env=False),
             metrics=metrics,

@@ -1,7 +1,8 @@
 """One operator at work. The only place where the steps meet.
 
-Each case moves seen → fetched → detected → signed → submitted → mined → final, one step file a transition,
-and the database says where it is: stop the process anywhere, start it again, and it goes on from there.
+Each case moves seen → fetched → detected → signed → submitted → mined → final, one step file a transition, and so does
+what its accused asks for; the database says where each is: stop the process anywhere, start it again, and it goes on
+from there.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from zhiyi_oracle.judge.decide import BaseStatus, CaseFacts, EvidenceStatus, Rul
 from zhiyi_oracle.judge.detect import ConfirmJob, Detector
 from zhiyi_oracle.judge.fetch import Evidence
 from zhiyi_oracle.judge.ledger import Head, Ledger, RegisteredModel
-from zhiyi_oracle.judge.store import CaseRow, CaseStep, CaseStore
+from zhiyi_oracle.judge.serve import Server
+from zhiyi_oracle.judge.store import LIVE_SERVICES, CaseRow, CaseStep, CaseStore, ServiceRow, ServiceStep
 from zhiyi_oracle.judge.submit import Submitter, turn_at
 from zhiyi_oracle.judge.watch import watch
 from zhiyi_oracle.logs import get_logger
@@ -71,6 +73,12 @@ class Metrics:
         self.head = Gauge("zhiyi_oracle_head_block", "Latest block", registry=r)
         self.finalized = Gauge("zhiyi_oracle_finalized_block", "Last finalized block", registry=r)
         self.cases = Gauge("zhiyi_oracle_cases", "Cases by step", ["step"], registry=r)
+        self.services = Gauge(
+            "zhiyi_oracle_services",
+            "Accused who may ask or asked for evidence, by step",
+            ["step"],
+            registry=r,
+        )
         self.detect = Histogram("zhiyi_oracle_detect_seconds", "Duration of a detection", registry=r)
         self.errors = Counter("zhiyi_oracle_errors", "Failed tries by kind", ["kind"], registry=r)
         self.lies = Counter("zhiyi_oracle_lying_peers", "Attestations of peers that do not hold", registry=r)
@@ -87,6 +95,7 @@ class Parts:
     fetcher: Fetcher
     detector: Detector
     submitter: Submitter
+    server: Server
     http: httpx.Client
     metrics: Metrics
     start_block: int
@@ -136,8 +145,13 @@ class Judge:
         self.metrics.head.set(head.number)
         self.metrics.finalized.set(self._ledger.finalized())
         watch(self._store, self._ledger, self._p.signer, self._p.start_block)
+        for service in self._store.services():  # before the cases, which take minutes: they have a day
+            self._serve(service, head)
         for row in self._store.cases():
             self._work(row, head)
+        given = [service.step for service in self._store.services()]
+        for stage in LIVE_SERVICES:
+            self.metrics.services.labels(stage).set(given.count(stage))
         for step in CaseStep:
             self.metrics.cases.labels(step).set(self._store.counts().get(step, 0))
         self._last_step, self._failure = time.time(), None
@@ -152,9 +166,7 @@ class Judge:
                 raise
             # OSError: a full disk, say, stops this case and no other
             except (Unable, JudgeError, WatermarkError, OSError) as exc:
-                tries = self._put_off.get(row.case_id, (0, 0.0))[0]
-                pause = min(RETRY_SECONDS * 2**tries, MAX_RETRY_SECONDS)
-                self._put_off[row.case_id] = (min(tries + 1, 16), time.monotonic() + pause)
+                self._later(row.case_id)
                 self._attention(row, exc)
                 return
             except NotYet as exc:
@@ -171,10 +183,48 @@ class Judge:
             self._put_off.pop(row.case_id, None)
             row = found
 
+    def _later(self, what: str) -> None:
+        tries = self._put_off.get(what, (0, 0.0))[0]
+        pause = min(RETRY_SECONDS * 2**tries, MAX_RETRY_SECONDS)
+        self._put_off[what] = (min(tries + 1, 16), time.monotonic() + pause)
+
     def _attention(self, row: CaseRow, exc: Exception) -> None:
         self.metrics.errors.labels(type(exc).__name__).inc()
         log.error("case needs attention", case_id=row.case_id, step=row.step, reason=str(exc))
         self._store.note(row.case_id, str(exc) or type(exc).__name__)
+
+    def _serve(self, row: ServiceRow, head: Head) -> None:
+        """Moves what one accused asks for until it has to wait."""
+        what, case = f"serve {row.case_id}", self._store.case(row.case_id)
+        if case is None or time.monotonic() < self._put_off.get(what, (0, 0.0))[1]:
+            return
+        while True:
+            before = row.step
+            try:
+                if row.step == ServiceStep.OVER:
+                    self._drop_evidence(case)
+                elif self._p.dry_run and row.step != ServiceStep.KEPT:
+                    raise NotYet("dry run: nobody is served; set dry_run = false to take part")
+                else:
+                    self._p.server.work(row, case, self._folder(row.case_id), head)
+            except RpcUnavailable:
+                raise
+            except NotYet as exc:
+                if isinstance(exc, Unable):
+                    self._later(what)
+                self._store.note_service(row.case_id, str(exc))
+                return
+            except (ZhiyiError, OSError) as exc:
+                self._later(what)
+                self.metrics.errors.labels(type(exc).__name__).inc()
+                log.error("serving needs attention", case_id=row.case_id, step=row.step, reason=str(exc))
+                self._store.note_service(row.case_id, str(exc) or type(exc).__name__)
+                return
+            found = self._store.service(row.case_id)
+            if found is None or found.step in (before, ServiceStep.DONE):
+                return
+            self._put_off.pop(what, None)
+            row = found
 
     def _one(self, row: CaseRow, head: Head) -> None:
         file = CaseFile.model_validate_json(row.file)
@@ -453,9 +503,22 @@ class Judge:
         return folder
 
     def _tidy(self, case_id: str) -> None:
-        """What was judged leaves this disk when the case ends; it stays sealed on IPFS, and result.json stays here."""
-        for name in ("evidence", "base"):
+        """What was judged leaves this disk when the case ends; it stays sealed on IPFS, and result.json stays here.
+
+        While the accused may ask for it the evidence stays: its reporter may have it vanish from IPFS.
+        """
+        service = self._store.service(case_id)
+        kept = service is not None and service.step not in (ServiceStep.OVER, ServiceStep.DONE)
+        for name in ("base",) if kept else ("evidence", "base"):
             shutil.rmtree(self._folder(case_id) / name, ignore_errors=True)
+
+    def _drop_evidence(self, case: CaseRow) -> None:
+        """OVER → DONE. A case that is still worked on drops it by itself at its end."""
+        folder = self._folder(case.case_id)
+        (folder / "served.sealed").unlink(missing_ok=True)
+        if case.step in (CaseStep.FINAL, CaseStep.ENDED):
+            shutil.rmtree(folder / "evidence", ignore_errors=True)
+        self._store.advance_service(case.case_id, [ServiceStep.OVER], ServiceStep.DONE)
 
     def _write_result(
         self,

@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    Update,
     create_engine,
     event,
     func,
@@ -56,6 +57,21 @@ LIVE: Final = (
     CaseStep.SUBMITTED,
     CaseStep.MINED,
 )
+
+
+class ServiceStep(StrEnum):
+    """How far this operator is with giving an accused the evidence."""
+
+    KEPT = "kept"  # a verdict of guilty stands: the accused may ask, so the evidence stays on this disk
+    ASKED = "asked"  # he has asked, finalized
+    SEALED = "sealed"  # what he is to get is on IPFS; from here its digest never changes
+    SENT = "sent"  # a transaction of ours is in the outbox
+    MINED = "mined"  # ... and in a block
+    OVER = "over"  # served by anyone, too late, or the case ended; finalized
+    DONE = "done"  # ... and the evidence has left this disk
+
+
+LIVE_SERVICES: Final = tuple(step for step in ServiceStep if step is not ServiceStep.DONE)
 
 
 class Base(DeclarativeBase):
@@ -97,6 +113,20 @@ class CaseRow(Base):
     note: Mapped[str | None] = mapped_column(Text)
     tries: Mapped[int] = mapped_column(default=0)
     changed_at: Mapped[float] = mapped_column(default=time.time)
+
+
+class ServiceRow(Base):
+    """An accused who may ask, or has asked, for the evidence of a case."""
+
+    __tablename__ = "services"
+    case_id: Mapped[str] = mapped_column(ForeignKey("cases.case_id"), primary_key=True)
+    step: Mapped[str] = mapped_column(String(12), index=True)
+    # court time: while KEPT, when to look whether the case has ended; else the last second to serve
+    until: Mapped[int] = mapped_column(BigInteger)
+    key: Mapped[bytes | None] = mapped_column(LargeBinary(32))  # X25519, of the accused
+    digest: Mapped[bytes | None] = mapped_column(LargeBinary(32))  # of the CIDv0 that he is to get
+    turn_at: Mapped[int | None] = mapped_column(BigInteger)  # court time from which we may serve
+    note: Mapped[str | None] = mapped_column(Text)
 
 
 class AttestationRow(Base):
@@ -350,19 +380,30 @@ class CaseStore:
             return list(session.scalars(select(LieRow).where(LieRow.case_id == case_id)))
 
     def put_outbox(self, row: OutboxRow, *, case_id: str) -> bool:
-        """Writes a signed transaction before it is sent and marks the case SUBMITTED; False when it is there
+        """Writes a signed posting before it is sent and marks the case SUBMITTED; False when it is there
         already.
         """
+        mark = (
+            update(CaseRow)
+            .where(CaseRow.case_id == case_id, CaseRow.step.in_((CaseStep.SIGNED, CaseStep.SUBMITTED)))
+            .values(step=CaseStep.SUBMITTED, changed_at=time.time())
+        )
+        return self._put(row, mark)
+
+    def put_serving(self, row: OutboxRow, *, case_id: str) -> bool:
+        """The same for a serving: marks the service SENT."""
+        mark = (
+            update(ServiceRow)
+            .where(ServiceRow.case_id == case_id, ServiceRow.step.in_((ServiceStep.SEALED, ServiceStep.SENT)))
+            .values(step=ServiceStep.SENT)
+        )
+        return self._put(row, mark)
+
+    def _put(self, row: OutboxRow, mark: Update) -> bool:
         try:
             with self._session() as session:
                 session.add(row)
-                session.execute(
-                    update(CaseRow)
-                    .where(
-                        CaseRow.case_id == case_id, CaseRow.step.in_((CaseStep.SIGNED, CaseStep.SUBMITTED))
-                    )
-                    .values(step=CaseStep.SUBMITTED, changed_at=time.time())
-                )
+                session.execute(mark)
         except IntegrityError:
             return False
         return True
@@ -372,8 +413,57 @@ class CaseStore:
         with self._session() as session:
             session.execute(update(OutboxRow).where(OutboxRow.tx_hash == tx_hash).values(sent_at=time.time()))
 
-    def outbox(self, case_id: str) -> list[OutboxRow]:
-        """All transactions of a case, cheapest fee first."""
+    def outbox(self, key: str) -> list[OutboxRow]:
+        """All transactions under an idempotency key, cheapest fee first."""
         with self._session() as session:
-            query = select(OutboxRow).where(OutboxRow.case_id == case_id).order_by(OutboxRow.fee)
+            query = select(OutboxRow).where(OutboxRow.idempotency_key == key).order_by(OutboxRow.fee)
             return list(session.scalars(query))
+
+    def in_flight(self) -> bool:
+        """Whether a transaction of ours may be waiting to be mined."""
+        sending = ServiceRow.step == ServiceStep.SENT
+        with self._session() as session:
+            return bool(session.scalar(select(func.count()).where(sending))) or bool(
+                session.scalar(select(func.count()).where(CaseRow.step == CaseStep.SUBMITTED))
+            )
+
+    # -- services
+
+    def add_service(self, case_id: str, step: ServiceStep, until: int, key: bytes | None = None) -> bool:
+        """False when the case has one already; then nothing changes."""
+        try:
+            with self._session() as session:
+                session.add(ServiceRow(case_id=case_id, step=step, until=until, key=key))
+        except IntegrityError:
+            return False
+        return True
+
+    def service(self, case_id: str) -> ServiceRow | None:
+        """A detached copy of the row."""
+        with self._session() as session:
+            return session.get(ServiceRow, case_id)
+
+    def services(self, steps: Sequence[ServiceStep] = LIVE_SERVICES) -> list[ServiceRow]:
+        """The most urgent first."""
+        with self._session() as session:
+            query = select(ServiceRow).where(ServiceRow.step.in_(steps)).order_by(ServiceRow.until)
+            return list(session.scalars(query))
+
+    def advance_service(
+        self, case_id: str, before: Sequence[ServiceStep], after: ServiceStep, **values: object
+    ) -> bool:
+        """As `advance`."""
+        with self._session() as session:
+            result = session.execute(
+                update(ServiceRow)
+                .where(ServiceRow.case_id == case_id, ServiceRow.step.in_(before))
+                .values(step=after, **values)
+            )
+            return bool(result.rowcount)  # type: ignore[attr-defined]  # CursorResult of a DML statement
+
+    def note_service(self, case_id: str, text: str) -> None:
+        """Records what a service waits for."""
+        with self._session() as session:
+            session.execute(
+                update(ServiceRow).where(ServiceRow.case_id == case_id).values(note=text[:MAX_NOTE])
+            )

@@ -1,20 +1,21 @@
 """Posting a verdict that enough operators signed: in turn, once, whoever else posts.
 
-Promises: may be repeated; a transaction is in the outbox before it is sent; at most one posting of ours is in
-flight; a verdict posted by somebody else ends the step as well as our own does.
+Promises: may be repeated; a transaction is in the outbox before it is sent; at most one of ours is in flight; a verdict
+posted by somebody else ends the step as well as our own does.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from zhiyi.errors import TxReverted
 from zhiyi.types import CaseFile, CaseState, Epoch, Verdict, keccak
 from zhiyi_oracle.errors import FeeCapReached, NotYet
 from zhiyi_oracle.judge.config import FeesSection
-from zhiyi_oracle.judge.ledger import Fee, Head, Ledger, Poster, SignedTx
+from zhiyi_oracle.judge.ledger import Fee, Head, Ledger, Mined, Poster, SignedTx
 from zhiyi_oracle.judge.store import CaseRow, CaseStep, CaseStore, OutboxRow
 from zhiyi_oracle.logs import get_logger
 
@@ -56,74 +57,66 @@ def idempotency_key(case_id: bytes, detector_hash: bytes) -> str:
     return "0x" + keccak(case_id + b"verdict" + detector_hash).hex()
 
 
-class Submitter:
-    """Carries a signed case to a mined verdict."""
+@dataclass(frozen=True)
+class Errand:
+    """One thing that a transaction of ours is to do, once."""
 
-    def __init__(
-        self, *, store: CaseStore, ledger: Ledger, poster: Poster, signer: str, fees: FeesSection
-    ) -> None:
-        self._store, self._ledger, self._poster, self._signer = store, ledger, poster, signer
-        self._fees = fees
+    what: str  # for people
+    case_id: str
+    key: str  # of the outbox
+    build: Callable[[Fee, int | None], SignedTx]  # raises TxReverted when it would fail
+    record: Callable[[OutboxRow], bool]  # writes it down before it is sent
+    settled: Callable[[], bool]  # whether there is nothing left to do, whoever did it
 
-    def post(self, row: CaseRow, file: CaseFile, verdict: Verdict, epoch: Epoch, head: Head) -> None:
-        """SIGNED → SUBMITTED, or MINED when somebody else was faster.
+
+class Carrier:
+    """Carries one transaction at a time to a block."""
+
+    def __init__(self, store: CaseStore, poster: Poster, fees: FeesSection) -> None:
+        self._store, self._poster, self._fees = store, poster, fees
+
+    def start(self, errand: Errand) -> None:
+        """Sends the first transaction, unless the errand is settled by then.
 
         Raises:
-            NotYet: not our turn, too few signatures, or another posting in flight.
-            TxReverted: the court would refuse, and the case is still open.
+            NotYet: another transaction is in flight.
+            TxReverted: the court would refuse.
         """
-        case_id = verdict.case_id
-        if self._taken(row, CaseStep.SIGNED):
-            return
-        mine = {a.signer: a.signature for a in self._store.attestations(row.case_id)}
-        bitmap, signatures = pack(case_id, epoch, mine, self._signer)
-        if head.timestamp < (row.turn_at or 0):
-            raise NotYet(f"our turn to post comes in {(row.turn_at or 0) - head.timestamp} s")
-        if self._store.cases((CaseStep.SUBMITTED,)):
-            raise NotYet("another posting is in flight")
+        if self._store.in_flight():
+            raise NotYet("another transaction is in flight")
         fee = self._capped(self._poster.suggest_fee())
         try:
-            tx = self._poster.build(file, verdict, epoch.signers, bitmap, signatures, fee=fee, nonce=None)
+            tx = errand.build(fee, None)
         except TxReverted:
-            if self._taken(row, CaseStep.SIGNED):
+            if errand.settled():
                 return
             raise
-        self._send(row, verdict, tx)
+        self._send(errand, tx)
 
-    def follow(self, row: CaseRow, file: CaseFile, verdict: Verdict, epoch: Epoch) -> None:
-        """SUBMITTED → MINED; sends again, with a higher fee after a while.
+    def follow(self, errand: Errand) -> tuple[OutboxRow, Mined] | None:
+        """The transaction that succeeded, None where the errand is settled without; sends again, with a higher
+        fee after a while.
 
         Raises:
             NotYet: not mined yet.
             FeeCapReached: not mined at the highest fee allowed.
         """
-        sent = self._store.outbox(row.case_id)
+        sent = self._store.outbox(errand.key)
         for past in sent:
             mined = self._poster.mined(past.tx_hash)
             if mined is None:
                 continue
             if mined.succeeded:
-                self._store.advance(
-                    row.case_id,
-                    CaseStep.SUBMITTED,
-                    CaseStep.MINED,
-                    posted_block=mined.block,
-                    note=past.tx_hash,
-                )
-                log.info("verdict mined", case_id=row.case_id, tx_hash=past.tx_hash, block=mined.block)
-                return
-            if self._taken(row, CaseStep.SUBMITTED):
-                return
+                return past, mined
+            if errand.settled():
+                return None
             failed = len({p.nonce for p in sent})
             if failed < MAX_FAILED_POSTS:
-                # The signatures stay; only the transaction was wrong. A fresh nonce makes a fresh one.
-                self._repost(row, file, verdict, epoch, None, Fee(past.fee, past.tip))
-            raise NotYet(f"posting {past.tx_hash} failed on chain while the case is open; try {failed}")
-        if self._taken(row, CaseStep.SUBMITTED):
-            return
-        if not sent:
-            self._store.advance(row.case_id, CaseStep.SUBMITTED, CaseStep.SIGNED)
-            return
+                # Only the transaction was wrong. A fresh nonce makes a fresh one.
+                self._send(errand, errand.build(Fee(past.fee, past.tip), None))
+            raise NotYet(f"{errand.what} {past.tx_hash} failed on chain and is still to do; try {failed}")
+        if errand.settled():
+            return None
         last = sent[-1]
         if last.sent_at is None or time.time() - last.sent_at >= self._fees.bump_after_s:
             if last.sent_at is None:
@@ -138,9 +131,87 @@ class Submitter:
             else:
                 wanted = self._poster.suggest_fee()
                 fee = Fee(max(_bumped(last.fee), wanted.most), max(_bumped(last.tip), wanted.tip))
-                fee = self._capped(fee)
-                self._repost(row, file, verdict, epoch, last.nonce, fee)
+                self._send(errand, errand.build(self._capped(fee), last.nonce))
         raise NotYet(f"{last.tx_hash} is not mined yet")
+
+    @property
+    def _cap(self) -> int:
+        return int(self._fees.max_fee_gwei * GWEI)
+
+    def _capped(self, fee: Fee) -> Fee:
+        return Fee(min(fee.most, self._cap), min(fee.tip, self._cap))
+
+    def _send(self, errand: Errand, tx: SignedTx) -> None:
+        errand.record(
+            OutboxRow(
+                idempotency_key=errand.key,
+                case_id=errand.case_id,
+                nonce=tx.nonce,
+                fee=tx.fee.most,
+                tip=tx.fee.tip,
+                tx_hash=tx.tx_hash,
+                raw=tx.raw,
+                sent_at=None,
+            )
+        )
+        self._poster.send(tx.raw)
+        self._store.sent(tx.tx_hash)
+        log.info(
+            f"{errand.what} sent",
+            case_id=errand.case_id,
+            tx_hash=tx.tx_hash,
+            nonce=tx.nonce,
+            fee=tx.fee.most,
+        )
+
+
+class Submitter:
+    """Carries a signed case to a mined verdict."""
+
+    def __init__(
+        self, *, store: CaseStore, ledger: Ledger, poster: Poster, carrier: Carrier, signer: str
+    ) -> None:
+        self._store, self._ledger, self._poster, self._signer = store, ledger, poster, signer
+        self._carrier = carrier
+
+    def post(self, row: CaseRow, file: CaseFile, verdict: Verdict, epoch: Epoch, head: Head) -> None:
+        """SIGNED → SUBMITTED, or MINED when somebody else was faster.
+
+        Raises:
+            NotYet: not our turn, too few signatures, or another transaction in flight.
+            TxReverted: the court would refuse, and the case is still open.
+        """
+        if self._taken(row, CaseStep.SIGNED):
+            return
+        errand = self._errand(row, file, verdict, epoch, CaseStep.SIGNED)
+        if errand.settled():
+            return
+        mine = {a.signer: a.signature for a in self._store.attestations(row.case_id)}
+        pack(verdict.case_id, epoch, mine, self._signer)
+        if head.timestamp < (row.turn_at or 0):
+            raise NotYet(f"our turn to post comes in {(row.turn_at or 0) - head.timestamp} s")
+        self._carrier.start(errand)
+
+    def follow(self, row: CaseRow, file: CaseFile, verdict: Verdict, epoch: Epoch) -> None:
+        """SUBMITTED → MINED; sends again, with a higher fee after a while.
+
+        Raises:
+            NotYet: not mined yet.
+            FeeCapReached: not mined at the highest fee allowed.
+        """
+        errand = self._errand(row, file, verdict, epoch, CaseStep.SUBMITTED)
+        if not self._store.outbox(errand.key):
+            if not errand.settled():
+                self._store.advance(row.case_id, CaseStep.SUBMITTED, CaseStep.SIGNED)
+            return
+        found = self._carrier.follow(errand)
+        if found is None:
+            return
+        sent, mined = found
+        self._store.advance(
+            row.case_id, CaseStep.SUBMITTED, CaseStep.MINED, posted_block=mined.block, note=sent.tx_hash
+        )
+        log.info("verdict mined", case_id=row.case_id, tx_hash=sent.tx_hash, block=mined.block)
 
     def confirm(self, row: CaseRow) -> None:
         """MINED → SIGNED when a reorganisation took the posting away; the watch step moves MINED to FINAL.
@@ -155,12 +226,20 @@ class Submitter:
             return
         raise NotYet("the verdict is not in a finalized block yet")
 
-    @property
-    def _cap(self) -> int:
-        return int(self._fees.max_fee_gwei * GWEI)
+    def _errand(self, row: CaseRow, file: CaseFile, verdict: Verdict, epoch: Epoch, step: CaseStep) -> Errand:
+        def build(fee: Fee, nonce: int | None) -> SignedTx:
+            mine = {a.signer: a.signature for a in self._store.attestations(row.case_id)}
+            bitmap, signatures = pack(verdict.case_id, epoch, mine, self._signer)
+            return self._poster.build(file, verdict, epoch.signers, bitmap, signatures, fee=fee, nonce=nonce)
 
-    def _capped(self, fee: Fee) -> Fee:
-        return Fee(min(fee.most, self._cap), min(fee.tip, self._cap))
+        return Errand(
+            what="verdict",
+            case_id=row.case_id,
+            key=idempotency_key(verdict.case_id, verdict.detector_hash),
+            build=build,
+            record=lambda sent: self._store.put_outbox(sent, case_id=row.case_id),
+            settled=lambda: self._taken(row, step),
+        )
 
     def _taken(self, row: CaseRow, step: CaseStep) -> bool:
         """Moves on when the case is no longer open: somebody posted, or it ended."""
@@ -175,32 +254,6 @@ class Submitter:
             self._store.advance(row.case_id, step, CaseStep.MINED, note=f"the case is {status.state.name}")
         log.info("case is no longer open", case_id=row.case_id, state=status.state.name)
         return True
-
-    def _repost(
-        self, row: CaseRow, file: CaseFile, verdict: Verdict, epoch: Epoch, nonce: int | None, fee: Fee
-    ) -> None:
-        mine = {a.signer: a.signature for a in self._store.attestations(row.case_id)}
-        bitmap, signatures = pack(verdict.case_id, epoch, mine, self._signer)
-        tx = self._poster.build(file, verdict, epoch.signers, bitmap, signatures, fee=fee, nonce=nonce)
-        self._send(row, verdict, tx)
-
-    def _send(self, row: CaseRow, verdict: Verdict, tx: SignedTx) -> None:
-        self._store.put_outbox(
-            OutboxRow(
-                idempotency_key=idempotency_key(verdict.case_id, verdict.detector_hash),
-                case_id=row.case_id,
-                nonce=tx.nonce,
-                fee=tx.fee.most,
-                tip=tx.fee.tip,
-                tx_hash=tx.tx_hash,
-                raw=tx.raw,
-                sent_at=None,
-            ),
-            case_id=row.case_id,
-        )
-        self._poster.send(tx.raw)
-        self._store.sent(tx.tx_hash)
-        log.info("verdict sent", case_id=row.case_id, tx_hash=tx.tx_hash, nonce=tx.nonce, fee=tx.fee.most)
 
 
 def signers_of(bitmap: int, seats: Sequence[str]) -> list[str]:

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from zhiyi.types import Kind
-from zhiyi_oracle.judge.ledger import CaseEnded, CaseSeen, Ledger, Observation, ShareSeen
-from zhiyi_oracle.judge.store import CaseStep, CaseStore
+from zhiyi.types import CaseFile, Decision, Kind
+from zhiyi_oracle.judge.ledger import (
+    CaseEnded,
+    CaseSeen,
+    Ledger,
+    Observation,
+    ServiceAsked,
+    ServiceDone,
+    ShareSeen,
+)
+from zhiyi_oracle.judge.store import LIVE_SERVICES, CaseStep, CaseStore, ServiceStep
 from zhiyi_oracle.logs import get_logger
 
 CURSOR: Final = "court"
@@ -48,11 +56,33 @@ def _note(store: CaseStore, ledger: Ledger, signer: str, seen: Observation) -> N
         store.set_share("0x" + seen.share.case_id.hex(), seen.share.model_dump_json())
     elif isinstance(seen, CaseEnded):
         case_id = "0x" + seen.case_id.hex()
+        store.advance_service(case_id, LIVE_SERVICES, ServiceStep.OVER)
         row = store.case(case_id)
         if row is None or row.posted_hash is not None:
             return
         if store.finish(case_id, CaseStep.ENDED, note=f"the case ended {seen.state.name} without a verdict"):
             log.info("case ended", case_id=case_id, state=seen.state.name)
+    elif isinstance(seen, ServiceAsked):
+        case_id = "0x" + seen.case_id.hex()
+        if not _seated(store, ledger, signer, case_id):
+            return
+        asked = {"key": seen.key, "until": seen.serve_by}
+        if store.advance_service(
+            case_id, [ServiceStep.KEPT], ServiceStep.ASKED, **asked
+        ) or store.add_service(case_id, ServiceStep.ASKED, seen.serve_by, seen.key):
+            log.info("the accused asks for the evidence", case_id=case_id, serve_by=seen.serve_by)
+    elif isinstance(seen, ServiceDone):
+        case_id = "0x" + seen.case_id.hex()
+        if store.advance_service(case_id, LIVE_SERVICES, ServiceStep.OVER):
+            log.info("the accused is served", case_id=case_id)
     else:
-        digest = "0x" + ledger.verdict_digest(seen.posted.verdict).hex()
-        store.set_posted("0x" + seen.case_id.hex(), digest, seen.posted.verdict.decision.name, seen.block)
+        case_id, verdict = "0x" + seen.case_id.hex(), seen.posted.verdict
+        digest = "0x" + ledger.verdict_digest(verdict).hex()
+        store.set_posted(case_id, digest, verdict.decision.name, seen.block)
+        if verdict.decision is Decision.GUILTY and _seated(store, ledger, signer, case_id):
+            store.add_service(case_id, ServiceStep.KEPT, seen.posted.challenge_until)
+
+
+def _seated(store: CaseStore, ledger: Ledger, signer: str, case_id: str) -> bool:
+    row = store.case(case_id)
+    return row is not None and signer in ledger.epoch(CaseFile.model_validate_json(row.file).epoch).signers
