@@ -1184,17 +1184,6 @@ class PostedVerdict(Value):
     challenge_until: U40
 
 
-class Service(Value):
-    """That an accused asked for the evidence, and what he was given."""
-
-    case_id: Bytes32
-    accused: Address
-    encryption_key: Bytes32  # X25519
-    serve_by: U40  # court time
-    served_by: Address | None
-    evidence_cid: str | None  # sealed to `encryption_key`
-
-
 class Case(Value):
     """A case: how it was opened and where it stands now."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import httpx
 
 from zhiyi import eip712
 from zhiyi.errors import NotFound
+from zhiyi.ipfs import cid_of_bytes
 from zhiyi.signers import LocalSigner, sign
 from zhiyi.types import (
     CaseFile,
@@ -36,13 +37,16 @@ from zhiyi_oracle.judge.ledger import (
     Observation,
     RegisteredKey,
     RegisteredModel,
+    ServiceAsked,
+    ServiceDone,
     ShareSeen,
     SignedTx,
     VerdictSeen,
 )
+from zhiyi_oracle.judge.serve import Server
 from zhiyi_oracle.judge.service import Judge, Metrics, Parts
 from zhiyi_oracle.judge.store import CaseStore
-from zhiyi_oracle.judge.submit import Submitter
+from zhiyi_oracle.judge.submit import Carrier, Submitter
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.weights import TensorShape, WfpSpec
 
@@ -111,11 +115,12 @@ class MemoryChain:
     finalized: int = 0
     time: int = OPENED
     urls: dict[str, str] = field(default_factory=dict)
-    mempool: dict[str, tuple[int, Verdict, CaseFile]] = field(default_factory=dict)
+    mempool: dict[str, tuple[int, Callable[[], bool]]] = field(default_factory=dict)  # nonce, what it does
     receipts: dict[str, Mined] = field(default_factory=dict)
     mine_at_once: bool = True
     fail_next: bool = False
-    built: dict[bytes, tuple[str, int, Verdict, CaseFile]] = field(default_factory=dict)
+    built: dict[bytes, tuple[str, int, Callable[[], bool]]] = field(default_factory=dict)
+    served: dict[bytes, list[bytes]] = field(default_factory=dict)  # digests by case
     key: RegisteredKey = field(default_factory=lambda: RegisteredKey(b"\x0a" * 32, 0))
     nonces: dict[str, set[int]] = field(default_factory=dict)  # seen in the pool, by account
 
@@ -146,13 +151,23 @@ class MemoryChain:
         self.events.append(VerdictSeen(self.finalized, case_id, posted))
         self.states[case_id] = CaseState.POSTED
 
+    def ask(self, file: CaseFile, key: bytes, seconds: int = 86_400) -> None:
+        """The accused asks to be served."""
+        self.finalized += 1
+        self.states[file.hash()] = CaseState.SERVING
+        self.events.append(ServiceAsked(self.finalized, file.hash(), key, self.time + seconds))
+
+    def serve(self, file: CaseFile, digest: bytes) -> None:
+        self.finalized += 1
+        self.states[file.hash()] = CaseState.POSTED
+        self.served.setdefault(file.hash(), []).append(digest)
+        self.events.append(ServiceDone(self.finalized, file.hash()))
+
     def mine(self) -> None:
-        """Everything that was sent, in order; a posting on a case that is not open fails."""
-        for tx_hash, (_, verdict, _) in list(self.mempool.items()):
-            good = self.states[verdict.case_id] is CaseState.OPEN and not self.fail_next
+        """Everything that was sent, in order; what meets another state than it needs fails."""
+        for tx_hash, (_, act) in list(self.mempool.items()):
+            good = not self.fail_next and act()
             self.fail_next = False
-            if good:
-                self.post(verdict.case_id, verdict)
             self.receipts[tx_hash] = Mined(self.finalized, good)
         self.mempool.clear()
 
@@ -213,11 +228,34 @@ class MemoryLedger:
         for place, seat in enumerate(chosen):
             recovered = eip712.recover(self.verdict_digest(verdict), signatures[65 * place : 65 * place + 65])
             assert recovered == seats[seat]
+
+        def act() -> bool:
+            if self.chain.states[verdict.case_id] is not CaseState.OPEN:
+                return False
+            self.chain.post(verdict.case_id, verdict)
+            return True
+
+        return self._signed(f"post {verdict.case_id.hex()}", act, fee, nonce)
+
+    def build_serving(
+        self, file: CaseFile, seat: int, digest: bytes, *, fee: Fee, nonce: int | None
+    ) -> SignedTx:
+        assert EPOCH.signers[seat] == self.signer.address
+
+        def act() -> bool:
+            if self.chain.states[file.hash()] is not CaseState.SERVING:
+                return False
+            self.chain.serve(file, digest)
+            return True
+
+        return self._signed(f"serve {file.hash().hex()} {digest.hex()}", act, fee, nonce)
+
+    def _signed(self, what: str, act: Callable[[], bool], fee: Fee, nonce: int | None) -> SignedTx:
         if nonce is None:
             nonce = len(self.chain.nonces.get(self.signer.address, ()))
-        raw = f"{self.signer.address}|{nonce}|{fee.most}|{verdict.case_id.hex()}".encode()
+        raw = f"{self.signer.address}|{nonce}|{fee.most}|{what}".encode()
         tx_hash = "0x" + keccak(raw).hex()
-        self.chain.built[raw] = (tx_hash, nonce, verdict, file)
+        self.chain.built[raw] = (tx_hash, nonce, act)
         return SignedTx(tx_hash, raw, nonce, fee)
 
     def suggest_fee(self) -> Fee:
@@ -225,12 +263,13 @@ class MemoryLedger:
 
     def send(self, tx: bytes) -> None:
         self.sent.append(tx)
-        tx_hash, nonce, verdict, file = self.chain.built[tx]
+        tx_hash, nonce, act = self.chain.built[tx]
         self.chain.nonces.setdefault(self.signer.address, set()).add(nonce)
-        for other, (taken, _, _) in list(self.chain.mempool.items()):
+        for other, (taken, _) in list(self.chain.mempool.items()):
             if taken == nonce:
                 del self.chain.mempool[other]
-        self.chain.mempool[tx_hash] = (nonce, verdict, file)
+        if tx_hash not in self.chain.receipts:
+            self.chain.mempool[tx_hash] = (nonce, act)
         if self.chain.mine_at_once:
             self.chain.mine()
 
@@ -278,6 +317,21 @@ class GivenDetector:
 
 
 @dataclass
+class GivenFiles:
+    """Content by CID, in memory."""
+
+    kept: dict[str, bytes] = field(default_factory=dict)
+
+    def add_file(self, path: Path) -> str:
+        return self.add_bytes(path.read_bytes())
+
+    def add_bytes(self, data: bytes) -> str:
+        cid = cid_of_bytes(data)
+        self.kept[cid] = data
+        return cid
+
+
+@dataclass
 class Stage:
     """A judge with everything that a test may want to reach."""
 
@@ -286,6 +340,7 @@ class Stage:
     store: CaseStore
     fetcher: GivenFetcher
     detector: GivenDetector
+    files: GivenFiles
     judge: Judge
     transport: httpx.MockTransport | None = None
 
@@ -300,6 +355,7 @@ def make_stage(
     transport: httpx.BaseTransport | None = None,
     fetcher: GivenFetcher | None = None,
     detector: GivenDetector | None = None,
+    files: GivenFiles | None = None,
     fees: FeesSection | None = None,
 ) -> Stage:
     chain = chain or MemoryChain()
@@ -307,6 +363,8 @@ def make_stage(
     ledger = MemoryLedger(chain, signer)
     store = CaseStore(folder)
     fetcher, detector = fetcher or GivenFetcher(), detector or GivenDetector()
+    files = files or GivenFiles()
+    carrier = Carrier(store, ledger, fees or FeesSection(bump_after_s=0.001))
     judge = Judge(
         Parts(
             signer=signer.address,
@@ -315,11 +373,17 @@ def make_stage(
             fetcher=fetcher,
             detector=detector,
             submitter=Submitter(
+                store=store, ledger=ledger, poster=ledger, carrier=carrier, signer=signer.address
+            ),
+            server=Server(
                 store=store,
                 ledger=ledger,
                 poster=ledger,
+                carrier=carrier,
+                fetcher=fetcher,
+                files=files,
                 signer=signer.address,
-                fees=fees or FeesSection(bump_after_s=0.001),
+                turn_delay=turn_delay,
             ),
             http=httpx.Client(
                 transport=transport or httpx.MockTransport(lambda request: httpx.Response(404))
@@ -330,4 +394,4 @@ def make_stage(
             dry_run=dry_run,
         )
     )
-    return Stage(chain, ledger, store, fetcher, detector, judge)
+    return Stage(chain, ledger, store, fetcher, detector, files, judge)

@@ -11,6 +11,7 @@ from judge_stage import (
     EPOCH,
     OPENED,
     POST_BY,
+    RECORD,
     SIGNERS,
     GivenDetector,
     GivenFetcher,
@@ -29,9 +30,11 @@ from zhiyi_oracle.judge.config import FeesSection
 from zhiyi_oracle.judge.http import create_app
 from zhiyi_oracle.judge.service import DEADLINE_SLACK
 from zhiyi_oracle.judge.store import CaseStep, CaseStore, OutboxRow
+from zhiyi_oracle.judge.submit import idempotency_key
 
 FILE = make_file()
 CASE = "0x" + FILE.hash().hex()
+KEY = idempotency_key(FILE.hash(), RECORD.detector_hash)
 
 
 class Peers(httpx.BaseTransport):
@@ -412,7 +415,7 @@ def test_a_crash_at_any_write_loses_nothing(
     row = final.case(CASE)
     assert row is not None
     assert row.step == CaseStep.FINAL
-    assert len(final.outbox(CASE)) == 1
+    assert len(final.outbox(KEY)) == 1
     verdicts = [e for e in chain.events if hasattr(e, "posted")]
     assert len(verdicts) == 1
     ours = final.ours(CASE)
@@ -477,11 +480,11 @@ def test_the_fee_is_raised_up_to_the_cap(tmp_path: Path) -> None:
     assert step_of(stage) == CaseStep.SUBMITTED
     for _ in range(5):
         stage.judge.step()
-    paid = [row.fee for row in stage.store.outbox(CASE)]
+    paid = [row.fee for row in stage.store.outbox(KEY)]
     assert paid == sorted(set(paid))
     assert paid[0] == 2_000_000_000
     assert paid[-1] == 2_500_000_000
-    assert {row.nonce for row in stage.store.outbox(CASE)} == {0}
+    assert {row.nonce for row in stage.store.outbox(KEY)} == {0}
     assert "raise fees.max_fee_gwei" in (stage.store.case(CASE).note or "")  # type: ignore[union-attr]
     chain.mine()
     stage.judge.step()
@@ -507,7 +510,7 @@ def test_a_posting_that_fails_while_the_case_is_open_is_made_anew(tmp_path: Path
     for _ in range(3):
         stage.judge.step()
     assert step_of(stage) == CaseStep.FINAL
-    assert {row.nonce for row in stage.store.outbox(CASE)} == {0, 1}
+    assert {row.nonce for row in stage.store.outbox(KEY)} == {0, 1}
 
 
 def test_a_reorganisation_posts_again(tmp_path: Path) -> None:
@@ -539,7 +542,7 @@ def test_the_outbox_keeps_one_row_a_nonce_and_fee(tmp_path: Path) -> None:
 
     assert stage.store.put_outbox(row("0x1"), case_id=CASE)
     assert not stage.store.put_outbox(row("0x2"), case_id=CASE)
-    assert len(stage.store.outbox(CASE)) == 1
+    assert len(stage.store.outbox("k")) == 1
 
 
 # -- page

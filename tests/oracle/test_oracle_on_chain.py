@@ -17,16 +17,19 @@ from flask import Flask, Response
 from tiny_model import make_registered
 
 from zhiyi import case_evidence, delivery
+from zhiyi.cid import cid_v0_from_digest
 from zhiyi.delivery import ecies
+from zhiyi.errors import TxReverted
 from zhiyi.keys import KeyKind, new_key
 from zhiyi.signers import sign
 from zhiyi.types import CaseState, Decision, Verdict
 from zhiyi_oracle.base_tensors import write_base
 from zhiyi_oracle.judge import operator
 from zhiyi_oracle.judge.attest import Attestation, result_tag
+from zhiyi_oracle.judge.chain_ledger import ChainPoster
 from zhiyi_oracle.judge.config import load
 from zhiyi_oracle.judge.http import HttpServer
-from zhiyi_oracle.judge.store import CaseStep, CaseStore
+from zhiyi_oracle.judge.store import CaseStep, CaseStore, ServiceStep
 
 
 @contextmanager
@@ -289,3 +292,111 @@ def test_the_process_serves_its_page_and_ends_when_asked(world: World) -> None:
     finally:
         process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
+
+
+class Crash(BaseException):
+    """The power goes."""
+
+
+def convict(world: World, sold: Sold, operators: dict[str, operator.Operator], folder: Path) -> bytes:
+    """A guilty verdict on buyer 1, posted and final on chain; returns the case id."""
+    case_id = world.report(sold.first, tune(sold.first_copy, folder))
+    open_share(world, sold)
+    settle(world, operators)
+    case = world.as_("stranger").cases.get(case_id)
+    assert (case.state, case.decision) == (CaseState.POSTED, Decision.GUILTY)
+    return case_id
+
+
+def service_of(one: operator.Operator, case_id: bytes) -> str:
+    row = one.store.service("0x" + case_id.hex())
+    assert row is not None
+    return row.step
+
+
+def restart(world: World, operators: dict[str, operator.Operator], name: str) -> None:
+    operators[name].server.stop()
+    operators[name].store.close()
+    operators.update(step_in_process(world, name))
+
+
+def test_a_convicted_holder_who_asks_is_served_though_one_operator_crashes(
+    world: World,
+    sold: Sold,
+    operators: dict[str, operator.Operator],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first operator dies with its transaction written down; the second serves; the first sends nothing any more."""
+    case_id = convict(world, sold, operators, tmp_path / "leak")
+    accused, key = world.as_("buyer1"), new_key(KeyKind.ENCRYPTION)
+    accused.cases.request_service(case_id, key.public)
+    assert accused.cases.get(case_id).state is CaseState.SERVING
+    world.node.mine()
+
+    def crash(self: ChainPoster, tx: bytes) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChainPoster, "send", crash)
+        with pytest.raises(Crash):
+            operators["operator1"].judge.step()
+    assert service_of(operators["operator1"], case_id) == ServiceStep.SENT
+    operators["operator2"].judge.step()
+    restart(world, operators, "operator1")
+    settle(world, operators)
+    assert [service_of(one, case_id) for one in operators.values()] == [ServiceStep.DONE] * 3
+    case = accused.cases.get(case_id)
+    assert (case.state, case.decision) == (CaseState.POSTED, Decision.GUILTY)
+    given = accused.cases.defence(case_id)
+    assert given.served_cid != case.evidence_cid
+    world.ipfs.download(given.served_cid, tmp_path / "sealed", 1 << 30)
+    opened = case_evidence.open_sealed(
+        tmp_path / "sealed",
+        key.secret,
+        tmp_path / "seen",
+        reporter=case.file.reporter,
+        expected=case.file.evidence_hash,
+    )
+    leak = (tmp_path / "leak" / "model.safetensors").read_bytes()
+    assert (opened.path / "model.safetensors").read_bytes() == leak
+    for name in OPERATORS:
+        assert not (world.folder / name / "state" / "cases" / f"0x{case_id.hex()}" / "evidence").exists()
+
+
+def test_a_broken_key_clears_nobody_and_a_seat_serves_for_itself(
+    world: World,
+    sold: Sold,
+    operators: dict[str, operator.Operator],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The accused asks with a point of low order; the operator dies after its transaction is out, before it knows."""
+    case_id = convict(world, sold, operators, tmp_path / "leak")
+    accused, low = world.as_("buyer1"), (1).to_bytes(32, "little")
+    file, chain = accused.cases.file(case_id), accused.chain
+    court = accused.deployment.contract("MisuseCourt")
+    chain.send(court, "requestService", file.as_tuple(), low)
+    world.node.mine()
+    epoch, signer = accused.oracles.epoch(file.epoch), world.signers["operator1"].address
+    wrong = (epoch.seat(signer) + 1) % 3
+    with pytest.raises(TxReverted, match="NotAllowedToServe"):
+        chain.call(court, "serve", file.as_tuple(), wrong, bytes(32), sender=signer)
+    whole = ChainPoster.send
+
+    def crash(self: ChainPoster, tx: bytes) -> None:
+        whole(self, tx)
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChainPoster, "send", crash)
+        with pytest.raises(Crash):
+            operators["operator1"].judge.step()
+    restart(world, operators, "operator1")
+    settle(world, operators)
+    assert [service_of(one, case_id) for one in operators.values()] == [ServiceStep.DONE] * 3
+    served = [e for e in chain.events(court, from_block=0) if e.name == "Served" and e["caseId"] == case_id]
+    assert [event["by"] for event in served] == [signer]
+    cid = cid_v0_from_digest(served[0]["digest"])
+    assert world.ipfs.cat(cid) == case_evidence.unusable_key_notice(case_id, low)
+    assert accused.cases.get(case_id).state is CaseState.POSTED

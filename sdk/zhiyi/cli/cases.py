@@ -13,17 +13,25 @@ from zhiyi import case_evidence
 from zhiyi.case_evidence import ObjectKind
 from zhiyi.cli import words
 from zhiyi.cli.console import jsonable
+from zhiyi.cli.keys import open_key
 from zhiyi.cli.session import session_of, write_document
-from zhiyi.errors import BadInput
+from zhiyi.errors import BadInput, NotFound
+from zhiyi.keys import KeyKind
 from zhiyi.types import Bytes32, Case, Kind, Value, model_of_license, to_hex
 
 app = typer.Typer(name="case", help="Report misuse and follow cases.", no_args_is_help=True)
 
 NO_SHARE = 255  # Verdict.share_index and Case.share_index where none was used
 
+MAX_EVIDENCE_BYTES = 1 << 42  # 4096 GiB, the largest limit an operator can set
+
 CaseArgument = Annotated[str, typer.Argument(help="Case id, 0x-hex.")]
 ValueOption = Annotated[
     str, typer.Option(help="Amount to add to the free balance first, as 1eth; the bond is taken from there.")
+]
+
+KeyOption = Annotated[
+    Path, typer.Option("--key", help="Key file (encryption) that the evidence was asked for with.")
 ]
 
 
@@ -145,6 +153,40 @@ def list_cases(
     session = session_of(ctx)
     number = words.license_id(license_id) if license_id else None
     session.console.result([_summary(found) for found in session.reader.cases.list(number)], title="cases")
+
+
+@app.command()
+def served(
+    ctx: typer.Context,
+    case_id: CaseArgument,
+    out: Annotated[Path, typer.Argument(help="New folder for the evidence.")],
+    key: KeyOption,
+) -> None:
+    """Accused: fetch, open and check what you were served; fails when it is not the evidence of the case."""
+    session = session_of(ctx)
+    cases, number = session.reader.cases, words.case_id(case_id)
+    file, given = cases.file(number), cases.defence(number)
+    if not given.served_cid:
+        raise NotFound(
+            "nobody has served the accused yet; ask with `zhiyi case request-service`"
+            if given.service_key is None
+            else "the accused has asked and was not served yet; after 24 hours `zhiyi case clear-unserved`"
+        )
+    pair = open_key(session, key, KeyKind.ENCRYPTION)
+    with tempfile.TemporaryDirectory(prefix="zhiyi-case-") as scratch:
+        sealed = Path(scratch) / "evidence.sealed"
+        with session.console.progress("fetching from IPFS") as progress:
+            session.ipfs.download(given.served_cid, sealed, MAX_EVIDENCE_BYTES, progress=progress)
+        opened = case_evidence.open_sealed(
+            sealed, pair.secret, out, reporter=file.reporter, expected=file.evidence_hash
+        )
+    session.console.result(
+        {
+            "object": str(opened.kind),
+            "canonical_root": to_hex(opened.canonical_root),
+            "path": str(opened.path),
+        }
+    )
 
 
 @app.command()
