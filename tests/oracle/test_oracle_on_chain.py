@@ -327,7 +327,7 @@ def test_a_convicted_holder_who_asks_is_served_though_one_operator_crashes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The first operator dies with its transaction written down; the second serves; the first sends nothing any more."""
+    """The first operator dies with its transaction written down; the second serves; the first sends nothing."""
     case_id = convict(world, sold, operators, tmp_path / "leak")
     accused, key = world.as_("buyer1"), new_key(KeyKind.ENCRYPTION)
     accused.cases.request_service(case_id, key.public)

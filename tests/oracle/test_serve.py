@@ -323,6 +323,7 @@ def test_each_waits_for_its_turn_to_serve(scene: Scene) -> None:
     first = next(s for s in stages if s.ledger.signer.address == turn_order(scene.file.hash(), EPOCH)[0])
     assert [bool(s.ledger.sent) for s in stages] == [s is first for s in stages]
     assert [scene.step_of(s) for s in stages] == [ServiceStep.DONE] * 3
+    assert [bool(s.files.kept) for s in stages] == [s is first for s in stages]
     assert len(scene.served) == 1
 
 
@@ -360,15 +361,9 @@ def test_two_that_race_serve_once(scene: Scene) -> None:
 
 
 def test_turns_fit_into_the_time_that_is_left() -> None:
-    seats = list(EPOCH.signers)
-    turns = [turn_to_serve(b"\1" * 32, seats, who, 1_000, 1_600, 86_400) for who in seats]
-    assert turns == [1_000, 1_100, 1_200]
-    assert [turn_to_serve(b"\1" * 32, seats, who, 1_000, 900, 60) for who in seats] == [1_000] * 3
-    assert [turn_to_serve(b"\1" * 32, seats, who, 1_000, 87_400, 60) for who in seats] == [
-        1_000,
-        1_060,
-        1_120,
-    ]
+    assert [turn_to_serve(i, 3, 1_000, 1_600, 86_400) for i in range(3)] == [1_000, 1_100, 1_200]
+    assert [turn_to_serve(i, 3, 1_000, 900, 60) for i in range(3)] == [1_000] * 3
+    assert [turn_to_serve(i, 3, 1_000, 87_400, 60) for i in range(3)] == [1_000, 1_060, 1_120]
 
 
 # -- what goes wrong

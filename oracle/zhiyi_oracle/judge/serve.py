@@ -23,7 +23,7 @@ from zhiyi_oracle.judge.store import CaseRow, CaseStore, ServiceRow, ServiceStep
 from zhiyi_oracle.judge.submit import Carrier, Errand, turn_order
 from zhiyi_oracle.logs import get_logger
 
-# The last operator in turn still has half of the time that was left when he was ready.
+# The last operator in turn still has half of the time that was left when the request was seen.
 TURNS_PART: Final = 2
 LOOK_AGAIN_SECONDS: Final = 86_400  # whether a case has ended whose accused may still ask
 # In any other state the accused cannot ask, nor be served.
@@ -57,10 +57,11 @@ def idempotency_key(case_id: bytes) -> str:
     return "0x" + keccak(case_id + b"serve").hex()
 
 
-def turn_to_serve(case_id: bytes, seats: list[str], signer: str, now: int, until: int, delay: int) -> int:
-    """Court time from which `signer` may serve: `delay` seconds after the one before, less where the time is short."""
-    most = max(until - now, 0) // TURNS_PART // len(seats)
-    return now + seats.index(signer) * min(delay, most)
+def turn_to_serve(index: int, seats: int, now: int, until: int, delay: int) -> int:
+    """Court time from which the operator that is `index`-th in turn may serve: `delay` seconds after the one before, less
+    where the time is short.
+    """
+    return now + index * min(delay, max(until - now, 0) // TURNS_PART // seats)
 
 
 class Server:
@@ -106,7 +107,7 @@ class Server:
             if step is ServiceStep.ASKED:
                 self._seal(row, file, folder, head)
             else:
-                self._send(row, file, head)
+                self._carrier.start(self._errand(row, file))
 
     def _look(self, row: ServiceRow, head: Head) -> None:
         """KEPT → OVER, when the case went on without his asking. An execution in one step is no event of the court."""
@@ -119,9 +120,12 @@ class Server:
         self._store.advance_service(row.case_id, [ServiceStep.KEPT], ServiceStep.OVER)
 
     def _seal(self, row: ServiceRow, file: CaseFile, folder: Path, head: Head) -> None:
-        """ASKED → SEALED."""
+        """ASKED → SEALED, in turn: usually one operator seals and stores what may be many gigabytes, not each of them."""
         if row.key is None:
             raise JudgeError("the database lost the key of the accused; restore it from the backup")
+        turn = self._turn(row, file, head)
+        if head.timestamp < turn:
+            raise NotYet(f"our turn to serve comes in {turn - head.timestamp} s")
         case_id, sealed = bytes.fromhex(row.case_id[2:]), folder / "served.sealed"
         if ecies.is_usable(row.key):
             # Sealing takes time and is not the same twice: after a crash the file that is there, whole, is taken.
@@ -131,17 +135,20 @@ class Server:
         else:
             log.warning("nothing can be sealed to the key of the accused", case_id=row.case_id)
             cid = self._files.add_bytes(case_evidence.unusable_key_notice(case_id, row.key))
-        seats = turn_order(case_id, self._ledger.epoch(file.epoch))
-        turn = turn_to_serve(case_id, seats, self._signer, head.timestamp, row.until, self._delay)
-        self._store.advance_service(
-            row.case_id,
-            [ServiceStep.ASKED],
-            ServiceStep.SEALED,
-            digest=digest_from_cid(cid),
-            turn_at=turn,
-        )
+        digest = digest_from_cid(cid)
+        self._store.advance_service(row.case_id, [ServiceStep.ASKED], ServiceStep.SEALED, digest=digest)
         sealed.unlink(missing_ok=True)
         log.info("evidence is sealed to the accused", case_id=row.case_id, cid=cid)
+
+    def _turn(self, row: ServiceRow, file: CaseFile, head: Head) -> int:
+        """Counted from when this operator first saw the request; written down, so that a restart does not begin anew."""
+        if row.turn_at is not None:
+            return row.turn_at
+        case_id, epoch = bytes.fromhex(row.case_id[2:]), self._ledger.epoch(file.epoch)
+        index = turn_order(case_id, epoch).index(self._signer)
+        turn = turn_to_serve(index, len(epoch.signers), head.timestamp, row.until, self._delay)
+        self._store.advance_service(row.case_id, [ServiceStep.ASKED], ServiceStep.ASKED, turn_at=turn)
+        return turn
 
     def _opened(self, file: CaseFile, folder: Path) -> Path:
         """The folder of the evidence, checked: what lies there, or it is fetched again."""
@@ -151,12 +158,6 @@ class Server:
             shutil.rmtree(folder, ignore_errors=True)
             self._fetcher.evidence(file, folder)
         return folder
-
-    def _send(self, row: ServiceRow, file: CaseFile, head: Head) -> None:
-        """SEALED → SENT."""
-        if head.timestamp < (row.turn_at or 0):
-            raise NotYet(f"our turn to serve comes in {(row.turn_at or 0) - head.timestamp} s")
-        self._carrier.start(self._errand(row, file))
 
     def _follow(self, row: ServiceRow, file: CaseFile, head: Head) -> None:
         """SENT → MINED; back to SEALED when somebody else was faster, which may be reorganised away."""
