@@ -58,8 +58,8 @@ def idempotency_key(case_id: bytes) -> str:
 
 
 def turn_to_serve(index: int, seats: int, now: int, until: int, delay: int) -> int:
-    """Court time from which the operator that is `index`-th in turn may serve: `delay` seconds after the one before, less
-    where the time is short.
+    """Court time from which the operator `index` in turn may serve: `delay` seconds after the one before, less where
+    the time is short.
     """
     return now + index * min(delay, max(until - now, 0) // TURNS_PART // seats)
 
@@ -120,7 +120,7 @@ class Server:
         self._store.advance_service(row.case_id, [ServiceStep.KEPT], ServiceStep.OVER)
 
     def _seal(self, row: ServiceRow, file: CaseFile, folder: Path, head: Head) -> None:
-        """ASKED → SEALED, in turn: usually one operator seals and stores what may be many gigabytes, not each of them."""
+        """ASKED → SEALED, in turn: one operator, as a rule, seals and stores what may be many gigabytes, not each."""
         if row.key is None:
             raise JudgeError("the database lost the key of the accused; restore it from the backup")
         turn = self._turn(row, file, head)
@@ -141,7 +141,7 @@ class Server:
         log.info("evidence is sealed to the accused", case_id=row.case_id, cid=cid)
 
     def _turn(self, row: ServiceRow, file: CaseFile, head: Head) -> int:
-        """Counted from when this operator first saw the request; written down, so that a restart does not begin anew."""
+        """Counted from when this operator saw the request; written down, so that a restart does not begin anew."""
         if row.turn_at is not None:
             return row.turn_at
         case_id, epoch = bytes.fromhex(row.case_id[2:]), self._ledger.epoch(file.epoch)
