@@ -17,6 +17,7 @@ from flask import Flask, Response
 from tiny_model import make_registered
 
 from zhiyi import case_evidence, delivery
+from zhiyi.chain import Event
 from zhiyi.cid import cid_v0_from_digest
 from zhiyi.delivery import ecies
 from zhiyi.errors import TxReverted
@@ -308,6 +309,19 @@ def convict(world: World, sold: Sold, operators: dict[str, operator.Operator], f
     return case_id
 
 
+def ask(world: World, case_id: bytes, key: bytes) -> None:
+    """By hand: the SDK refuses a key that nothing can be sealed to."""
+    accused = world.as_("buyer1")
+    court = accused.deployment.contract("MisuseCourt")
+    accused.chain.send(court, "requestService", accused.cases.file(case_id).as_tuple(), key)
+
+
+def servings(world: World, case_id: bytes) -> list[Event]:
+    client = world.as_("stranger")
+    court = client.deployment.contract("MisuseCourt")
+    return client.chain.events(court, "Served", filters={"caseId": case_id})
+
+
 def service_of(one: operator.Operator, case_id: bytes) -> str:
     row = one.store.service("0x" + case_id.hex())
     assert row is not None
@@ -330,7 +344,7 @@ def test_a_convicted_holder_who_asks_is_served_though_one_operator_crashes(
     """The first operator dies with its transaction written down; the second serves; the first sends nothing."""
     case_id = convict(world, sold, operators, tmp_path / "leak")
     accused, key = world.as_("buyer1"), new_key(KeyKind.ENCRYPTION)
-    accused.cases.request_service(case_id, key.public)
+    ask(world, case_id, key.public)
     assert accused.cases.get(case_id).state is CaseState.SERVING
     world.node.mine()
 
@@ -348,9 +362,11 @@ def test_a_convicted_holder_who_asks_is_served_though_one_operator_crashes(
     assert [service_of(one, case_id) for one in operators.values()] == [ServiceStep.DONE] * 3
     case = accused.cases.get(case_id)
     assert (case.state, case.decision) == (CaseState.POSTED, Decision.GUILTY)
-    given = accused.cases.defence(case_id)
-    assert given.served_cid != case.evidence_cid
-    world.ipfs.download(given.served_cid, tmp_path / "sealed", 1 << 30)
+    served = servings(world, case_id)
+    assert [event["by"] for event in served] == [world.signers["operator2"].address]
+    cid = cid_v0_from_digest(served[0]["digest"])
+    assert cid != case.evidence_cid
+    world.ipfs.download(cid, tmp_path / "sealed", 1 << 30)
     opened = case_evidence.open_sealed(
         tmp_path / "sealed",
         key.secret,
@@ -376,7 +392,7 @@ def test_a_broken_key_clears_nobody_and_a_seat_serves_for_itself(
     accused, low = world.as_("buyer1"), (1).to_bytes(32, "little")
     file, chain = accused.cases.file(case_id), accused.chain
     court = accused.deployment.contract("MisuseCourt")
-    chain.send(court, "requestService", file.as_tuple(), low)
+    ask(world, case_id, low)
     world.node.mine()
     epoch, signer = accused.oracles.epoch(file.epoch), world.signers["operator1"].address
     wrong = (epoch.seat(signer) + 1) % 3
@@ -395,7 +411,7 @@ def test_a_broken_key_clears_nobody_and_a_seat_serves_for_itself(
     restart(world, operators, "operator1")
     settle(world, operators)
     assert [service_of(one, case_id) for one in operators.values()] == [ServiceStep.DONE] * 3
-    served = [e for e in chain.events(court, from_block=0) if e.name == "Served" and e["caseId"] == case_id]
+    served = servings(world, case_id)
     assert [event["by"] for event in served] == [signer]
     cid = cid_v0_from_digest(served[0]["digest"])
     assert world.ipfs.cat(cid) == case_evidence.unusable_key_notice(case_id, low)
