@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from zhiyi import eip712
 from zhiyi.chain import Event, TxResult
-from zhiyi.cid import cid_v0_from_digest, digest_from_cid
-from zhiyi.errors import IntegrityError, NotFound
+from zhiyi.cid import cid_of, cid_v0_from_digest, digest_from_cid
+from zhiyi.errors import BadInput, IntegrityError, NotFound
 from zhiyi.group import Group
 from zhiyi.licenses import Licenses
 from zhiyi.oracles import Oracles
 from zhiyi.signers import sign
 from zhiyi.types import (
     Case,
+    CaseDefence,
     CaseFile,
     CaseState,
     Decision,
@@ -21,10 +23,13 @@ from zhiyi.types import (
     OpenedShare,
     PostedVerdict,
     Verdict,
+    keccak,
     to_bytes,
     to_hex,
 )
 from zhiyi.votes import bundle
+
+_CURE_DOMAIN: Final = keccak(b"zhiyi.cure.v1")
 
 
 class Cases(Group):
@@ -52,6 +57,31 @@ class Cases(Group):
             license_id,
             model_id,
             int(kind),
+            to_bytes(evidence_hash, 32),
+            digest_from_cid(evidence_cid),
+            bond,
+            value=value,
+            dry_run=dry_run,
+        )
+
+    def report_disclosure(
+        self,
+        license_id: int,
+        evidence_hash: bytes,
+        evidence_cid: str,
+        bond: int,
+        *,
+        value: int = 0,
+        dry_run: bool = False,
+    ) -> TxResult:
+        """Reporter: outputs under this license lack the label its terms ask for. A DISCLOSURE case; bond as in `open`.
+
+        Judged guilty, the license is suspended; without a passing probe within 96 hours anyone may have it revoked.
+        """
+        return self._send(
+            "MisuseCourt",
+            "reportDisclosureDisabled",
+            license_id,
             to_bytes(evidence_hash, 32),
             digest_from_cid(evidence_cid),
             bond,
@@ -107,6 +137,21 @@ class Cases(Group):
             posted=_posted(posted[0]) if posted else None,
             opened_block=opened.block_number,
             opened_tx=opened.tx_hash,
+        )
+
+    def defence(self, case_id: bytes) -> CaseDefence:
+        """What the accused has done, how he was served, and until when a label can be restored."""
+        key = {"caseId": to_bytes(case_id, 32)}
+        asked, opened, cure_by = self._call("MisuseCourt", "defenceOf", key["caseId"])
+        requested = self._events("MisuseCourt", "ServiceRequested", key)
+        served = self._events("MisuseCourt", "Served", key)
+        filed = self._events("MisuseCourt", "DefenceFiled", key)
+        return CaseDefence(
+            service_key=requested[0]["encryptionKey"] if asked else None,
+            served_cid=cid_of(served[0]["digest"]) if served else "",
+            filed_cids=tuple(cid_of(event["digest"]) for event in filed),
+            chunk_opened=opened,
+            cure_by=cure_by,
         )
 
     def shares_opened(self, license_id: int) -> int:
@@ -169,6 +214,79 @@ class Cases(Group):
             joined,
             dry_run=dry_run,
         )
+
+    # -- serving and defence -------------------------------------------------------------------
+
+    def request_service(self, case_id: bytes, encryption_key: bytes, *, dry_run: bool = False) -> TxResult:
+        """Accused, once, of a guilty verdict: asks for the evidence, sealed to this X25519 public key.
+
+        The case waits for at most 24 hours; if nobody serves him, `clear_unserved` clears him.
+        """
+        return self._by_file("requestService", case_id, to_bytes(encryption_key, 32), dry_run=dry_run)
+
+    def serve(self, case_id: bytes, cid: str, *, dry_run: bool = False) -> TxResult:
+        """Reporter, or an operator of the case's committee: names the evidence, sealed to the accused's key.
+
+        The window that was running starts anew. Raises BadInput for anybody else.
+        """
+        file = self.file(case_id)
+        seat = 0 if self._chain.account == file.reporter else self._seat(file.epoch)
+        arguments = (file.as_tuple(), seat, digest_from_cid(cid))
+        return self._send("MisuseCourt", "serve", *arguments, dry_run=dry_run)
+
+    def _seat(self, epoch: int) -> int:
+        accounts = [info.account for info in Oracles(self._chain, self._deployment).seats(epoch)]
+        if self._chain.account not in accounts:
+            raise BadInput(f"{self._chain.account} is neither the reporter nor an operator of epoch {epoch}")
+        return accounts.index(self._chain.account)
+
+    def clear_unserved(self, case_id: bytes, *, dry_run: bool = False) -> TxResult:
+        """Anyone, 24 hours after the accused asked in vain: cleared without prejudice."""
+        return self._by_file("clearUnserved", case_id, dry_run=dry_run)
+
+    def cure_id(self, case_id: bytes) -> bytes:
+        """The `case_id` of a verdict that cures, so that nobody who signed both contradicts himself."""
+        from eth_abi.abi import encode as abi_encode
+
+        return keccak(abi_encode(["bytes32", "bytes32"], [_CURE_DOMAIN, to_bytes(case_id, 32)]))
+
+    def cure(
+        self, case_id: bytes, verdict: Verdict, signatures: Mapping[str, bytes], *, dry_run: bool = False
+    ) -> TxResult:
+        """Anyone, within 96 hours: a passing probe that the committee signed ends a guilty DISCLOSURE case.
+
+        `verdict` is NOT_GUILTY under `cure_id`, of the case's epoch or a later one; `signatures` by signer.
+        """
+        epoch = Oracles(self._chain, self._deployment).epoch(verdict.epoch)
+        bitmap, joined = bundle(epoch, signatures)
+        arguments = (verdict.as_tuple(), list(epoch.signers), bitmap, joined)
+        return self._by_file("cure", case_id, *arguments, dry_run=dry_run)
+
+    def open_chunk(
+        self,
+        case_id: bytes,
+        chunks: int,
+        index: int,
+        data: bytes,
+        path: Sequence[bytes],
+        *,
+        dry_run: bool = False,
+    ) -> TxResult:
+        """Accused of a leak: shows a plain chunk of his own copy, so that the authority can see which mark it carries.
+
+        `chunks` of the copy, `path` of chunk `index` under its root: see `zhiyi.delivery.plain_chunk`.
+        """
+        file = self.file(case_id)
+        record = Licenses(self._chain, self._deployment).record(file.license_id)
+        steps = [to_bytes(step, 32) for step in path]
+        arguments = (file.as_tuple(), record.as_tuple(), chunks, index, data, steps)
+        return self._send("MisuseCourt", "openChunk", *arguments, dry_run=dry_run)
+
+    def rule_fault(self, case_id: bytes, *, dry_run: bool = False) -> TxResult:
+        """The case's authority: the copy never carried the mark found. Cleared, at the fingerprinter's cost."""
+        file = self.file(case_id)
+        record = Licenses(self._chain, self._deployment).record(file.license_id)
+        return self._send("MisuseCourt", "ruleFault", file.as_tuple(), record.as_tuple(), dry_run=dry_run)
 
     # -- appeal --------------------------------------------------------------------------------
 

@@ -1184,6 +1184,16 @@ class PostedVerdict(Value):
     challenge_until: U40
 
 
+class CaseDefence(Value):
+    """What the accused of a case has done, and what was done for him."""
+
+    service_key: Bytes32 | None  # X25519 key to which he asked for the evidence
+    served_cid: str  # empty: not served
+    filed_cids: tuple[str, ...]
+    chunk_opened: bool
+    cure_by: U40  # court time; 0: nothing to cure
+
+
 class Case(Value):
     """A case: how it was opened and where it stands now."""
 

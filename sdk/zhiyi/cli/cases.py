@@ -9,22 +9,38 @@ from typing import Annotated, Any
 
 import typer
 
-from zhiyi import case_evidence
+from zhiyi import case_evidence, delivery
 from zhiyi.case_evidence import ObjectKind
 from zhiyi.cli import words
 from zhiyi.cli.console import jsonable
 from zhiyi.cli.keys import open_key
-from zhiyi.cli.session import session_of, write_document
+from zhiyi.cli.session import Session, read_document, session_of, write_document
+from zhiyi.delivery import ecies
 from zhiyi.errors import BadInput, NotFound
 from zhiyi.keys import KeyKind
-from zhiyi.types import Bytes32, Case, Kind, Value, model_of_license, to_hex
+from zhiyi.types import (
+    Bytes32,
+    Case,
+    Decision,
+    Kind,
+    SignedVerdict,
+    Value,
+    model_of_license,
+    to_hex,
+)
 
 app = typer.Typer(name="case", help="Report misuse and follow cases.", no_args_is_help=True)
 
+MAX_EVIDENCE_BYTES = 64 << 30
 NO_SHARE = 255  # Verdict.share_index and Case.share_index where none was used
 
-MAX_EVIDENCE_BYTES = 1 << 42  # 4096 GiB, the largest limit an operator can set
-
+SuspectArgument = Annotated[Path, typer.Argument(help="File or folder that was found: weights, or a text.")]
+ReportOption = Annotated[Path, typer.Option(help="File to keep the report in (it holds the salt).")]
+ObjectOption = Annotated[
+    ObjectKind | None,
+    typer.Option("--object", help="What was found; default: text for .txt and .md files."),
+]
+BondOption = Annotated[str | None, typer.Option(help="Bond, as 1eth; default: the smallest that counts.")]
 CaseArgument = Annotated[str, typer.Argument(help="Case id, 0x-hex.")]
 ValueOption = Annotated[
     str, typer.Option(help="Amount to add to the free balance first, as 1eth; the bond is taken from there.")
@@ -63,33 +79,62 @@ class Report(Value):
 @app.command("open")
 def open_case(
     ctx: typer.Context,
-    suspect: Annotated[Path, typer.Argument(help="File or folder that was found: weights, or a text.")],
-    out: Annotated[Path, typer.Option(help="File to keep the report in (it holds the salt).")],
+    suspect: SuspectArgument,
+    out: ReportOption,
     kind: Annotated[KindName, typer.Option(help="What the case is about.")] = KindName.LEAK,
-    what: Annotated[
-        ObjectKind | None,
-        typer.Option("--object", help="What was found; default: text for .txt and .md files."),
-    ] = None,
+    what: ObjectOption = None,
     license_id: Annotated[
         str | None, typer.Option("--license", help="License that is accused, or MODEL/FINGERPRINT.")
     ] = None,
     model: Annotated[int | None, typer.Option(help="Model id, where no license is accused.")] = None,
-    bond: Annotated[
-        str | None, typer.Option(help="Bond, as 1eth; default: the smallest that counts.")
-    ] = None,
+    bond: BondOption = None,
     value: ValueOption = "0",
 ) -> None:
     """Report misuse: seal what was found to the committee, put it on IPFS, open a case with a bond.
 
     `zhiyi trace FILE` names a candidate license first.
     """
-    session = session_of(ctx)
-    client = session.client
     number = words.license_id(license_id) if license_id else 0
     model_id = model if model is not None else model_of_license(number)
     if not model_id or (number and model is not None and model != model_of_license(number)):
         raise BadInput("name the accused license, or the model where no license is accused")
-    amount = client.cases.min_bond(number, Kind[kind.name]) if bond is None else words.amount(bond)
+    _report(ctx, suspect, out, Kind[kind.name], what, number, model_id, bond, value)
+
+
+@app.command("report-disclosure")
+def report_disclosure(
+    ctx: typer.Context,
+    license_id: Annotated[
+        str, typer.Argument(help="License whose outputs lack their label, or MODEL/FINGERPRINT.")
+    ],
+    suspect: SuspectArgument,
+    out: ReportOption,
+    what: ObjectOption = None,
+    bond: BondOption = None,
+    value: ValueOption = "0",
+) -> None:
+    """Report outputs without the label that the license's terms ask for; judged so, the license is suspended.
+
+    Without a passing probe within 96 hours anyone may have it revoked.
+    """
+    number = words.license_id(license_id)
+    _report(ctx, suspect, out, Kind.DISCLOSURE, what, number, model_of_license(number), bond, value)
+
+
+def _report(
+    ctx: typer.Context,
+    suspect: Path,
+    out: Path,
+    kind: Kind,
+    what: ObjectKind | None,
+    number: int,
+    model_id: int,
+    bond: str | None,
+    value: str,
+) -> None:
+    session = session_of(ctx)
+    client = session.client
+    amount = client.cases.min_bond(number, kind) if bond is None else words.amount(bond)
     epoch = client.oracles.current_epoch()
     keys = list(client.oracles.sealing_keys(epoch.number))
     with tempfile.TemporaryDirectory(prefix="zhiyi-case-") as scratch:
@@ -102,7 +147,7 @@ def open_case(
             cid = session.ipfs.add_file(sealed_file, progress=progress)
     report = Report(
         case_id=None,
-        kind=Kind[kind.name],
+        kind=kind,
         model_id=model_id,
         license_id=number,
         reporter=client.account,
@@ -112,16 +157,11 @@ def open_case(
         evidence_cid=cid,
     )
     write_document(out, report)  # before the transaction: without the salt the report is worth nothing
-    result = client.cases.open(
-        number,
-        model_id,
-        Kind[kind.name],
-        sealed.evidence_hash,
-        cid,
-        amount,
-        value=words.amount(value),
-        dry_run=session.dry_run,
-    )
+    more: dict[str, Any] = {"value": words.amount(value), "dry_run": session.dry_run}
+    if kind is Kind.DISCLOSURE:
+        result = client.cases.report_disclosure(number, sealed.evidence_hash, cid, amount, **more)
+    else:
+        result = client.cases.open(number, model_id, kind, sealed.evidence_hash, cid, amount, **more)
     if result.status == "mined":
         report = report.model_copy(update={"case_id": result.case_id})
         write_document(out, report)
@@ -139,6 +179,7 @@ def show(ctx: typer.Context, case_id: CaseArgument) -> None:
         "file": found.file,
         "share": found.share,
         "verdict": found.posted,
+        "defence": session.reader.cases.defence(found.case_id),
         "now": session.reader.chain.now(),
     }
     session.console.result({**_summary(found), **more})
@@ -200,6 +241,160 @@ def defend(
     cid = session.ipfs.add_file(defence)
     result = session.client.cases.file_defence(words.case_id(case_id), cid, dry_run=session.dry_run)
     session.show(result, cid=cid)
+
+
+@app.command("request-service")
+def request_service(
+    ctx: typer.Context,
+    case_id: CaseArgument,
+    encryption_key: Annotated[
+        Path,
+        typer.Option(help="Your key file (`zhiyi keys new encryption FILE`) that will open the evidence."),
+    ],
+) -> None:
+    """Accused, once, of a guilty verdict: ask to see the evidence. Not shown within 24 hours, you are cleared."""
+    session = session_of(ctx)
+    key = open_key(session, encryption_key, KeyKind.ENCRYPTION).public
+    session.show(session.client.cases.request_service(words.case_id(case_id), key, dry_run=session.dry_run))
+
+
+@app.command()
+def serve(
+    ctx: typer.Context,
+    case_id: CaseArgument,
+    report: Annotated[
+        Path | None, typer.Option(help="Reporter: the file that `case open` kept, with --suspect.")
+    ] = None,
+    suspect: Annotated[Path | None, typer.Option(help="Reporter: what was found.")] = None,
+    what: ObjectOption = None,
+    encryption_key: Annotated[
+        Path | None, typer.Option(help="Operator: the key file that opens the committee's evidence.")
+    ] = None,
+) -> None:
+    """Reporter, or operator of the case's committee: seal the evidence to the accused, who asked for it."""
+    session = session_of(ctx)
+    client, number = session.client, words.case_id(case_id)
+    case = client.cases.get(number)
+    key = client.cases.defence(number).service_key
+    if key is None:
+        raise BadInput("the accused has not asked for the evidence")
+    with tempfile.TemporaryDirectory(prefix="zhiyi-serve-") as scratch:
+        sealed = Path(scratch) / "evidence.sealed"
+        if encryption_key is not None:
+            _reseal(session, case, encryption_key, key, Path(scratch), sealed)
+        elif report is not None and suspect is not None:
+            kept = read_document(report, Report)
+            made = case_evidence.seal(
+                suspect,
+                what or _object_of(suspect),
+                reporter=kept.reporter,
+                keys=[key],
+                out=sealed,
+                salt=kept.salt,
+            )
+            if made.evidence_hash != case.file.evidence_hash:
+                raise BadInput("this is not what the case was opened with: another file, salt or reporter")
+        else:
+            raise BadInput("give --report and --suspect (reporter), or --encryption-key (operator)")
+        cid = session.ipfs.add_file(sealed)
+    session.show(client.cases.serve(number, cid, dry_run=session.dry_run), cid=cid)
+
+
+@app.command("open-served")
+def open_served(
+    ctx: typer.Context,
+    case_id: CaseArgument,
+    encryption_key: Annotated[Path, typer.Option(help="The key file that was named in `request-service`.")],
+    out: Annotated[Path, typer.Option(help="New folder for the evidence.")],
+) -> None:
+    """Accused: fetch and open the evidence, and check that it is what the case was opened with."""
+    session = session_of(ctx)
+    number = words.case_id(case_id)
+    case, cid = session.reader.cases.get(number), session.reader.cases.defence(number).served_cid
+    if not cid:
+        raise NotFound("nobody has served this case")
+    with tempfile.TemporaryDirectory(prefix="zhiyi-served-") as scratch:
+        opened = _open(session, cid, case, encryption_key, Path(scratch) / "sealed", out)
+    session.console.result({"case_id": to_hex(number), "kind": str(opened.kind), "path": str(opened.path)})
+
+
+@app.command("clear-unserved")
+def clear_unserved(ctx: typer.Context, case_id: CaseArgument) -> None:
+    """Anyone, 24 hours after the accused asked in vain: clear him."""
+    session = session_of(ctx)
+    session.show(session.client.cases.clear_unserved(words.case_id(case_id), dry_run=session.dry_run))
+
+
+@app.command("sign-cure")
+def sign_cure(
+    ctx: typer.Context,
+    case_id: CaseArgument,
+    subject: Annotated[str, typer.Option(help="Canonical root of the outputs probed, 0x-hex.")],
+    samples: Annotated[int, typer.Option(help="How many outputs were probed.")],
+    out: Annotated[Path, typer.Option(help="File to write the signed verdict to.")],
+    valid: Annotated[str, typer.Option(help="Until when it may be sent: unix seconds, or +2d.")] = "+2d",
+) -> None:
+    """Operator: sign that the label is back (a passing probe) in a DISCLOSURE case."""
+    session = session_of(ctx)
+    client, number = session.client, words.case_id(case_id)
+    posted = client.cases.get(number).posted
+    if posted is None:
+        raise BadInput("the case has no verdict yet: there is nothing to cure")
+    passing = posted.verdict.model_copy(
+        update={
+            "case_id": client.cases.cure_id(number),
+            "decision": Decision.NOT_GUILTY,
+            "subject": words.case_id(subject),
+            "samples": samples,
+            "bucket": 0,
+            "deadline": words.moment(valid, client.chain.now()),
+        }
+    )
+    write_document(out, SignedVerdict(verdict=passing, signature=client.cases.sign_verdict(passing)))
+    session.console.result({"file": str(out), **passing.model_dump()})
+
+
+@app.command()
+def cure(
+    ctx: typer.Context,
+    case_id: CaseArgument,
+    answers: Annotated[list[Path], typer.Argument(help="Passing probe, signed by enough operators.")],
+) -> None:
+    """Anyone, within 96 hours: end a DISCLOSURE case with a passing probe; the license is active again."""
+    session = session_of(ctx)
+    cases = session.client.cases
+    signed = [read_document(path, SignedVerdict) for path in answers]
+    verdict = signed[0].verdict
+    if any(one.verdict != verdict for one in signed):
+        raise BadInput("the verdicts differ: operators sign one and the same")
+    votes = {cases.verdict_signer(verdict, one.signature): one.signature for one in signed}
+    session.show(cases.cure(words.case_id(case_id), verdict, votes, dry_run=session.dry_run))
+
+
+@app.command("open-chunk")
+def open_chunk(
+    ctx: typer.Context,
+    case_id: CaseArgument,
+    copy: Annotated[Path, typer.Argument(help="Folder of your decrypted copy, unchanged.")],
+    index: Annotated[int, typer.Argument(help="Chunk to open; it becomes public.")],
+) -> None:
+    """Accused of a leak: open a chunk of your own copy on chain; it shows which mark the copy carries."""
+    session = session_of(ctx)
+    client, number = session.client, words.case_id(case_id)
+    order = client.orders.get(client.cases.file(number).license_id)
+    with session.console.progress("hashing the copy"):
+        chunk = delivery.plain_chunk(copy, order.delivery, index)
+    result = client.cases.open_chunk(
+        number, chunk.chunks, index, chunk.data, chunk.path, dry_run=session.dry_run
+    )
+    session.show(result, chunk=index)
+
+
+@app.command("rule-fault")
+def rule_fault(ctx: typer.Context, case_id: CaseArgument) -> None:
+    """The case's authority: the copy never carried the mark found; the fingerprinter pays, the accused is cleared."""
+    session = session_of(ctx)
+    session.show(session.client.cases.rule_fault(words.case_id(case_id), dry_run=session.dry_run))
 
 
 @app.command()
@@ -282,6 +477,22 @@ def claim_fee(
     """Anyone: the account behind a seat gets its part of the fee."""
     session = session_of(ctx)
     session.show(session.client.cases.claim_fee(words.case_id(case_id), seat, dry_run=session.dry_run))
+
+
+def _open(session: Session, cid: str, case: Case, key: Path, sealed: Path, out: Path) -> case_evidence.Opened:
+    """Evidence from IPFS, opened with a key file into a new folder and checked against the case."""
+    secret = open_key(session, key, KeyKind.ENCRYPTION).secret
+    session.ipfs.download(cid, sealed, MAX_EVIDENCE_BYTES)
+    return case_evidence.open_sealed(
+        sealed, secret, out, reporter=case.file.reporter, expected=case.file.evidence_hash
+    )
+
+
+def _reseal(session: Session, case: Case, key: Path, to: bytes, scratch: Path, out: Path) -> None:
+    """The committee's evidence, opened by one of its operators, sealed to the accused as it is."""
+    folder = scratch / "opened"
+    _open(session, case.evidence_cid, case, key, scratch / "committee.sealed", folder)
+    ecies.seal_folder(folder, [to], out)
 
 
 def _object_of(suspect: Path) -> ObjectKind:

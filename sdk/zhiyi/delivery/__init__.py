@@ -14,10 +14,12 @@ from zhiyi.delivery.ranges import DeclaredRange, Interval, range_for_tensors
 from zhiyi.delivery.verify import (
     ComplaintProof,
     DecryptResult,
+    PlainChunk,
     Registered,
     WrongChunk,
     complaint,
     decrypt,
+    plain_chunk,
     verify_before_payment,
 )
 
@@ -31,6 +33,7 @@ __all__ = [
     "DeliveryFigures",
     "Interval",
     "Package",
+    "PlainChunk",
     "PreparedCopy",
     "Progress",
     "Registered",
@@ -41,6 +44,7 @@ __all__ = [
     "key_commit",
     "mark_commit",
     "new_key",
+    "plain_chunk",
     "prepare",
     "range_for_tensors",
     "root_of",

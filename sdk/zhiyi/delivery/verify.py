@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from zhiyi.delivery.bundle import WINDOW_CHUNKS, Window, read_exactly
+from zhiyi.delivery.bundle import WINDOW_CHUNKS, Bundle, Reader, Window, read_exactly
 from zhiyi.delivery.hashing import (
     HASH_BYTES,
     KEY_BYTES,
@@ -68,6 +68,16 @@ class ComplaintProof:
     index: int
     cipher: bytes
     plain_leaf: bytes
+    path: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class PlainChunk:
+    """One chunk of a copy with its place under the copy root."""
+
+    chunks: int  # of the copy
+    index: int
+    data: bytes
     path: tuple[bytes, ...]
 
 
@@ -191,6 +201,22 @@ def complaint(
         read_exactly(source, memoryview(cipher), place.segment.offset + place.start, package_dir.name)
     leaf = promised[index * HASH_BYTES : (index + 1) * HASH_BYTES]
     return ComplaintProof(index, bytes(cipher), leaf, path)
+
+
+def plain_chunk(copy_dir: Path, figures: OrderFigures, index: int) -> PlainChunk:
+    """Accused: a chunk of the copy that he got, as the court takes it (`cases.open_chunk`).
+
+    Raises IntegrityError when the folder is not the copy of this order, BadInput for a chunk out of range.
+    """
+    bundle = Bundle.scan(copy_dir, figures.chunk_size)
+    place = bundle.place(index)
+    root, path = root_and_path(bundle.leaves(copy_dir), index)
+    _same("copy root", root, figures.copy_root)
+    reader = Reader(bundle, copy_dir)
+    try:
+        return PlainChunk(bundle.chunks, index, bytes(reader.read(place)), path)
+    finally:
+        reader.close()
 
 
 def _delivery_leaves(package: Package, promised: bytes, progress: Progress) -> Iterator[bytes]:
