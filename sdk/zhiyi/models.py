@@ -14,6 +14,7 @@ from zhiyi.types import (
     Model,
     ModelRecord,
     ModelStatus,
+    ModelVersion,
     ParentConsent,
     ParentProof,
     PreferenceChange,
@@ -110,6 +111,48 @@ class Models(Group):
             registered_tx=registered.tx_hash,
         )
 
+    def versions_at(self, license_id: int) -> tuple[ModelVersion, ...]:
+        """Versions that a license can be of: those approved when its order was opened, the one in force first.
+
+        An order does not name its version: one that was prepared before a new version was approved may be opened after.
+        Raises NotFound, IntegrityError.
+        """
+        opened = self._events("LicenseEscrow", "OrderOpened", {"licenseId": license_id})
+        if not opened:
+            raise NotFound(f"no order was opened for license {license_id}")
+        before = (opened[-1].block_number, opened[-1].log_index)
+        model_id = model_of_license(license_id)
+        royalty_hash = self.get(model_id).record.royalty_hash
+        submitted: dict[bytes, Event] = {}
+        approved: dict[bytes, Event] = {}
+        for event in self._submissions(model_id):
+            if (event.block_number, event.log_index) > before:
+                break
+            root = bytes(event["weightsRoot"])
+            if event.name != "ModelReviewed":
+                submitted[root] = event
+            elif event["review"] == Review.APPROVED:
+                approved[root] = submitted[root]
+        records = [
+            (ModelRecord.from_abi(event["record"]).model_copy(update={"royalty_hash": royalty_hash}), event)
+            for event in reversed(approved.values())
+        ]
+        if not records or not all(self._is_kept(model_id, record) for record, _ in records):
+            raise IntegrityError(
+                f"the events of model {model_id} do not hash to its records: use another RPC endpoint"
+            )
+        return tuple(
+            ModelVersion(record=record, metadata_cid=cid_v0_from_digest(event["metadataDigest"]))
+            for record, event in records
+        )
+
+    def _submissions(self, model_id: int | None = None) -> Sequence[Event]:
+        """What was submitted and how it was reviewed, in order, of one model or all."""
+        filters = {"modelId": model_id} if model_id is not None else None
+        names = ("ModelRegistered", "VersionAdded", "ModelReviewed")
+        found = [event for name in names for event in self._events("ModelNFT", name, filters)]
+        return sorted(found, key=lambda e: (e.block_number, e.log_index))
+
     def _is_kept(self, model_id: int, record: ModelRecord) -> bool:
         root = record.weights_root
         kept = bytes(self._call("ModelNFT", "recordHashOf", root))
@@ -128,13 +171,8 @@ class Models(Group):
 
     def queue(self) -> tuple[ReviewItem, ...]:
         """What waits for a registrar, longest first: new models and new versions."""
-        steps = [
-            event
-            for name in ("ModelRegistered", "VersionAdded", "ModelReviewed")
-            for event in self._events("ModelNFT", name)
-        ]
         waiting: dict[int, Event] = {}
-        for event in sorted(steps, key=lambda e: (e.block_number, e.log_index)):
+        for event in self._submissions():
             waiting.pop(event["modelId"], None)
             if event.name != "ModelReviewed":
                 waiting[event["modelId"]] = event

@@ -522,6 +522,13 @@ class Model(Value):
         return Preferences.unpack(self.status.preferences)
 
 
+class ModelVersion(Value):
+    """Weights of a model with the metadata that they were submitted with, which names their public files."""
+
+    record: ModelRecord
+    metadata_cid: str
+
+
 class TraceKey(Value):
     """A commitment to a model's trace kit and when it counts: from its commitment on, until the next one's."""
 

@@ -24,6 +24,7 @@ from zhiyi.types import (
     keccak,
 )
 from zhiyi_oracle.base_tensors import BaseTensors
+from zhiyi_oracle.errors import BadBase
 from zhiyi_oracle.judge.config import FeesSection
 from zhiyi_oracle.judge.detect import ConfirmJob
 from zhiyi_oracle.judge.fetch import Evidence
@@ -123,6 +124,7 @@ class MemoryChain:
     served: dict[bytes, list[bytes]] = field(default_factory=dict)  # digests by case
     key: RegisteredKey = field(default_factory=lambda: RegisteredKey(b"\x0a" * 32, 0))
     nonces: dict[str, set[int]] = field(default_factory=dict)  # seen in the pool, by account
+    versions: Sequence[ModelRecord] = (RECORD,)  # that a license can be of, the likeliest first
 
     def open_case(self, file: CaseFile) -> bytes:
         case_id = file.hash()
@@ -199,8 +201,8 @@ class MemoryLedger:
     def encryption_key(self, epoch: Epoch, signer: str) -> RegisteredKey:
         return self.chain.key
 
-    def model(self, model_id: int) -> RegisteredModel:
-        return RegisteredModel(model_id, RECORD, "Qm")
+    def models_of(self, file: CaseFile) -> Sequence[RegisteredModel]:
+        return [RegisteredModel(file.model_id, record, "Qm") for record in self.chain.versions]
 
     def case_status(self, case_id: bytes) -> CaseStatus:
         return CaseStatus(self.chain.states[case_id], self.chain.shares[case_id])
@@ -284,6 +286,7 @@ class GivenFetcher:
     root: bytes = b"\x08" * 32
     evidence_error: Exception | None = None
     base_error: Exception | None = None
+    base_root: bytes | None = None  # of the version that the base tensors are of; None: of any
     calls: list[str] = field(default_factory=list)
 
     def evidence(self, file: CaseFile, folder: Path) -> Evidence:
@@ -296,6 +299,8 @@ class GivenFetcher:
         self.calls.append("base")
         if self.base_error:
             raise self.base_error
+        if self.base_root not in (None, model.record.weights_root):
+            raise BadBase("4: other tensors")
         folder.mkdir()
         spec = WfpSpec((TensorShape("w", (1 << 12, 1 << 12)),))
         return BaseTensors(folder, b"\x09" * 32, spec)

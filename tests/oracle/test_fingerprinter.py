@@ -20,6 +20,7 @@ from zhiyi_oracle.fingerprinter.service import MAX_UNSOLD_PER_BUYER, Fingerprint
 from zhiyi_watermark import weights
 
 _nonces = iter(range(100, 10_000))
+ROOT = b"\x11" * 32
 
 
 @pytest.fixture
@@ -331,9 +332,10 @@ def _row(maker: Fingerprinter, license_id: int) -> CopyRow:
 
 def test_a_share_whose_seed_never_left_serves_another_case(tmp_path: Path) -> None:
     store = CopyStore.create(tmp_path / "home")
-    store.put_model(1, folder=tmp_path, leaves=tmp_path, declared_range="{}", kit=b"{}")
+    store.put_model(1, ROOT, folder=tmp_path, leaves=tmp_path, declared_range="{}", kit=b"{}")
     row = store.draw(
         model_id=1,
+        weights_root=ROOT,
         request_hash=b"\1" * 32,
         offer="{}",
         request="{}",
@@ -455,10 +457,10 @@ def test_a_lost_or_open_key_file_is_refused(tmp_path: Path) -> None:
 
 def test_secrets_of_another_row_do_not_open(tmp_path: Path) -> None:
     store = CopyStore.create(tmp_path / "home")
-    store.put_model(1, folder=tmp_path, leaves=tmp_path, declared_range="{}", kit=b"kit")
-    assert store.kit(store.model(1)) == b"kit"
-    row = store.model(1)
-    row.model_id = 2
+    store.put_model(1, ROOT, folder=tmp_path, leaves=tmp_path, declared_range="{}", kit=b"kit")
+    assert store.kit(store.model(ROOT)) == b"kit"
+    row = store.model(ROOT)
+    row.weights_root = "0x" + "22" * 32
     with pytest.raises(IntegrityError, match="do not open"):
         store.kit(row)
     with pytest.raises(IntegrityError, match="bytes of secrets"):
@@ -467,13 +469,14 @@ def test_secrets_of_another_row_do_not_open(tmp_path: Path) -> None:
 
 def test_a_drawn_number_is_never_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = CopyStore.create(tmp_path / "home")
-    store.put_model(1, folder=tmp_path, leaves=tmp_path, declared_range="{}", kit=b"{}")
+    store.put_model(1, ROOT, folder=tmp_path, leaves=tmp_path, declared_range="{}", kit=b"{}")
     numbers = iter([5, 5, 6, 7, 8])
     monkeypatch.setattr("zhiyi_oracle.fingerprinter.copies.secrets.randbelow", lambda _: next(numbers))
 
     def draw(nonce: int, taken: Callable[[int], bool] = lambda _: False) -> int:
         row = store.draw(
             model_id=1,
+            weights_root=ROOT,
             request_hash=nonce.to_bytes(32, "big"),
             offer="{}",
             request="{}",

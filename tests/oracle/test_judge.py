@@ -105,6 +105,40 @@ def test_three_operators_agree_and_one_posts(tmp_path: Path) -> None:
     assert len(set(tags)) == len(tags) == 2
 
 
+@pytest.mark.parametrize("of", [b"\1" * 32, b"\x77" * 32], ids=["older", "newer"])
+def test_base_tensors_of_any_version_that_the_license_can_be_of_are_taken(tmp_path: Path, of: bytes) -> None:
+    """A copy may be older than the version in force when its order was opened; the verdict names its detector."""
+    newer = RECORD.model_copy(update={"weights_root": b"\x77" * 32, "detector_hash": b"\x78" * 32})
+    detector = newer.detector_hash if of == newer.weights_root else RECORD.detector_hash
+    stage = make_stage(
+        tmp_path / "a",
+        MemoryChain(versions=(newer, RECORD)),
+        fetcher=GivenFetcher(base_root=of),
+        detector=GivenDetector(found=make_detection(detector=detector)),
+    )
+    stage.chain.open_case(FILE)
+    stage.chain.open_share(FILE)
+    for _ in range(3):
+        stage.judge.step()
+    ours = stage.store.ours(CASE)
+    assert ours is not None
+    verdict = Verdict.model_validate_json(ours.verdict)
+    assert (verdict.decision, verdict.detector_hash) == (Decision.GUILTY, detector)
+
+
+def test_base_tensors_of_no_version_are_broken(tmp_path: Path) -> None:
+    chain = MemoryChain(versions=(RECORD, RECORD.model_copy(update={"weights_root": b"\x77" * 32})))
+    stage = make_stage(tmp_path / "a", chain, fetcher=GivenFetcher(base_root=b"\x99" * 32))
+    chain.open_case(FILE)
+    chain.open_share(FILE)
+    for _ in range(3):
+        stage.judge.step()
+    assert stage.fetcher.calls.count("base") == 2
+    ours = stage.store.ours(CASE)
+    assert ours is not None
+    assert Verdict.model_validate_json(ours.verdict).decision is not Decision.GUILTY
+
+
 def test_the_result_is_on_disk_before_the_signature(tmp_path: Path) -> None:
     stage = make_stage(tmp_path / "a", dry_run=True)
     stage.chain.open_case(FILE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import DAY, Clients
-from test_story import CID, PREFERENCES, PRICE, bought, h, make_record, register
+from test_story import CID, PREFERENCES, PRICE, agree, bought, h, make_record, opened, register
 
 from zhiyi.cid import cid_v0_from_digest
 from zhiyi.errors import BadInput, NotFound, TxReverted
@@ -44,6 +44,28 @@ def test_a_version_waits_in_the_queue_until_it_is_reviewed(clients: Clients) -> 
     model = creator.models.get(first)
     assert [record.weights_root for record in model.versions] == [h("weights"), h("version 2")]
     assert creator.models.of_root(h("version 2")) == first
+
+
+def test_a_license_is_of_a_version_that_was_approved_when_its_order_was_opened(clients: Clients) -> None:
+    model_id, creator, registrar = register(clients), clients["creator"].models, clients["registrar"].models
+    old = bought(clients, model_id).order.delivery.license_id
+    waiting = agree(clients, model_id, fingerprint=78)
+    for name in ("rejected", "version 2"):
+        creator.add_version(model_id, make_record(weights_root=h(name)), OTHER)
+        outcome = Review.APPROVED if name == "version 2" else Review.REJECTED
+        registrar.review(model_id, outcome, name)
+    opened(clients, waiting)
+    assert [one.record.weights_root for one in creator.versions_at(old)] == [h("weights")]
+    late = creator.versions_at(waiting.order.delivery.license_id)
+    assert [one.record.weights_root for one in late] == [h("version 2"), h("weights")]
+    assert [one.metadata_cid for one in late] == [OTHER, CID]
+    assert late[1].record == creator.get(model_id).versions[0]
+    creator.set_preferences(model_id, PREFERENCES, cid_v0_from_digest(h("something else")))
+    assert (
+        creator.versions_at(old)[0].metadata_cid == CID
+    )  # what was submitted, whatever the owner says later
+    with pytest.raises(NotFound):
+        creator.versions_at(old + 5)
 
 
 def test_trace_keys_count_from_their_commitment_on(clients: Clients) -> None:

@@ -38,7 +38,7 @@ from sqlalchemy.exc import IntegrityError as Duplicate
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from zhiyi.errors import ConfigError, IntegrityError, NotFound
-from zhiyi.types import MAX_FINGERPRINT, license_id_of
+from zhiyi.types import MAX_FINGERPRINT, license_id_of, to_hex
 from zhiyi_oracle.errors import Refused
 from zhiyi_oracle.secret_files import private_folder, read_secret, write_private
 
@@ -97,10 +97,11 @@ class CursorRow(Base):
 
 
 class ModelRow(Base):
-    """A model that this fingerprinter may copy."""
+    """A version of a model that this fingerprinter may copy, or has copied."""
 
     __tablename__ = "models"
-    model_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    weights_root: Mapped[str] = mapped_column(String(66), primary_key=True)  # 0x-hex
+    model_id: Mapped[int] = mapped_column(BigInteger)
     folder: Mapped[str] = mapped_column(Text)  # registered bundle
     leaves: Mapped[str] = mapped_column(Text)  # file of its registered leaves
     declared_range: Mapped[str] = mapped_column(Text)  # JSON
@@ -115,7 +116,9 @@ class CopyRow(Base):
     license_id: Mapped[str] = mapped_column(
         String(80), primary_key=True
     )  # decimal: wider than SQLite's integers
-    model_id: Mapped[int] = mapped_column(ForeignKey("models.model_id"))
+    weights_root: Mapped[str] = mapped_column(
+        ForeignKey("models.weights_root")
+    )  # the version that was copied
     request_hash: Mapped[bytes] = mapped_column(LargeBinary(32), unique=True)
     offer: Mapped[str] = mapped_column(Text)  # SignedOffer
     request: Mapped[str] = mapped_column(Text)  # SignedRequest
@@ -246,33 +249,43 @@ class CopyStore:
     # -- models
 
     def put_model(
-        self, model_id: int, *, folder: Path, leaves: Path, declared_range: str, kit: bytes
+        self,
+        model_id: int,
+        weights_root: bytes,
+        *,
+        folder: Path,
+        leaves: Path,
+        declared_range: str,
+        kit: bytes,
     ) -> None:
-        """Adds a model, or replaces where its files are. kit: TraceKit JSON, stored encrypted."""
+        """Adds a version of a model, or replaces where its files are. kit: TraceKit JSON, stored encrypted."""
         with self._session() as session:
             session.merge(
                 ModelRow(
+                    weights_root=to_hex(weights_root),
                     model_id=model_id,
                     folder=str(folder),
                     leaves=str(leaves),
                     declared_range=declared_range,
-                    kit=self._lock(kit, f"model {model_id}"),
+                    kit=self._lock(kit, f"model {to_hex(weights_root)}"),
                 )
             )
 
-    def model(self, model_id: int) -> ModelRow:
-        """Raises NotFound."""
+    def model(self, weights_root: bytes | str) -> ModelRow:
+        """The version with this root (bytes or 0x-hex). Raises NotFound."""
+        root = weights_root if isinstance(weights_root, str) else to_hex(weights_root)
         with self._session() as session:
-            row = session.get(ModelRow, model_id)
+            row = session.get(ModelRow, root)
         if row is None:
             raise NotFound(
-                f"model {model_id} is not known to this fingerprinter; add it with `zhiyi fingerprint add-model`"
+                f"the weights {root} are not known to this fingerprinter; add their model with "
+                "`zhiyi fingerprint add-model`"
             )
         return row
 
     def kit(self, row: ModelRow) -> bytes:
         """The model's trace kit, JSON. Raises IntegrityError as `secrets_of`."""
-        return self._unlock(row.kit, f"model {row.model_id}")
+        return self._unlock(row.kit, f"model {row.weights_root}")
 
     # -- copies
 
@@ -280,6 +293,7 @@ class CopyStore:
         self,
         *,
         model_id: int,
+        weights_root: bytes,
         request_hash: bytes,
         offer: str,
         request: str,
@@ -306,7 +320,7 @@ class CopyStore:
                     session.add(
                         CopyRow(
                             license_id=str(license_id),
-                            model_id=model_id,
+                            weights_root=to_hex(weights_root),
                             request_hash=request_hash,
                             offer=offer,
                             request=request,

@@ -33,6 +33,7 @@ from zhiyi.types import (
     SignedOffer,
     SignedRequest,
     Value,
+    to_bytes,
 )
 from zhiyi_oracle.base_tensors import KEY_BYTES, write_base
 from zhiyi_oracle.errors import Refused
@@ -144,10 +145,11 @@ class Fingerprinter:
                 f"the files in {folder} have root 0x{tree.root.hex()}, model {model_id} registered "
                 f"0x{record.weights_root.hex()}"
             )
-        leaves = self._store.folder / f"leaves-{model_id}.bin"
+        leaves = self._store.folder / f"leaves-{record.weights_root.hex()}.bin"
         tree.save(leaves)
         self._store.put_model(
             model_id,
+            record.weights_root,
             folder=folder.absolute(),
             leaves=leaves,
             declared_range=_range_text(declared),
@@ -155,10 +157,10 @@ class Fingerprinter:
         )
         log.info("model added", model_id=model_id, chunks=bundle.chunks)
 
-    def _source(self, row: ModelRow, root: bytes) -> Source:
+    def _source(self, row: ModelRow) -> Source:
         return Source(
             Path(row.folder),
-            Tree.load(Path(row.leaves), root),
+            Tree.load(Path(row.leaves), to_bytes(row.weights_root, 32)),
             _range_of(row.declared_range),
             weights.TraceKit.from_json(self._store.kit(row).decode()),
         )
@@ -202,7 +204,7 @@ class Fingerprinter:
         if not ecies.is_usable(request.delivery_key):
             raise Refused("2: the delivery key is no X25519 key that can be sealed to; sign with another one")
         model = self._market.model(offer.model_id)
-        row = self._store.model(offer.model_id)
+        self._store.model(model.record.weights_root)  # refused here, before anything is drawn
         # 4
         self._check_fee(offer, signed_request)
         # 5
@@ -219,6 +221,7 @@ class Fingerprinter:
         # 3, second half, and 6
         copy = self._store.draw(
             model_id=offer.model_id,
+            weights_root=model.record.weights_root,
             request_hash=request_hash,
             offer=signed_offer.model_dump_json(),
             request=signed_request.model_dump_json(),
@@ -230,7 +233,7 @@ class Fingerprinter:
         log.info("preparing", license_id=license_id, buyer=request.buyer)
         with tempfile.TemporaryDirectory(dir=self._work, prefix="copy-") as scratch:
             made = make_copy(
-                self._source(row, model.record.weights_root),
+                self._source(self._store.model(copy.weights_root)),
                 self._store.secrets_of(copy),
                 license_id=license_id,
                 buyer=request.buyer,
@@ -513,11 +516,11 @@ class Fingerprinter:
             raise IntegrityError(f"our seeds of license {file.license_id} do not match its mark commitment")
         if share.base_cid is None:
             keys = self._market.committee_keys(file.epoch)
-            model = self._store.model(row.model_id)
+            model = self._store.model(row.weights_root)
             folder = Path(model.folder)
             with tempfile.TemporaryDirectory(dir=self._work, prefix="base-") as scratch:
                 package, sealed = Path(scratch) / "base", Path(scratch) / "base.sealed"
-                bundle = Bundle.scan(folder, self._market.model(row.model_id).record.chunk_size)
+                bundle = Bundle.scan(folder, _delivery_of(row).chunk_size)
                 kit = weights.TraceKit.from_json(self._store.kit(model).decode())
                 declared, key = _range_of(model.declared_range), secrets.token_bytes(KEY_BYTES)
                 write_base(folder, bundle, declared, kit.spec, key, package)
@@ -540,6 +543,13 @@ class Fingerprinter:
             index=share.share_index,
             tx_hash=tx,
         )
+
+
+def _delivery_of(row: CopyRow) -> Delivery:
+    """What was prepared. Raises NotFound before that."""
+    if row.delivery is None:
+        raise NotFound(f"the copy of license {row.license_id} was never made")
+    return Delivery.model_validate_json(row.delivery)
 
 
 def _prepared(row: CopyRow) -> Prepared:

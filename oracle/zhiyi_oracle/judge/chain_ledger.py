@@ -107,10 +107,13 @@ class ChainLedger:
         account = self._client.oracles.seats(epoch.number)[epoch.seat(signer)].account
         return RegisteredKey(*self._client.oracles.encryption_key_of(account))
 
-    def model(self, model_id: int) -> RegisteredModel:
-        """Checked against the chain's hash of the record."""
-        model = self._client.models.get(model_id)
-        return RegisteredModel(model_id, model.record, model.metadata_cid)
+    def models_of(self, file: CaseFile) -> Sequence[RegisteredModel]:
+        """The versions that the license can be of, else the one in force. Checked against the chain's hashes."""
+        if file.license_id:
+            found = self._client.models.versions_at(file.license_id)
+            return [RegisteredModel(file.model_id, one.record, one.metadata_cid) for one in found]
+        model = self._client.models.get(file.model_id)
+        return [RegisteredModel(file.model_id, model.record, model.metadata_cid)]
 
     def case_status(self, case_id: bytes) -> CaseStatus:
         """At the head of the chain."""

@@ -75,7 +75,7 @@ Observation = CaseSeen | ShareSeen | VerdictSeen | CaseEnded | ServiceAsked | Se
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """What a model's registration fixed."""
+    """What the registration of a model, or of one version of it, fixed."""
 
     model_id: int
     record: ModelRecord
@@ -125,8 +125,11 @@ class Ledger(Protocol):
         """The key that the member behind a seat has now, and since when."""
         ...
 
-    def model(self, model_id: int) -> RegisteredModel:
-        """Checked against the chain's hash of the record."""
+    def models_of(self, file: CaseFile) -> Sequence[RegisteredModel]:
+        """What the case can be about: the versions that its license can be of, else the one in force; likeliest first.
+
+        Checked against the chain's hashes.
+        """
         ...
 
     def case_status(self, case_id: bytes) -> CaseStatus:

@@ -309,7 +309,7 @@ class Judge:
             raise NotYet("the fingerprinter has not opened a share in a finalized block yet")
         share = OpenedShare.model_validate_json(row.share)
         try:
-            base = self._p.fetcher.base(self._ledger.model(file.model_id), share, _fresh(folder / "base"))
+            base = self._base(file, share, folder)
             (folder / "spec.json").write_text(base.spec.to_json(), encoding="utf-8")
             status, key, note = BaseStatus.READY, base.committee_key, None
         except BadBase as exc:
@@ -357,9 +357,23 @@ class Judge:
             note=note,
         )
 
+    def _base(self, file: CaseFile, share: OpenedShare, folder: Path) -> BaseTensors:
+        """The base tensors of the version that they are of. Raises as `Fetcher.base`."""
+        *others, last = self._ledger.models_of(file)
+        for model in others:
+            try:
+                return self._p.fetcher.base(model, share, _fresh(folder / "base"))
+            except BadBase as exc:
+                log.info("base tensors are of another version", model_id=file.model_id, reason=str(exc))
+        return self._p.fetcher.base(last, share, _fresh(folder / "base"))
+
+    def _detector_of(self, file: CaseFile, used: str | None) -> bytes:
+        """The registered detector: the one that was used (hex), else that of the likeliest version."""
+        hashes = [model.record.detector_hash for model in self._ledger.models_of(file)]
+        return next((known for known in hashes if known.hex() == used), hashes[0])
+
     def _detect(self, row: CaseRow, file: CaseFile) -> None:
         """FETCHED → DETECTED: measures, rules, and writes both down before anything is signed."""
-        record = self._ledger.model(file.model_id).record
         share = OpenedShare.model_validate_json(row.share) if row.share else None
         evidence, base = EvidenceStatus(row.evidence or ""), BaseStatus(row.base or "")
         detection: Detection | None = None
@@ -388,7 +402,7 @@ class Judge:
             evidence=evidence,
             base=base,
             share_index=share.index if share else None,
-            detector_hash=record.detector_hash,
+            detector_hash=self._detector_of(file, detection.spec_hash if detection else None),
             license_id=file.license_id,
         )
         ruling = decide(facts, detection)
@@ -411,7 +425,7 @@ class Judge:
             raise NotYet(
                 "dry run: the ruling is recorded, nothing is signed; set dry_run = false to take part"
             )
-        record = self._ledger.model(file.model_id).record
+        used = json.loads(row.detection)["spec_hash"] if row.detection else None
         ruling = _ruling_of(row.ruling)
         case_id = bytes.fromhex(row.case_id[2:])
         verdict = Verdict(
@@ -421,7 +435,7 @@ class Judge:
             decision=ruling.decision,
             evidence_hash=file.evidence_hash,
             subject=row.subject or bytes(32),
-            detector_hash=record.detector_hash,
+            detector_hash=self._detector_of(file, used),
             share_index=ruling.share_index,
             samples=ruling.samples,
             bucket=ruling.bucket,

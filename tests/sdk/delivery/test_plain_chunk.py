@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from .conftest import Scene, flip_bit
 
 from zhiyi.delivery import plain_chunk, verify_path
 from zhiyi.delivery.hashing import plain_leaves
 from zhiyi.errors import BadInput, IntegrityError
+
+from .conftest import Scene, flip_bit
 
 
 def test_every_chunk_opens_under_the_copy_root(scene: Scene) -> None:
