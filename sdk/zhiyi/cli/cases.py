@@ -300,24 +300,6 @@ def serve(
     session.show(client.cases.serve(number, cid, dry_run=session.dry_run), cid=cid)
 
 
-@app.command("open-served")
-def open_served(
-    ctx: typer.Context,
-    case_id: CaseArgument,
-    encryption_key: Annotated[Path, typer.Option(help="The key file that was named in `request-service`.")],
-    out: Annotated[Path, typer.Option(help="New folder for the evidence.")],
-) -> None:
-    """Accused: fetch and open the evidence, and check that it is what the case was opened with."""
-    session = session_of(ctx)
-    number = words.case_id(case_id)
-    case, cid = session.reader.cases.get(number), session.reader.cases.defence(number).served_cid
-    if not cid:
-        raise NotFound("nobody has served this case")
-    with tempfile.TemporaryDirectory(prefix="zhiyi-served-") as scratch:
-        opened = _open(session, cid, case, encryption_key, Path(scratch) / "sealed", out)
-    session.console.result({"case_id": to_hex(number), "kind": str(opened.kind), "path": str(opened.path)})
-
-
 @app.command("clear-unserved")
 def clear_unserved(ctx: typer.Context, case_id: CaseArgument) -> None:
     """Anyone, 24 hours after the accused asked in vain: clear him."""
