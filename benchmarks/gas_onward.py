@@ -12,6 +12,7 @@ import ape
 from market import (
     DAY,
     ETHER,
+    FIRST_ONWARD,
     NATIVE,
     Model,
     ModelRecord,
@@ -80,7 +81,7 @@ def used(receipt: Any) -> int:
 def pass_on(system: System, source: Order, basis: int, number: int) -> tuple[int, int]:
     """Opening and settling an order by which the buyer passes his license on to the stranger."""
     copy = make_parcel(f"onward {number}")
-    id_ = source.delivery.licenseId >> 28 << 28 | number
+    id_ = source.delivery.licenseId >> 28 << 28 | FIRST_ONWARD | number
     order = source.with_(
         seller=system.buyer.address,
         basis=basis,

@@ -41,6 +41,8 @@ abstract contract EscrowBase is IEscrowBase, VaultBase, EIP712 {
     uint256 internal constant DELIVERY_WORDS = 15;
 
     uint256 internal constant FINGERPRINT_BITS = 28;
+    /// @dev Numbers from here on are for what holders pass on: or any holder could take the number of an owner's order first.
+    uint256 internal constant FIRST_ONWARD = 1 << (FINGERPRINT_BITS - 1);
     uint256 private constant MAX_FEE_BPS = 500; // prepare fee, of the price
     uint256 internal constant RANGE_ANSWER_TIME = 7 days;
     uint256 private constant RANGE_BOND_BPS = 1_000; // of the price

@@ -5,7 +5,7 @@ import {IERC721} from "@openzeppelin/contracts/token/ERC721/IERC721.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 import {Basis, Delivery, ModelSale, Order, OrderState, PrepareFee, Renewal, Sale} from "./interfaces/IEscrowBase.sol";
 import {IEscrowExtension} from "./interfaces/IEscrowExtension.sol";
-import {ModelStatus, RoyaltyTerms} from "./interfaces/IModelNFT.sol";
+import {ModelStatus, Review, RoyaltyTerms} from "./interfaces/IModelNFT.sol";
 import {IOracleCommittee} from "./interfaces/IOracleCommittee.sol";
 import {IRoyaltyLedger} from "./interfaces/IRoyaltyLedger.sol";
 import {Bond} from "./interfaces/IVault.sol";
@@ -201,7 +201,10 @@ contract EscrowExtension is IEscrowExtension, EscrowBase {
         _checkNotAfter(sale.openBy);
         _checkListed(sale.token);
         if (sale.buyer != address(0) && msg.sender != sale.buyer) revert NotTheBuyer(msg.sender, sale.buyer);
-        _checkSeller(sale.modelId, sale.seller, sale.saleNonce, sale.orderNonce, hash, sellerSignature);
+        ModelStatus memory status =
+            _checkSeller(sale.modelId, sale.seller, sale.saleNonce, sale.orderNonce, hash, sellerSignature);
+        // Or the seller could add a version in front of the purchase, and the buyer could sell no license until its review.
+        if (status.review != Review.APPROVED) revert ModelNotOffered(sale.modelId);
         emit ModelSold(sale.modelId, sale.seller, msg.sender, sale.token, sale.price, sale.termsHash);
         _payRoyalty(sale.modelId, sale.token, sale.price);
         // Before the token moves: what the owner has not pulled is the seller's.
@@ -212,8 +215,8 @@ contract EscrowExtension is IEscrowExtension, EscrowBase {
 
     function _checkSeller(
         uint64 modelId, address seller, uint24 saleNonce, uint64 orderNonce, bytes32 hash, bytes calldata signature
-    ) private view {
-        ModelStatus memory status = models.statusOf(modelId);
+    ) private view returns (ModelStatus memory status) {
+        status = models.statusOf(modelId);
         _checkOwner(seller, status);
         if (status.saleNonce != saleNonce) revert SaleNonceStale(saleNonce, status.saleNonce);
         if (block.timestamp < status.frozenUntil) revert ModelFrozen(modelId, status.frozenUntil);

@@ -212,7 +212,8 @@ contract LicenseEscrow is ILicenseEscrow, EscrowBase, Vault {
         Sale calldata sale = order.sale;
         Delivery calldata delivery = order.delivery;
         uint256 licenseId = delivery.licenseId;
-        if (licenseId >> (64 + FINGERPRINT_BITS) != 0 || licenseId & ((1 << FINGERPRINT_BITS) - 1) == 0) {
+        uint256 number = licenseId & ((1 << FINGERPRINT_BITS) - 1);
+        if (licenseId >> (64 + FINGERPRINT_BITS) != 0 || number == 0 || number >= FIRST_ONWARD != (sale.basis != Basis.OWNER)) {
             revert NotALicenseId(licenseId);
         }
         if (delivery.fingerprinter == sale.seller || delivery.fingerprinter == delivery.buyer) {

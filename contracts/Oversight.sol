@@ -59,21 +59,20 @@ contract Oversight is IOversight, AccessManaged {
         restricted
         returns (uint64 demandId)
     {
-        _addressee(kind, subjectId);
+        address addressee = _addressee(kind, subjectId);
         uint40 min = uint40(block.timestamp) + MIN_ANSWER_TIME;
         uint40 max = uint40(block.timestamp) + MAX_ANSWER_TIME;
         if (answerBy < min || answerBy > max) revert AnswerTimeOutOfRange(answerBy, min, max);
         demandId = ++demandCount;
-        _demands[demandId] = Demand(kind, uint96(subjectId), answerBy, DemandState.OPEN);
-        emit DisclosureDemanded(demandId, kind, subjectId, msg.sender, reasonHash, answerBy);
+        _demands[demandId] = Demand(kind, uint96(subjectId), answerBy, DemandState.OPEN, addressee);
+        emit DisclosureDemanded(demandId, kind, subjectId, addressee, msg.sender, reasonHash, answerBy);
     }
 
     /// @inheritdoc IOversight
     function answerDemand(uint64 demandId, bytes32 digest) external {
         Demand memory demand = _openDemand(demandId);
         if (block.timestamp > demand.answerBy) revert TooLate(demand.answerBy);
-        address addressee = _addressee(demand.kind, demand.subjectId);
-        if (msg.sender != addressee) revert NotTheAddressee(msg.sender, addressee);
+        if (msg.sender != demand.addressee) revert NotTheAddressee(msg.sender, demand.addressee);
         _demands[demandId].state = DemandState.ANSWERED;
         emit DemandAnswered(demandId, msg.sender, digest);
     }
@@ -83,7 +82,7 @@ contract Oversight is IOversight, AccessManaged {
         Demand memory demand = _openDemand(demandId);
         if (block.timestamp <= demand.answerBy) revert TooEarly(uint256(demand.answerBy) + 1);
         _demands[demandId].state = DemandState.UNANSWERED;
-        emit DemandUnanswered(demandId, _addressee(demand.kind, demand.subjectId));
+        emit DemandUnanswered(demandId, demand.addressee);
     }
 
     /* VIEWS */

@@ -20,6 +20,7 @@ from zhiyi.roles import CANCELLABLE, DAY, DELAYED_ROLES, FUNCTION_ROLES, MIN_ADM
 
 ZERO_ADDRESS = "0x0000000000000000000000000000000000000000"
 ETHER = 10**18
+RANGE_ANSWER_TIME = 7 * DAY  # the escrow's, for a committee to answer a range claim
 
 FACTORY = "DeploymentFactory"
 MANAGER = "AccessManager"
@@ -121,6 +122,12 @@ class Params:
             raise ValueError(
                 f"missed_share_penalty {self.court.missed_share_penalty} exceeds the unlocked stake "
                 f"{self.min_fingerprinter_stake}: raise min_fingerprinter_stake"
+            )
+        longest = max(self.court.post_window, RANGE_ANSWER_TIME)
+        if self.announce_delay < longest:
+            raise ValueError(
+                f"announce_delay {self.announce_delay} s is under the {longest} s in which a committee has to "
+                "answer: one that is replaced could not finish its cases; raise announce_delay"
             )
         for name in ("admin", "treasury", "appeal_authority", "last_instance"):
             if not any(to_canonical_address(getattr(self, name))):

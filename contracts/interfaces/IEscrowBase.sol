@@ -3,7 +3,7 @@ pragma solidity ^0.8.30;
 
 /// @notice To whom, what and how it is delivered. Hashed apart from the sale, so that revealing a key needs this half only.
 struct Delivery {
-    uint256 licenseId; // modelId << 28 | fingerprint number
+    uint256 licenseId; // modelId << 28 | fingerprint number; from 2^27 on where a holder passes his license on, below where the owner sells
     address buyer;
     address fingerprinter;
     uint128 deposit; // wei, locked from the fingerprinter's stake; >= price when the price is native

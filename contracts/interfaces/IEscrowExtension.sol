@@ -51,7 +51,8 @@ interface IEscrowExtension is IEscrowBase {
     /// the allowance. The price goes to the model's royalties. The bond stays as it is.
     function renew(Renewal calldata renewal, bytes calldata sellerSignature) external payable;
     /// @notice Copyright transfer: the price is paid as the model's income, so platform, ancestors and collaborators have their shares;
-    /// what is left of it, with all the owner has not pulled in this token, goes to the seller, then the token moves. Licenses stay.
+    /// what is left of it, with all the owner has not pulled in this token, goes to the seller, then the token moves. Licenses stay. Only of a model whose newest version is approved: what the seller changes at the
+    /// last moment must not reach the buyer.
     /// @param terms opened in the ledger before (`RoyaltyLedger.openTerms`)
     function buyModel(ModelSale calldata sale, RoyaltyTerms calldata terms, bytes calldata sellerSignature) external payable;
 

@@ -32,6 +32,7 @@ struct Demand {
     uint96 subjectId;
     uint40 answerBy; // unix seconds
     DemandState state;
+    address addressee;
 }
 
 /// @notice What the public puts to the regulator and the regulator to owners and holders, with times that anyone can see missed.
@@ -48,12 +49,18 @@ interface IOversight {
         uint40 answerDue
     );
     event ComplaintAnswered(uint64 indexed complaintId, address indexed by, ComplaintOutcome outcome, bytes32 reasonHash);
+    /// @param addressee who owned the model or held the license then
     event DisclosureDemanded(
-        uint64 indexed demandId, SubjectKind kind, uint256 indexed subjectId, address indexed by, bytes32 reasonHash, uint40 answerBy
+        uint64 indexed demandId,
+        SubjectKind kind,
+        uint256 indexed subjectId,
+        address indexed addressee,
+        address by,
+        bytes32 reasonHash,
+        uint40 answerBy
     );
     /// @param digest sha2-256 multihash digest of the CIDv0 of what was disclosed, encrypted to the regulator
     event DemandAnswered(uint64 indexed demandId, address indexed by, bytes32 digest);
-    /// @param addressee who should have answered when the time ran out or later, when it was marked
     event DemandUnanswered(uint64 indexed demandId, address indexed addressee);
 
     error NoSuchSubject(SubjectKind kind, uint256 subjectId);
@@ -78,11 +85,12 @@ interface IOversight {
 
     /* DISCLOSURE */
 
-    /// @notice REGULATOR: asks the owner of a model or the holder of a license to disclose, by a time 1 to 30 days ahead.
+    /// @notice REGULATOR: asks whoever owns the model or holds the license now to disclose, by a time 1 to 30 days ahead. The duty does
+    /// not pass with the token: who buys it is not the one on record as silent.
     function demandDisclosure(SubjectKind kind, uint256 subjectId, bytes32 reasonHash, uint40 answerBy)
         external
         returns (uint64 demandId);
-    /// @notice Whoever owns the model or holds the license now, in time.
+    /// @notice The addressee, in time.
     function answerDemand(uint64 demandId, bytes32 digest) external;
     /// @notice Anyone, once the time is over: puts on record that there was no answer. Nothing else follows from it here.
     function markUnanswered(uint64 demandId) external;

@@ -80,7 +80,8 @@ interface IVaultBase {
     error NothingToDo();
 
     function treasury() external view returns (address);
-    /// @notice Part of every stake that no deposit may lock, so that there is always something to slash.
+    /// @notice Part of every stake that no deposit may lock, so that there is always something to slash. What is above it can leave
+    /// without the delay of a withdrawal, as the deposit of an order made to fail: count on the reserve alone.
     function stakeReserve() external view returns (uint128);
 }
 

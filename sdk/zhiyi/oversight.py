@@ -84,7 +84,7 @@ class Oversight(Group):
         return self._send("Oversight", "demandDisclosure", *arguments, dry_run=dry_run)
 
     def disclose(self, demand_id: int, cid: str, *, dry_run: bool = False) -> TxResult:
-        """Owner of the model, or holder of the license, in time: names what was asked for, sealed to the regulator."""
+        """The addressee, in time: names what was asked for, sealed to the regulator."""
         return self._send("Oversight", "answerDemand", demand_id, digest_of(cid), dry_run=dry_run)
 
     def mark_unanswered(self, demand_id: int, *, dry_run: bool = False) -> TxResult:
@@ -103,6 +103,7 @@ class Oversight(Group):
             demand_id=number,
             kind=SubjectKind(made["kind"]),
             subject_id=made["subjectId"],
+            addressee=made["addressee"],
             reason_hash=made["reasonHash"],
             answer_by=made["answerBy"],
             state=DemandState(self._call("Oversight", "demandOf", number)["state"]),

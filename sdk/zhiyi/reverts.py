@@ -321,8 +321,9 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "订单中的模型包参数互不相符：请重新制备。",
     ),
     "NotALicenseId": (
-        "{licenseId} is no license of an existing model with a fingerprint number.",
-        "{licenseId} 不是有效的许可编号。",
+        "{licenseId} is no license id for this order: its fingerprint number is 1 to 2^27-1 where the owner "
+        "sells, 2^27 to 2^28-1 where a holder resells or sublicenses.",
+        "{licenseId} 不能作为该订单的许可编号：权利人出售用 1 至 2^27-1，持有人转售或再许可用 2^27 至 2^28-1。",
     ),
     "NotNeutral": (
         "The fingerprinter {fingerprinter} is a party to the order: take a neutral one.",

@@ -26,6 +26,7 @@ from zhiyi.errors import BadInput, IntegrityError
 NATIVE: Final = "0x0000000000000000000000000000000000000000"  # token address of the chain's own coin
 FINGERPRINT_BITS: Final = 28  # licenseId = modelId << 28 | fingerprint
 MAX_FINGERPRINT: Final = (1 << FINGERPRINT_BITS) - 1
+FIRST_ONWARD: Final = 1 << (FINGERPRINT_BITS - 1)  # least number of a license that a holder passes on
 ZERO32: Final = bytes(32)
 _HEX_DIGITS: Final = frozenset("0123456789abcdefABCDEF")  # bytes.fromhex also takes spaces
 
@@ -1006,6 +1007,7 @@ class Demand(Value):
     demand_id: U64
     kind: SubjectKind
     subject_id: U256
+    addressee: Address
     reason_hash: Bytes32
     answer_by: U40
     state: DemandState

@@ -30,6 +30,7 @@ from zhiyi.chain import Chain, ChainOptions
 from zhiyi.delivery import CHUNK_SIZE as CHUNK
 
 ETHER = 10**18
+FIRST_ONWARD = 1 << 27  # least fingerprint number of a license that is passed on
 HOUR = 3_600
 DAY = 86_400
 NATIVE = ZERO_ADDRESS

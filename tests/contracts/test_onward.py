@@ -13,6 +13,7 @@ from eth_utils import keccak
 from market import (
     DAY,
     ETHER,
+    FIRST_ONWARD,
     HOUR,
     NATIVE,
     Model,
@@ -66,7 +67,7 @@ def copy() -> Parcel:
 
 def onward(system: System, source: Order, copy: Parcel, basis: int, number: int = 7, **changes: Any) -> Order:
     """An order by which the holder passes his license on to the stranger."""
-    license_id = source.delivery.licenseId >> 28 << 28 | number
+    license_id = source.delivery.licenseId >> 28 << 28 | FIRST_ONWARD | number
     values: dict[str, Any] = {
         "seller": source.delivery.buyer,
         "basis": basis,
@@ -296,7 +297,7 @@ def test_only_the_holder_passes_his_license_on(
         open_onward(system, order, seller=system.creator)
     other = system.register(system.creator, "another model")
     system.approve(other)
-    number = other.id << 28 | 7
+    number = other.id << 28 | FIRST_ONWARD | 7
     order = onward(
         system,
         licensed,
@@ -315,7 +316,12 @@ def test_an_owners_order_names_no_source(system: System, model: Model, parcel: P
     with ape.reverts(system.escrow.SourceMismatch, error_inputs={"source": 5, "modelId": model.id}):
         system.open(order)
     unknown = system.make_order(
-        model, parcel, basis=RESALE_BASIS, source=model.id << 28 | 999, seller=system.creator.address
+        model,
+        parcel,
+        FIRST_ONWARD,
+        basis=RESALE_BASIS,
+        source=model.id << 28 | 999,
+        seller=system.creator.address,
     )
     with refuses("NoSuchLicense(uint256)"):
         system.open(unknown)
@@ -424,6 +430,21 @@ def test_passing_a_license_on_sheds_no_bond(
             with ape.reverts(system.escrow.BondTooSmall, error_inputs=expected):
                 open_onward(system, onward(system, licensed, copy, basis, **changes))
     open_onward(system, onward(system, licensed, copy, RESALE_BASIS, bond=bond + 1))
+
+
+def test_what_is_passed_on_takes_no_number_of_the_owners(
+    system: System, model: Model, parcel: Parcel, licensed: Order, copy: Parcel
+) -> None:
+    """Or any holder who may sublicense could open under the number of an owner's order first."""
+    buyer = system.stranger.address
+    for number in (8, FIRST_ONWARD - 1):
+        license_id = model.id << 28 | number
+        changes = {"licenseId": license_id, "keyCommit": key_commit(copy.key, license_id, buyer)}
+        with ape.reverts(system.escrow.NotALicenseId, error_inputs={"licenseId": license_id}):
+            open_onward(system, onward(system, licensed, copy, SUBLICENSE_BASIS, **changes))
+    with ape.reverts(system.escrow.NotALicenseId):
+        system.open(system.make_order(model, parcel, FIRST_ONWARD))
+    open_onward(system, onward(system, licensed, copy, SUBLICENSE_BASIS, 0))
 
 
 def test_an_onward_order_has_no_sale_nonce(system: System, licensed: Order, copy: Parcel) -> None:
@@ -801,6 +822,13 @@ def test_buy_model_refuses(system: System, model: Model, sale: ModelSale) -> Non
     with isolated():
         system.models.freeze(model.id, system.now + DAY, CAUSE, sender=system.regulator)
         with ape.reverts(escrow.ModelFrozen):
+            buy_model(system, model, sale)
+    with isolated():  # a version slipped in front of the purchase
+        later = replace(model.record, weightsRoot=sha(b"a later version"))
+        system.models.addVersion(
+            model.id, astuple(model.record), astuple(later), CAUSE, sender=system.creator
+        )
+        with ape.reverts(escrow.ModelNotOffered, error_inputs={"modelId": model.id}):
             buy_model(system, model, sale)
     system.go_to(sale.openBy + 1)
     with ape.reverts(escrow.TooLate):

@@ -134,7 +134,9 @@ def test_the_regulator_demands_disclosure(system: System, model: Model, license_
         (event,) = receipt.decode_logs(oversight.DisclosureDemanded)
         assert (event.demandId, event.kind, event.subjectId) == (made, kind, subject)
         assert (event.by, event.reasonHash, event.answerBy) == (system.regulator, REASON, by)
-        assert tuple(oversight.demandOf(made)) == (kind, subject, by, DemandState.OPEN)
+        who = system.creator if kind == Kind.MODEL else system.buyer
+        assert event.addressee == who
+        assert tuple(oversight.demandOf(made)) == (kind, subject, by, DemandState.OPEN, who)
 
 
 def test_the_time_to_answer_is_one_to_thirty_days(system: System, model: Model) -> None:
@@ -175,20 +177,20 @@ def test_the_owner_answers_for_a_model_and_the_holder_for_a_license(
         receipt = oversight.answerDemand(made, DIGEST, sender=who)
         (event,) = receipt.decode_logs(oversight.DemandAnswered)
         assert (event.demandId, event.by, event.digest) == (made, who, DIGEST)
-        assert tuple(oversight.demandOf(made)) == (kind, subject, by, DemandState.ANSWERED)
+        assert tuple(oversight.demandOf(made)) == (kind, subject, by, DemandState.ANSWERED, who)
 
 
-def test_the_duty_goes_with_the_model(system: System, model: Model) -> None:
+def test_who_buys_a_model_is_not_on_record_as_silent(system: System, model: Model) -> None:
     made, by, _ = demand(system, model.id)
     system.models.transferFrom(system.creator, system.collaborator, model.id, sender=system.creator)
     with ape.reverts(system.oversight.NotTheAddressee):
-        system.oversight.answerDemand(made, DIGEST, sender=system.creator)
-    with isolated():
         system.oversight.answerDemand(made, DIGEST, sender=system.collaborator)
+    with isolated():
+        system.oversight.answerDemand(made, DIGEST, sender=system.creator)
     system.go_to(by + 1)
     receipt = system.oversight.markUnanswered(made, sender=system.stranger)
     (event,) = receipt.decode_logs(system.oversight.DemandUnanswered)
-    assert event.addressee == system.collaborator
+    assert event.addressee == system.creator
 
 
 def test_an_answer_comes_in_time_or_not_at_all(system: System, model: Model) -> None:

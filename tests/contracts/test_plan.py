@@ -141,6 +141,13 @@ def test_unknown_roles_and_impossible_stakes_are_refused() -> None:
             params(holders={role: (DEPLOYER,)})
     with pytest.raises(ValueError, match="missed_share_penalty"):
         params(court=CourtParams(missed_share_penalty=2 * ETHER))
+    for slow in (
+        {"announce_delay": 7 * DAY - 1},
+        {"announce_delay": 8 * DAY, "court": CourtParams(post_window=8 * DAY + 1)},
+    ):
+        with pytest.raises(ValueError, match="announce_delay"):
+            params(**slow)
+    assert params(announce_delay=7 * DAY).announce_delay == 7 * DAY
     for name in ("admin", "treasury", "appeal_authority", "last_instance"):
         with pytest.raises(ValueError, match=name):
             params(**{name: ZERO_ADDRESS})

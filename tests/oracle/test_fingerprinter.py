@@ -341,6 +341,7 @@ def test_a_share_whose_seed_never_left_serves_another_case(tmp_path: Path) -> No
         request="{}",
         buyer="0x" + "11" * 20,
         request_nonce=1,
+        onward=False,
         taken=lambda _: False,
     )
     license_id = int(row.license_id)
@@ -470,10 +471,10 @@ def test_secrets_of_another_row_do_not_open(tmp_path: Path) -> None:
 def test_a_drawn_number_is_never_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = CopyStore.create(tmp_path / "home")
     store.put_model(1, ROOT, folder=tmp_path, leaves=tmp_path, declared_range="{}", kit=b"{}")
-    numbers = iter([5, 5, 6, 7, 8])
+    numbers = iter([5, 5, 6, 7, 8, 9])
     monkeypatch.setattr("zhiyi_oracle.fingerprinter.copies.secrets.randbelow", lambda _: next(numbers))
 
-    def draw(nonce: int, taken: Callable[[int], bool] = lambda _: False) -> int:
+    def draw(nonce: int, taken: Callable[[int], bool] = lambda _: False, onward: bool = False) -> int:
         row = store.draw(
             model_id=1,
             weights_root=ROOT,
@@ -482,6 +483,7 @@ def test_a_drawn_number_is_never_drawn_again(tmp_path: Path, monkeypatch: pytest
             request="{}",
             buyer="0x" + "11" * 20,
             request_nonce=nonce,
+            onward=onward,
             taken=taken,
         )
         return int(row.license_id) & 0xFFFFFFF
@@ -489,6 +491,7 @@ def test_a_drawn_number_is_never_drawn_again(tmp_path: Path, monkeypatch: pytest
     assert draw(1) == 6
     assert draw(2) == 7
     assert draw(3, taken=lambda license_id: license_id & 0xFFFFFFF == 8) == 9
+    assert draw(4, onward=True) == (1 << 27) + 10
 
 
 def test_time_is_the_chains(world: World, maker: Fingerprinter) -> None:

@@ -10,6 +10,8 @@ from test_cli import ipfs_node as ipfs_node  # fixtures
 from test_cli import registered as registered
 from test_cli import zhiyi as zhiyi
 
+from zhiyi.types import FIRST_ONWARD
+
 
 def signed_offer(zhiyi: Shell, role: str, model_id: int, name: str, *options: object) -> Any:
     return zhiyi(
@@ -45,7 +47,7 @@ def test_a_license_is_resold_and_renewed_by_commands(
     within = ("--onward-share", "10%", "--expires", until)
     said = signed_offer(zhiyi, "buyer", model_id, "second.json", "--resell", source, *within)
     assert (said["basis"], said["source"]) == ("resale", source)
-    resold = settled(zhiyi, "buyer2", "second.json", fingerprint=42, seller="buyer")
+    resold = settled(zhiyi, "buyer2", "second.json", fingerprint=FIRST_ONWARD + 42, seller="buyer")
     shown = zhiyi("", "license", "show", source)
     assert (shown["end"], shown["active"], shown["offered_for_resale"]) == ("resold", False, False)
     assert zhiyi("buyer", "vault", "balance")["free"] == ETHER * 9 // 10
@@ -55,7 +57,7 @@ def test_a_license_is_resold_and_renewed_by_commands(
     zhiyi("creator", "license", "sign-renewal", resold, *more)
     assert zhiyi("buyer2", "license", "renew", file, "--dry-run")["status"] == "simulated"
     later = zhiyi("buyer2", "license", "renew", file)["expires_at"]
-    assert zhiyi("", "license", "show", f"{model_id}/42")["terms"]["expires_at"] == later
+    assert zhiyi("", "license", "show", f"{model_id}/{FIRST_ONWARD + 42}")["terms"]["expires_at"] == later
     assert later >= node.chain.now() + 89 * DAY
     zhiyi("creator", "license", "sign-renewal", resold, *more[:3], "never", *more[4:])
     zhiyi("creator", "license", "cancel-renewal", file)

@@ -13,6 +13,8 @@ from zhiyi.cid import cid_v0_from_digest
 from zhiyi.delivery.commitments import key_commit, mark_commit, share_proof
 from zhiyi.errors import BadInput, BadSignature, InsufficientFunds, NotFound, TxReverted
 from zhiyi.types import (
+    FIRST_ONWARD,
+    Basis,
     CaseState,
     CopyRequest,
     Decision,
@@ -135,7 +137,8 @@ def agree(
         )
     )
     fingerprinter.orders.verify_request(request)
-    license_id, key = license_id_of(model_id, fingerprint), h("key")
+    onward = offer.offer.basis is not Basis.OWNER
+    license_id, key = license_id_of(model_id, FIRST_ONWARD * onward + fingerprint), h("key")
     delivery = Delivery(
         license_id=license_id,
         buyer=client.account,

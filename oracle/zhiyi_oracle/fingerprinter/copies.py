@@ -38,7 +38,7 @@ from sqlalchemy.exc import IntegrityError as Duplicate
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from zhiyi.errors import ConfigError, IntegrityError, NotFound
-from zhiyi.types import MAX_FINGERPRINT, license_id_of, to_hex
+from zhiyi.types import FIRST_ONWARD, license_id_of, to_hex
 from zhiyi_oracle.errors import Refused
 from zhiyi_oracle.secret_files import private_folder, read_secret, write_private
 
@@ -299,10 +299,12 @@ class CopyStore:
         request: str,
         buyer: str,
         request_nonce: int,
+        onward: bool,
         taken: Callable[[int], bool],
     ) -> CopyRow:
         """The copy of this request: the one drawn before, else one with a fresh number and fresh secrets.
 
+        onward: a holder passes his license on; such copies have the upper half of the numbers.
         taken: says whether the chain has an order under a license id.
 
         Raises:
@@ -312,7 +314,9 @@ class CopyStore:
             known = self.copy_of_request(request_hash)
             if known is not None:
                 return known
-            license_id = license_id_of(model_id, 1 + secrets.randbelow(MAX_FINGERPRINT))
+            license_id = license_id_of(
+                model_id, FIRST_ONWARD * onward + 1 + secrets.randbelow(FIRST_ONWARD - 1)
+            )
             if taken(license_id):
                 continue
             try:

@@ -24,6 +24,7 @@ from zhiyi.errors import BadInput, IntegrityError, NotFound, RpcUnavailable, Tim
 from zhiyi.types import (
     NATIVE,
     ZERO32,
+    Basis,
     Bytes32,
     CaseFile,
     Delivery,
@@ -227,6 +228,7 @@ class Fingerprinter:
             request=signed_request.model_dump_json(),
             buyer=request.buyer,
             request_nonce=request.nonce,
+            onward=offer.basis is not Basis.OWNER,
             taken=self._is_taken,
         )
         license_id = int(copy.license_id)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from market import DAY, NATIVE, Order, Parcel, Review, State
+from market import DAY, FIRST_ONWARD, NATIVE, Order, Parcel, Review, State
 
 BPS = 10_000
 COMMERCIAL, RESALE, SUBLICENSE, DERIVATIVES, DISCLOSURE, UPDATES = (1 << i for i in range(6))
@@ -372,6 +372,7 @@ class Books:
             need(token in self.listed or token == NATIVE, "TokenNotListed")
             need(buyer in (NOBODY, sender), "NotTheBuyer")
             self.check_seller(need, model, seller, nonce)
+            need(self.models[model].review == Review.APPROVED, "ModelNotOffered")
             need(self.now >= self.models[model].frozen_until, "ModelFrozen")
             self.check_not_void(need, seller, order_nonce, hash_)
             need(genuine, "BadSignature")
@@ -406,6 +407,7 @@ class Books:
             need(sender == delivery.buyer, "NotTheBuyer")
             need(self.now <= sale.openBy, "OrderExpired")
             need(license_id not in self.purchases, "WrongState")
+            need((license_id & 0xFFFFFFF >= FIRST_ONWARD) is (sale.basis != 0), "NotALicenseId")
             need(not terms.expired(self.now), "TermsExpired")
             need(sale.token in self.listed or sale.token == NATIVE, "TokenNotListed")
             if sale.basis == 0:

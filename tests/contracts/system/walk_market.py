@@ -7,7 +7,7 @@ from dataclasses import astuple
 from typing import Any
 
 from eth_utils.address import to_checksum_address
-from market import DAY, ETHER, HOUR, NATIVE, Order, Parcel, State, terms
+from market import DAY, ETHER, FIRST_ONWARD, HOUR, NATIVE, Order, Parcel, State, terms
 from reference_books import COMMERCIAL, COURT, DISCLOSURE, ESCROW, RESALE, SUBLICENSE, Purchase, Terms
 from walk_machine import Machine, Move
 from walk_stage import (
@@ -157,7 +157,7 @@ class MarketMoves(Machine):
     ) -> Order:
         self.stage.time = self.clock
         taken = [number & 0xFFFFFFF for number in self.books.purchases]
-        number = max(taken, default=0) + 1
+        number = (FIRST_ONWARD if changes.get("basis") else 0) + len(taken) + 1
         if twisted and taken and self.pick(True, False):
             number = self.pick(*taken)  # a fingerprint number that may be used up
         order = self.stage.order(model, number, parcel, seller=seller, buyer=buyer, **changes)
