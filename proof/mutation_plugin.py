@@ -24,17 +24,13 @@ from mutation import JUDGED, STATE
 from solc import AST, CODE, CompileError, compile_sources, digest, sources
 from source_items import Item, Items, Range, instructions
 
-TARGETS = (
-    "contracts/EscrowBase.sol",
-    "contracts/EscrowExtension.sol",
-    "contracts/LicenseEscrow.sol",
-    "contracts/MisuseCourt.sol",
-    "contracts/OracleCommittee.sol",
-    "contracts/Vault.sol",
-    "contracts/VaultBase.sol",
-    "contracts/libraries/CourtMoney.sol",
-    "contracts/libraries/FairDelivery.sol",
-    "contracts/libraries/LicenseTerms.sol",
+TARGETS = tuple(
+    f"contracts/{name}.sol"
+    for name in (
+        *("CourtBase", "CourtExtension", "MisuseCourt", "OracleCommittee"),
+        *("EscrowBase", "EscrowExtension", "LicenseEscrow", "Vault", "VaultBase"),
+        *("libraries/CourtMoney", "libraries/FairDelivery", "libraries/LicenseTerms"),
+    )
 )
 NODE = ["--disable-code-size-limit", "--gas-limit", "40000000"]
 TEST_SECONDS = 300  # a test that takes longer hangs in the mutant

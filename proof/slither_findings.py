@@ -3,7 +3,7 @@
 
 The file is the baseline: one section a detector, one table row a finding (`id` | where | answer). Slither's ids hang
 on names and expressions, not on line numbers. `--write` adds rows for new findings with `?` as their answer, which is
-none, and removes rows that nothing is found for any more; a person writes the answers.
+none, and removes rows that nothing is found for any more; an answer moves along when only the id of a place changed.
 
 Slither reads the compiler's syntax trees only, so no code is generated: seconds, and no stack that is too deep.
 """
@@ -24,7 +24,7 @@ from solc import AST, ROOT, compile_sources, is_measured, sources
 
 DOCUMENT = ROOT / "docs" / "slither.md"
 OTHERS = r"node_modules/|contracts/test/"  # not looked at
-NOT_RUN = ("naming-convention", "too-many-digits")  # the reasons are in the document
+NOT_RUN = ("naming-convention", "timestamp", "too-many-digits")  # the reasons are in the document
 ID_LENGTH = 10
 OPEN_ANSWER = "?"
 ROW = re.compile(r"^\| `([0-9a-f]{10})` \| (.*?) \| (.*?) \|$")
@@ -138,10 +138,24 @@ def _where(one: dict[str, Any]) -> str:
     return where.replace("|", "¦")
 
 
-def answers(document: str) -> dict[str, tuple[str, str]]:
-    """id -> (where, answer) of every row."""
-    rows = (ROW.match(line) for line in document.splitlines())
-    return {row.group(1): (row.group(2), row.group(3)) for row in rows if row}
+class Row(NamedTuple):
+    """What the document says about a finding."""
+
+    check: str
+    where: str
+    answer: str
+
+
+def answers(document: str) -> dict[str, Row]:
+    """id -> its row."""
+    found, check = {}, ""
+    for line in document.splitlines():
+        row = ROW.match(line)
+        if line.startswith("## "):
+            check = line[3:].split(" (")[0]
+        elif row:
+            found[row.group(1)] = Row(check, row.group(2), row.group(3))
+    return found
 
 
 def problems(found: list[Finding], document: str) -> list[str]:
@@ -151,15 +165,18 @@ def problems(found: list[Finding], document: str) -> list[str]:
     new = [
         f"not answered: {f.id} {f.check} ({f.impact})\n    {f.text}"
         for f in found
-        if given.get(f.id, ("", OPEN_ANSWER))[1] == OPEN_ANSWER
+        if f.id not in given or given[f.id].answer == OPEN_ANSWER
     ]
-    gone = [f"no longer found: {id_} {where}" for id_, (where, _) in given.items() if id_ not in known]
+    gone = [
+        f"no longer found: {id_} {row.check} {row.where}" for id_, row in given.items() if id_ not in known
+    ]
     return new + gone
 
 
 def rewritten(found: list[Finding], document: str) -> str:
     """The document with a row for every finding and none besides; text of people stays."""
     given = answers(document)
+    moved = {(row.check, row.where): row for row in given.values()}
     head, *sections = re.split(r"^(?=## )", document, flags=re.MULTILINE)
     texts = {}
     for section in sections:
@@ -171,7 +188,10 @@ def rewritten(found: list[Finding], document: str) -> str:
     for check in dict.fromkeys(finding.check for finding in found):
         of_check = [finding for finding in found if finding.check == check]
         text = texts.get(check, "")
-        rows = [f"| `{f.id}` | {f.where} | {given.get(f.id, ('', OPEN_ANSWER))[1]} |" for f in of_check]
+        rows = []
+        for finding in of_check:
+            row = given.get(finding.id) or moved.get((check, finding.where))
+            rows.append(f"| `{finding.id}` | {finding.where} | {row.answer if row else OPEN_ANSWER} |")
         table = "\n".join(["| id | where | answer |", "|---|---|---|", *rows])
         parts.append(f"## {of_check[0].heading}\n" + (f"\n{text}\n" if text else "") + f"\n{table}\n")
     return "\n".join(parts)
