@@ -91,8 +91,8 @@ contract EscrowExtension is IEscrowExtension, EscrowBase {
     function _resolve(Order calldata order, bytes32 orderHash, bool upheld) private {
         uint256 bond = _rangeBond(order.sale);
         if (upheld) {
-            _refund(order, orderHash, RANGE_UPHELD, order.delivery.deposit);
             _credit(order.delivery.buyer, order.sale.token, bond, orderHash);
+            _refund(order, orderHash, RANGE_UPHELD, order.delivery.deposit);
         } else {
             emit RangeClaimRejected(order.delivery.licenseId);
             _credit(treasury, order.sale.token, bond, orderHash);

@@ -168,8 +168,8 @@ contract LicenseEscrow is ILicenseEscrow, EscrowBase, Vault {
         (OrderState state,,) = orderState(delivery.licenseId);
         if (state == OrderState.RANGE_CHECK) {
             _checkAfter(_checkStored(delivery.licenseId, orderHash, state) + RANGE_ANSWER_TIME);
-            _refund(order, orderHash, RANGE_UNANSWERED, 0);
             _credit(delivery.buyer, order.sale.token, _rangeBond(order.sale), orderHash);
+            _refund(order, orderHash, RANGE_UNANSWERED, 0);
         } else {
             uint256 openedAt = _checkStored(delivery.licenseId, orderHash, OrderState.OPEN);
             _checkAfter(openedAt + delivery.revealWindow + delivery.grace);

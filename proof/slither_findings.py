@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Runs Slither on the contracts; every finding must have an answer in docs/slither.md, every answer there a finding.
 
-The file is the baseline: one section a detector, one table row a finding (`id` | where | answer). Slither's ids hang
-on names and expressions, not on line numbers. `--write` adds rows for new findings with `?` as their answer, which is
-none, and removes rows that nothing is found for any more; an answer moves along when only the id of a place changed.
+The file is the baseline: one section a detector, one table row a finding (`id` | where | answer). Ids hang on names
+and expressions, not on line numbers, nor, as Slither's own do, on the order in which it comes upon them. `--write` adds
+rows for new findings with `?` as their answer, which is none, and removes rows that nothing is found for any more; an
+answer moves along when only the id of a place changed.
 
 Slither reads the compiler's syntax trees only, so no code is generated: seconds, and no stack that is too deep.
 """
@@ -11,6 +12,7 @@ Slither reads the compiler's syntax trees only, so no code is generated: seconds
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import subprocess
@@ -26,6 +28,7 @@ DOCUMENT = ROOT / "docs" / "slither.md"
 OTHERS = r"node_modules/|contracts/test/"  # not looked at
 NOT_RUN = ("naming-convention", "timestamp", "too-many-digits")  # the reasons are in the document
 ID_LENGTH = 10
+LINES = re.compile(r" \([^()]*#[0-9-]+\)")
 OPEN_ANSWER = "?"
 ROW = re.compile(r"^\| `([0-9a-f]{10})` \| (.*?) \| (.*?) \|$")
 IMPACTS = ("High", "Medium", "Low", "Informational", "Optimization")
@@ -104,17 +107,25 @@ def findings() -> list[Finding]:
     # A finding about a library's function as our contract inherits it names only files of others.
     own = [one for one in found["results"].get("detectors", []) if any(map(is_measured, _files(one)))]
     results = {
-        one["id"][:ID_LENGTH]: Finding(
-            one["id"][:ID_LENGTH],
-            one["check"],
-            one["impact"],
-            one["confidence"],
-            _where(one),
-            one["description"].strip(),
+        one.id: one
+        for one in (
+            Finding(
+                _id(one),
+                one["check"],
+                one["impact"],
+                one["confidence"],
+                _where(one),
+                one["description"].strip(),
+            )
+            for one in own
         )
-        for one in own
     }
     return sorted(results.values(), key=lambda f: (IMPACTS.index(f.impact), f.check, f.where, f.id))
+
+
+def _id(one: dict[str, Any]) -> str:
+    lines = sorted({line.strip() for line in LINES.sub("", one["description"]).splitlines()})
+    return hashlib.sha256("\n".join([one["check"], *lines]).encode()).hexdigest()[:ID_LENGTH]
 
 
 def _files(one: dict[str, Any]) -> Iterable[str]:
@@ -131,11 +142,17 @@ def _where(one: dict[str, Any]) -> str:
             names.insert(0, str(place["name"]))
         place = place.get("type_specific_fields", {}).get("parent")
     where = f"`{'.'.join(names)}`"
-    nodes = [element["name"] for element in one["elements"][1:] if element["type"] == "node"]
+    nodes = [element for element in one["elements"][1:] if element["type"] == "node"]
     if nodes and one["check"] != "assembly":
-        text = " ".join(str(nodes[-1]).split())
+        kind = _kind(nodes[-1])
+        text = " ".join(min(str(node["name"]) for node in nodes if _kind(node) == kind).split())
         where += f": `{text[:70] + '…' if len(text) > 71 else text}`"
     return where.replace("|", "¦")
+
+
+def _kind(node: dict[str, Any]) -> str:
+    """Of what a finding is made of: calls, variables written after them, events."""
+    return str(node.get("additional_fields", {}).get("underlying_type", ""))
 
 
 class Row(NamedTuple):

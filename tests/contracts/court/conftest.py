@@ -99,6 +99,12 @@ def bare_room(project: Any, accounts: Any) -> Courtroom:
 
 
 @pytest.fixture
+def lenient_room(project: Any, accounts: Any) -> Courtroom:
+    """The slash table ends at half of the bond."""
+    return build(project, [accounts[i] for i in range(10)], Params(slash_bps=(1_000, 2_000, 5_000)))
+
+
+@pytest.fixture
 def quick_room(project: Any, accounts: Any) -> Courtroom:
     """A committee can be replaced every hour."""
     return build(project, [accounts[i] for i in range(10)], Params(), announce_delay=HOUR)

@@ -171,6 +171,17 @@ def test_a_leak_counted_at_the_highest_bucket_is_not_opened_again(room: Courtroo
     assert room.court.leakBucket(thin) == 40
 
 
+def test_where_the_table_leaves_some_of_the_bond_nothing_stronger_can_come(lenient_room: Courtroom) -> None:
+    license_id = lenient_room.place_license()
+    file = lenient_room.guilty_leak(license_id, bucket=40)
+    lenient_room.past(file)
+    lenient_room.call("execute", file)
+    assert lenient_room.bond(license_id).amount == 5 * ETHER
+    with refused(lenient_room.court, "AlreadyCounted", licenseId=license_id):
+        lenient_room.open(license_id)
+    lenient_room.open(license_id, Kind.TERMS, bond=lenient_room.least(license_id, Kind.TERMS))
+
+
 def test_a_license_whose_shares_are_all_open_is_not_accused_of_a_leak(
     room: Courtroom, license_id: int
 ) -> None:
