@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Line and branch coverage of the contracts by the contract tests: docs/benchmarks/coverage.json and .md.
 
-`proof/coverage.py [pytest arguments]`; without arguments all contract tests run, and only then the documents are
-written. A line is covered when every statement that starts on it ran, a branch is one outcome of one decision. What the
-tests showed is kept in build/coverage/hits.json, where the mutation tests look which tests reach a line.
+`proof/coverage.py [pytest arguments]`; without arguments all contract tests run, in parts with a node each, and only
+then the documents are written. An interrupted run goes on with the parts that are missing or whose contracts or tests
+changed; with `--keep` it does not run a part anew because contracts changed, but forgets what it showed of those files.
+A line is covered when every statement that starts on it ran, a branch is one outcome of one decision. What the tests
+showed is kept in build/coverage/hits.json, where the mutation tests look which tests reach a line.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from solc import AST, ROOT, compile_sources, sources
+from solc import AST, ROOT, compile_sources, digest, sources
 from source_items import Item, Items
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -25,21 +27,79 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from report import Row, environment, write
 
 HITS = ROOT / "build" / "coverage" / "hits.json"
+TESTS = ROOT / "tests" / "contracts"
+STAGES = (
+    "court",
+    "system",
+)  # folders of TESTS with a node of their own; the files beside them make up the market
+FILES_A_PART = 5
 LINES_TARGET = 98.0  # percent of the lines of all contracts
 COMMAND = "make coverage"
+KEEP = "--keep"
 
 
 def run_tests(arguments: list[str], out: Path = HITS) -> int:
-    """Runs the contract tests on the measured code; pytest's exit status."""
+    """Runs contract tests on the measured code; pytest's exit status."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.unlink(missing_ok=True)
     command = [
-        *(str(Path(sys.executable).with_name("ape")), "test"),
-        *(arguments or ["tests/contracts"]),
+        *(str(Path(sys.executable).with_name("ape")), "test", *arguments),
         *("--network", "ethereum:local:foundry", "-q"),
         *("-p", "coverage_plugin", "--coverage-out", str(out)),
     ]
     path = os.pathsep.join([str(ROOT / "proof"), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
+
+
+def parts() -> dict[str, list[Path]]:
+    """Name -> test files, of all contract tests."""
+    found = {name: sorted((TESTS / name).glob("test_*.py")) for name in STAGES}
+    market = sorted(TESTS.glob("test_*.py"))
+    for start in range(0, len(market), FILES_A_PART):
+        found[f"market{start // FILES_A_PART}"] = market[start : start + FILES_A_PART]
+    return found
+
+
+def run_parts(keep: bool, items: Items) -> int:
+    """Runs all contract tests that have not run on these contracts; the first exit status that is not 0.
+
+    With `keep`, parts that ran on other contracts count too, for the files that are still the same."""
+    contracts, found, status = digest(sources()), [], 0
+    for name, files in parts().items():
+        tests = digest({path.name: path.read_text() for path in files})
+        out = HITS.with_name(f"part-{name}-{tests[:8]}-{contracts[:8]}.json")
+        if keep:
+            out = next(HITS.parent.glob(f"part-{name}-{tests[:8]}-*.json"), out)
+        if not out.exists():
+            for old in HITS.parent.glob(f"part-{name}-*.json"):
+                old.unlink()
+            status = status or run_tests([str(path.relative_to(ROOT)) for path in files], out)
+        if not out.exists():
+            return status or 1
+        found.append(json.loads(out.read_text()))
+    HITS.write_text(json.dumps({**merged(found, items), "sources": contracts}))
+    return status
+
+
+def merged(found: list[dict[str, Any]], items: Items) -> dict[str, Any]:
+    """One file of hits out of several. What they showed of a file that has changed since is forgotten."""
+    whole: dict[str, Any] = {"tests": {}, "traces": [], "failed": [], "seconds": {}, "unread": []}
+    places = items.places()
+    for hits in found:
+        now = {
+            first + n: places[file][1] + n
+            for file, (text, first, count) in hits["files"].items()
+            if file in places and places[file][0] == text
+            for n in range(count)
+        }
+        before = len(whole["traces"])
+        for test, seen in hits["tests"].items():
+            whole["tests"].setdefault(test, []).extend(before + place for place in seen)
+        whole["traces"] += [[now[item] for item in shown if item in now] for shown in hits["traces"]]
+        whole["seconds"].update(hits["seconds"])
+        whole["failed"] += hits["failed"]
+        whole["unread"] += hits["unread"]
+    return {**whole, "files": places}
 
 
 class Coverage:
@@ -94,13 +154,14 @@ def rows(coverage: Coverage) -> list[Row]:
 
 def main() -> int:
     """0 when the tests passed and the target is met."""
-    arguments = sys.argv[1:]
-    status = run_tests(arguments)
+    arguments = [argument for argument in sys.argv[1:] if argument != KEEP]
+    texts = sources()
+    items = Items(compile_sources(texts, AST), texts)
+    status = run_tests(arguments) if arguments else run_parts(KEEP in sys.argv, items)
     if not HITS.exists():
         return status or 1
     hits = json.loads(HITS.read_text())
-    texts = sources()
-    coverage = Coverage(Items(compile_sources(texts, AST), texts), hits)
+    coverage = Coverage(items, hits)
     measured = rows(coverage)
     left = coverage.left()
     if not arguments:

@@ -5,7 +5,8 @@ the node gets room for it. Every transaction and call that the tests send is tra
 seen before: same code, same function, same gas and result. That can only miss what ran, never invent it.
 
 The file: {"tests": {test: [trace]}, "traces": [[item]], "failed": [test], "seconds": {test: time}, "unread": [reason],
-"sources": digest}. What fixtures of a session or module do is under the test "" (empty).
+"sources": digest, "files": {file: [hash, first item, items]}}. What fixtures of a session or module do is under the
+test "" (empty).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ape_foundry.provider import FoundryProvider
 from web3.providers.rpc import HTTPProvider
 
 from execution import CodeBook, Reader
-from solc import AST, CODE, compile_sources, digest, sources
+from solc import AST, compile_sources, digest, measured_code, sources
 from source_items import Items
 
 ROOM = ["--disable-code-size-limit", "--gas-limit", "100000000"]
@@ -68,8 +69,8 @@ class Recorder:
         self._digest = digest(texts)
         self._book = CodeBook()
         self._codes: dict[str, dict[str, Any]] = {}
-        for path, text in texts.items():
-            answer = compile_sources({path: text}, {path: {"*": CODE}})
+        for path in texts:
+            answer = measured_code(path, texts)
             self._book.add(answer, self._items)
             self._codes.update(answer["contracts"][path])
         self._readers: dict[str, Reader] = {}
@@ -139,6 +140,7 @@ class Recorder:
             "seconds": {test: round(seconds, 2) for test, seconds in self._seconds.items()},
             "unread": self._unread,
             "sources": self._digest,
+            "files": self._items.places(),
         }
         self._out.parent.mkdir(parents=True, exist_ok=True)
         self._out.write_text(json.dumps(found))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -77,14 +76,11 @@ def mutants(file: str, tree: dict[str, Any], source: str) -> list[Mutant]:
 
 
 def drawn(every: list[Mutant], seed: int) -> list[Mutant]:
-    """In the order in which they are tried."""
+    """In the order in which they are tried, that of a hash: what changes in one file moves nothing in another."""
     by_operator: dict[str, list[Mutant]] = {}
-    for mutant in sorted(every, key=lambda m: (m.operator, m.file, m.start, m.end, m.after)):
+    for mutant in sorted(every, key=lambda m: hashlib.sha256(f"{seed} {m.id}".encode()).digest()):
         by_operator.setdefault(mutant.operator, []).append(mutant)
-    chance = random.Random(seed)
-    for group in by_operator.values():
-        chance.shuffle(group)
-    rounds = itertools.zip_longest(*by_operator.values())
+    rounds = itertools.zip_longest(*(by_operator[operator] for operator in sorted(by_operator)))
     return [mutant for one in rounds for mutant in one if mutant is not None]
 
 

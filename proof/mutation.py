@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Mutation tests of escrow and court: docs/mutation.json is the state, docs/mutation.md the report with answers.
 
-`proof/mutation.py [--count N] [--seed N] [--restart]` goes on until N mutants were judged by the tests; `--report` only
-writes the report anew. Each survivor has a row there (`id` | where | change | answer); a row without an answer (`?`)
-makes this command and a test fail. It needs what `make coverage` left in build/coverage.
+`proof/mutation.py [--count N] [--seed N] [--files A,B] [--again] [--restart]` goes on until N mutants were judged by
+the tests, of the contracts named if any are; `--again` judges survivors anew, `--report` only writes the report anew.
+Each survivor has a row there (`id` | where | change | answer); a row without an answer (`?`) makes this command and a
+test fail. It needs what `make coverage` left in build/coverage.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ people.
 """
 
 
-def run(count: int, seed: int) -> int:
+def run(count: int, seed: int, files: str) -> int:
     """Judges mutants until `count` are; pytest's exit status."""
     command = [
         *(str(Path(sys.executable).with_name("ape")), "test", "tests/contracts"),
         *("--network", "ethereum:local:foundry", "-q", "-p", "mutation_plugin"),
-        *("--mutants", str(count), "--mutation-seed", str(seed)),
+        *("--mutants", str(count), "--mutation-seed", str(seed), "--mutation-files", files),
     ]
     path = os.pathsep.join([str(ROOT / "proof"), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
@@ -99,14 +100,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=COUNT, help="mutants to judge")
     parser.add_argument("--seed", type=int, default=SEED, help="which mutants are drawn")
+    parser.add_argument("--files", default="", help="contracts whose mutants are judged now, by name")
+    parser.add_argument("--again", action="store_true", help="forget the survivors")
     parser.add_argument("--restart", action="store_true", help="forget what was judged")
     parser.add_argument("--report", action="store_true", help="only write the report")
     options = parser.parse_args()
     status = 0
     if options.restart:
         STATE.unlink(missing_ok=True)
+    if options.again and STATE.exists():
+        state = json.loads(STATE.read_text())
+        state["mutants"] = [one for one in state["mutants"] if one["result"] != "survived"]
+        STATE.write_text(json.dumps(state, indent=1, ensure_ascii=False) + "\n")
     if not options.report:
-        status = run(options.count, options.seed)
+        status = run(options.count, options.seed, options.files)
     if not STATE.exists():
         return status or 1
     state = json.loads(STATE.read_text())

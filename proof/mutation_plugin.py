@@ -2,15 +2,19 @@
 
 For each mutant only the contracts that contain the changed place are compiled; the tests that reached it under
 `make coverage` run, quickest first, until one fails. A test that kills is run once without any mutant, so that a test
-that fails anyway kills nothing. The state file is written after every mutant: an interrupted run goes on from there.
+that fails anyway kills nothing. Tests slower than `SLOWEST` are left out: what only they would notice survives. The
+state file is written after every mutant: an interrupted run goes on from there. Mutants of a file that changed since
+are judged anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +25,7 @@ from coverage import HITS
 from coverage_plugin import SHARED, use_code
 from mutants import Mutant, drawn, mutants
 from mutation import JUDGED, STATE
-from solc import AST, CODE, CompileError, compile_sources, digest, sources
+from solc import AST, CODE, CompileError, compile_sources, measured_code, sources
 from source_items import Item, Items, Range, instructions
 
 TARGETS = tuple(
@@ -34,13 +38,19 @@ TARGETS = tuple(
 )
 NODE = ["--disable-code-size-limit", "--gas-limit", "40000000"]
 TEST_SECONDS = 300  # a test that takes longer hangs in the mutant
-SHARED_SECONDS = 120.0  # of tests that reach the place only through shared fixtures
+SLOWEST = 15.0  # seconds, under coverage
+STAGES = (
+    "tests/contracts/court/",
+    "tests/contracts/system/",
+)  # a session is set up for one of them, or for the rest
+SHARED_SECONDS = 40.0  # of tests that reach the place only through shared fixtures
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--mutants, --mutation-seed"""
+    """--mutants, --mutation-seed, --mutation-files"""
     parser.addoption("--mutants", type=int, required=True, help="how many to judge")
     parser.addoption("--mutation-seed", type=int, required=True, help="which ones")
+    parser.addoption("--mutation-files", default="", help="judge only those of these contracts")
 
 
 def pytest_configure() -> None:
@@ -57,26 +67,35 @@ def pytest_configure() -> None:
 def pytest_runtestloop(session: pytest.Session) -> bool:
     """In place of running each test once."""
     option = session.config.getoption
-    Trial(session, option("--mutation-seed")).judge(option("--mutants"))
+    names = option("--mutation-files").split(",") if option("--mutation-files") else []
+    Trial(session, option("--mutation-seed"), names).judge(option("--mutants"))
     return True
 
 
 class Trial:
     """Judges mutants in the order drawn."""
 
-    def __init__(self, session: pytest.Session, seed: int) -> None:
+    def __init__(self, session: pytest.Session, seed: int, names: list[str]) -> None:
         self._session = session
         self._texts = sources()
-        self._hits = _hits(self._texts)
         answer = compile_sources(self._texts, AST)
-        self._items = Items(answer, self._texts).all
+        items = Items(answer, self._texts)
+        self._items = items.all
+        self._places = items.places()
+        self._hits = _hits()
         trees = {path: answer["sources"][path]["ast"] for path in TARGETS}
-        self._drawn = drawn(
+        every = drawn(
             [m for path, tree in trees.items() for m in mutants(path, tree, self._texts[path])], seed
         )
+        self._drawn = [one for one in every if not names or Path(one.file).stem in names]
         self._built = Built(self._texts)
-        self._state = _state(seed, self._texts, len(self._drawn))
-        self._tests = {item.nodeid: item for item in session.items if item.nodeid not in self._hits["failed"]}
+        self._state = _state(seed, self._texts, len(every))
+        self._tests = {
+            item.nodeid: item
+            for item in session.items
+            if item.nodeid not in self._hits["failed"]
+            and self._hits["seconds"].get(item.nodeid, 0.0) < SLOWEST
+        }
         self._sound: set[str] = set()
 
     def judge(self, count: int) -> None:
@@ -86,7 +105,7 @@ class Trial:
         for mutant in self._drawn:
             if judged >= count:
                 break
-            if mutant.id in known:
+            if mutant.id in known or not self._has_hits(mutant.file):
                 continue
             start = time.monotonic()
             result, by = self._verdict(mutant)
@@ -94,6 +113,7 @@ class Trial:
             found = {
                 "id": mutant.id,
                 "file": mutant.file,
+                "text": _hash(self._texts[mutant.file]),
                 "line": mutant.line,
                 "in": mutant.name,
                 "operator": mutant.operator,
@@ -105,9 +125,17 @@ class Trial:
             self._state["mutants"].append(found)
             STATE.write_text(json.dumps(self._state, indent=1, ensure_ascii=False) + "\n")
             took = time.monotonic() - start
-            print(
-                f"{judged}/{count} {mutant.id} {result} {took:.0f} s {mutant.name}:{mutant.line} {mutant.operator} {by}"
-            )
+            where = f"{mutant.name}:{mutant.line} {mutant.operator}"
+            print(f"{judged}/{count} {mutant.id} {result} {took:.0f} s {where} {by}", flush=True)
+
+    def _has_hits(self, file: str) -> bool:
+        return self._moved(file) is not None
+
+    def _moved(self, file: str) -> int | None:
+        """By how much the file's items have other numbers than under coverage; None if the file is another."""
+        text, first, _ = self._places[file]
+        then = self._hits["files"].get(file)
+        return then[1] - first if then and then[0] == text else None
 
     def _verdict(self, mutant: Mutant) -> tuple[str, str]:
         """(result, test that killed it)"""
@@ -124,15 +152,17 @@ class Trial:
 
     def _killers(self, mutant: Mutant, changed: Mapping[str, Any]) -> Iterable[str]:
         """Tests that fail with the mutant, one after the other while they are asked for."""
-        left = self._tests_of(mutant)
-        while left:
-            use_code({**self._built.contracts, **changed})
-            failed = self._first_failure(left)
-            use_code(self._built.contracts)
-            if failed is None:
-                return
-            yield failed
-            left = left[left.index(failed) + 1 :]
+        reaching = self._tests_of(mutant)
+        for stage in (*STAGES, ""):
+            left = [test for test in reaching if _stage(test) == stage]
+            while left:
+                use_code({**self._built.contracts, **changed})
+                failed = self._first_failure(left)
+                use_code(self._built.contracts)
+                if failed is None:
+                    break
+                yield failed
+                left = left[left.index(failed) + 1 :]
 
     def _is_sound(self, test: str) -> bool:
         """Whether the test passes without a mutant."""
@@ -158,7 +188,10 @@ class Trial:
 
     def _tests_of(self, mutant: Mutant) -> list[str]:
         """Tests that reached the changed place, quickest first; if shared fixtures did, others while there is time."""
-        items = {item.id for item in self._reaching(mutant)}
+        moved = self._moved(mutant.file) or 0
+        items = {
+            item.id + (moved if item.range.file == mutant.file else 0) for item in self._reaching(mutant)
+        }
         traces = {place for place, shown in enumerate(self._hits["traces"]) if not items.isdisjoint(shown)}
         reached = [test for test, seen in self._hits["tests"].items() if not traces.isdisjoint(seen)]
         seconds = self._hits["seconds"]
@@ -190,8 +223,8 @@ class Built:
         self.contracts: dict[str, Any] = {}
         self._file: dict[str, str] = {}
         self._ranges: dict[str, set[Range]] = {}
-        for path, text in texts.items():
-            answer = compile_sources({path: text}, {path: {"*": CODE}})
+        for path in texts:
+            answer = measured_code(path, texts)
             paths = {source["id"]: name for name, source in answer["sources"].items()}
             for name, contract in answer["contracts"][path].items():
                 parts = (contract["evm"]["bytecode"], contract["evm"]["deployedBytecode"])
@@ -232,20 +265,27 @@ def _hangs(*_: object) -> None:
     raise TimeoutError(f"no end after {TEST_SECONDS} seconds")
 
 
-def _hits(texts: Mapping[str, str]) -> dict[str, Any]:
+def _stage(test: str) -> str:
+    return next((stage for stage in STAGES if test.startswith(stage)), "")
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _hits() -> dict[str, Any]:
     if not HITS.exists():
         raise pytest.UsageError("build/coverage/hits.json is missing: run `make coverage` first")
     hits: dict[str, Any] = json.loads(HITS.read_text())
-    if hits["sources"] != digest(texts):
-        raise pytest.UsageError("the contracts changed since `make coverage`: run it again")
     return hits
 
 
 def _state(seed: int, texts: Mapping[str, str], drawn_from: int) -> dict[str, Any]:
-    sources_digest = digest(texts)
+    """What was judged before of files that are as they were then."""
+    judged = []
     if STATE.exists():
         state: dict[str, Any] = json.loads(STATE.read_text())
-        if (state["seed"], state["sources"]) != (seed, sources_digest):
-            raise pytest.UsageError("docs/mutation.json is of another seed or other contracts: --restart")
-        return state
-    return {"seed": seed, "sources": sources_digest, "drawn_from": drawn_from, "mutants": []}
+        if state["seed"] != seed:
+            raise pytest.UsageError("docs/mutation.json is of another seed: --restart")
+        judged = [one for one in state["mutants"] if one["text"] == _hash(texts.get(one["file"], ""))]
+    return {"seed": seed, "drawn_from": drawn_from, "mutants": judged}

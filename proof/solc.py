@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +19,10 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTRACTS = ROOT / "contracts"
+KEPT = ROOT / "build" / "proof"  # compiled code, by the hash of what it was made from
+IMPORT = re.compile(
+    r'^import\s[^"]*"(?P<path>\.[^"]+)";', re.MULTILINE
+)  # packages are pinned by the lock file
 
 _PASSES = (
     "peephole",
@@ -62,6 +68,36 @@ def sources() -> dict[str, str]:
 def digest(given: Mapping[str, str]) -> str:
     """One hash over sources, to know them again."""
     return hashlib.sha256(json.dumps(sorted(given.items())).encode()).hexdigest()
+
+
+def closure(path: str, texts: Mapping[str, str]) -> dict[str, str]:
+    """A source and all sources of the project that it imports, directly or not."""
+    found: dict[str, str] = {}
+    waiting = [path]
+    while waiting:
+        at = waiting.pop()
+        if at not in found:
+            found[at] = texts[at]
+            folder = posixpath.dirname(at)
+            waiting += [posixpath.normpath(f"{folder}/{one['path']}") for one in IMPORT.finditer(texts[at])]
+    return found
+
+
+def measured_code(path: str, texts: Mapping[str, str]) -> dict[str, Any]:
+    """The compiler's output (`CODE`) for the contracts of one source; kept, for it takes seconds to minutes.
+
+    Raises CompileError."""
+    made_from = [json.dumps(MEASURE), (ROOT / "package-lock.json").read_text(), digest(closure(path, texts))]
+    file = KEPT / f"{hashlib.sha256(json.dumps(made_from).encode()).hexdigest()}.json"
+    if file.exists():
+        kept: dict[str, Any] = json.loads(file.read_text())
+        return kept
+    answer = compile_sources({path: texts[path]}, {path: {"*": CODE}})
+    KEPT.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".part")
+    partial.write_text(json.dumps(answer))
+    partial.replace(file)
+    return answer
 
 
 def is_measured(path: str) -> bool:

@@ -10,6 +10,7 @@ count; and where a statement has operations that do something, those that only m
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -135,6 +136,14 @@ class Items:
             text_at = self._range(path, condition)
             held, failed = (self._new(where, text_at, kind, outcome) for outcome in (True, False))
             self._decisions[where] = (held, failed, kind)
+
+    def places(self) -> dict[str, tuple[str, int, int]]:
+        """File -> (hash of its text, first of its items, how many they are)."""
+        found = {}
+        for file in dict.fromkeys(item.range.file for item in self.all):
+            ids = [item.id for item in self.all if item.range.file == file]
+            found[file] = hashlib.sha256(self._texts[file]).hexdigest(), ids[0], len(ids)
+        return found
 
     def code_map(self, code: bytes, source_map: str, paths: dict[int, str]) -> CodeMap:
         """Reads a contract's code; `paths` are the compiler's file numbers."""

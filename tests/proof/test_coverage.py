@@ -15,6 +15,7 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "proof")]
 
 from eth_utils import keccak  # noqa: E402
 
+from coverage import merged  # noqa: E402
 from devnode import Node  # noqa: E402
 from execution import CodeBook, Reader  # noqa: E402
 from solc import AST, CODE, compile_sources  # noqa: E402
@@ -269,3 +270,28 @@ def test_what_never_ran_is_left(bench: Bench) -> None:
     left = set(bench.statements()) - bench.ran()
     assert left == {"return 1", "revert Refused(base_)"}
     assert {text for text, seen in bench.outcomes().items() if seen != "TF"} == {"if base_ == 99"}
+
+
+def test_parts_are_put_together_and_forget_what_changed() -> None:
+    def items(texts: dict[str, str]) -> Items:
+        return Items(compile_sources(texts, AST), texts)
+
+    other = "contracts/Another.sol"
+    before = items({PATH: SOURCE, other: SOURCE.replace("Sample", "Another")})
+    after = items({PATH: SOURCE, other: SOURCE.replace("Sample", "Renamed").replace("n * 2", "n * 3")})
+    one = {"tests": {"": [0], "a": [0, 1]}, "seconds": {"a": 1.0}, "failed": [], "unread": []}
+    two = {"tests": {"": [0], "b": [0]}, "seconds": {"b": 2.0}, "failed": ["b"], "unread": ["why"]}
+    kept = after.places()[PATH]
+    assert before.places()[PATH] == kept
+    sample = before.places()[PATH][1]
+    gone = before.places()[other][1]
+    found = merged(
+        [
+            {**one, "traces": [[sample], [gone, sample + 1]], "files": before.places()},
+            {**two, "traces": [[sample + 2]], "files": after.places()},
+        ],
+        after,
+    )
+    assert found["traces"] == [[sample], [sample + 1], [sample + 2]]
+    assert found["tests"] == {"": [0, 2], "a": [0, 1], "b": [2]}
+    assert (found["seconds"], found["failed"], found["unread"]) == ({"a": 1.0, "b": 2.0}, ["b"], ["why"])
