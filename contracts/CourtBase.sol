@@ -17,7 +17,7 @@ import {
 import {ILicenseNFT} from "./interfaces/ILicenseNFT.sol";
 import {IModelNFT} from "./interfaces/IModelNFT.sol";
 import {IOracleCommittee} from "./interfaces/IOracleCommittee.sol";
-import {IVault} from "./interfaces/IVault.sol";
+import {Bond, IVault} from "./interfaces/IVault.sol";
 import {CourtMoney} from "./libraries/CourtMoney.sol";
 
 /// @notice Cases as the court and its extension see them: storage, clock, checks, and the ends that both reach.
@@ -96,9 +96,10 @@ abstract contract CourtBase is ICourtBase, AccessManaged, EIP712, ReentrancyGuar
     Pause internal _pause;
     mapping(bytes32 caseId => uint256 word) private _cases;
     mapping(uint256 licenseId => uint256 word) private _dockets;
-    mapping(bytes32 caseId => bytes32) internal _subjects; // TERMS only
-    mapping(bytes32 caseId => uint40 courtTime) internal _cureBy; // guilty DISCLOSURE only
-    mapping(uint256 licenseId => mapping(bytes32 subject => bool)) internal _counted;
+    mapping(bytes32 caseId => bytes32) internal _subjects; // TERMS, UNDECLARED_PARENT, OWNERSHIP
+    mapping(bytes32 caseId => uint40 courtTime) internal _cureBy; // DISCLOSURE, once notice was given
+    /// @dev By license id; by model id for the kinds that freeze a model. Ids of licenses are 2^28 and above.
+    mapping(uint256 id => mapping(bytes32 subject => bool)) internal _counted;
 
     constructor(address authority, CourtPeers memory peers, CourtParams memory p)
         AccessManaged(authority)
@@ -192,35 +193,37 @@ abstract contract CourtBase is ICourtBase, AccessManaged, EIP712, ReentrancyGuar
         require(block.timestamp <= deadline, TooLate(deadline));
     }
 
-    /// @param heldBy cases that hold the license's bond now. They count for every kind, or cheap cases of one kind would price another out.
-    function _leastBond(uint256 licenseId, Kind kind, uint256 heldBy) internal view returns (uint256) {
+    /// @dev Cases that hold the license's bond now count for every kind, or cheap cases of one kind would price another out.
+    function _leastBond(uint256 licenseId, Kind kind, Bond memory stake) internal view returns (uint256) {
+        uint256 times = stake.openCases;
         if (kind == Kind.LEAK) {
-            for (uint256 left = _docketOf(licenseId).shares; left != 0; left &= left - 1) ++heldBy;
+            for (uint256 left = _docketOf(licenseId).shares; left != 0; left &= left - 1) ++times;
         }
-        return CourtMoney.doubledUp(MIN_REPORT_BOND, heldBy);
+        uint256 held = stake.tokenIndex == 0 && kind != Kind.DISCLOSURE ? stake.amount : 0;
+        return CourtMoney.doubledUp(CourtMoney.leastReportUp(MIN_REPORT_BOND, held), times);
     }
 
     /* ENDS */
 
-    /// @dev Writes the end, gives the license bond free and ends a suspension.
+    /// @dev Writes the end, gives the license bond free and ends a suspension. `c.unpaidSeats` stays for `_restOf` and the fees.
     function _end(CaseFile calldata file, bytes32 caseId, Case memory c, CaseState end) internal {
         bool held = c.flags & FREE == 0;
         c.state = end;
         c.flags |= uint16(FREE);
         _save(caseId, c);
         emit VerdictFinal(caseId, end);
-        _unsuspend(file, caseId, c.decision);
+        _unsuspend(file, caseId);
         if (held) VAULT.unholdBond(file.licenseId);
     }
 
     function _clear(CaseFile calldata file, bytes32 caseId, Case memory c) internal {
         _end(file, caseId, c, CaseState.CLEARED);
-        _pay(caseId, _accusedOrTreasury(file), _rest(file));
+        _pay(caseId, _accusedOrTreasury(file), _restOf(file, c));
     }
 
-    /// @dev The last guilty DISCLOSURE verdict that falls lifts the suspension.
-    function _unsuspend(CaseFile calldata file, bytes32 caseId, Decision decision) internal {
-        if (file.kind != Kind.DISCLOSURE || decision != Decision.GUILTY) return;
+    /// @dev Notice was given in this case; the last such case that ends lifts the suspension.
+    function _unsuspend(CaseFile calldata file, bytes32 caseId) internal {
+        if (file.kind != Kind.DISCLOSURE || _cureBy[caseId] == 0) return;
         Docket memory docket = _docketOf(file.licenseId);
         bool last = --docket.suspensions == 0;
         _saveDocket(file.licenseId, docket);
@@ -231,8 +234,9 @@ abstract contract CourtBase is ICourtBase, AccessManaged, EIP712, ReentrancyGuar
         VAULT.payCaseBond(caseId, to, amount);
     }
 
-    /// @dev R - f
-    function _rest(CaseFile calldata file) internal view returns (uint256 rest) {
+    /// @dev R - f; R where nobody signed or a ruling took the fee from those who did.
+    function _restOf(CaseFile calldata file, Case memory c) internal view returns (uint256 rest) {
+        if (c.unpaidSeats == 0) return file.bond;
         (, rest) = CourtMoney.feeDown(file.bond, FEE_BPS);
     }
 

@@ -48,7 +48,8 @@ contract CourtExtension is ICourtExtension, CourtBase {
             c.state == CaseState.POSTED || c.state == CaseState.CHALLENGED,
             WrongCaseState(caseId, c.state, CaseState.POSTED)
         );
-        require(c.state == CaseState.CHALLENGED || c.decision == Decision.GUILTY, NothingToServe(caseId));
+        bool accused = c.decision == Decision.GUILTY || (c.state == CaseState.CHALLENGED && c.decision == Decision.NOT_GUILTY);
+        require(accused, NothingToServe(caseId));
         require(msg.sender == file.accused, NotTheAccused(msg.sender, file.accused));
         require(encryptionKey != 0, EncryptionKeyMissing());
         require(c.flags & SERVICE_ASKED == 0, ServiceAskedBefore(caseId));
@@ -99,8 +100,13 @@ contract CourtExtension is ICourtExtension, CourtBase {
     function cure(
         CaseFile calldata file, Verdict calldata verdict, address[] calldata signers, uint32 bitmap, bytes calldata signatures
     ) external throughCourt {
-        (bytes32 caseId, Case memory c) = _undecided(file);
-        require(file.kind == Kind.DISCLOSURE && c.decision == Decision.GUILTY, NothingToCure(caseId));
+        bytes32 caseId = _idOf(file);
+        Case memory c = _load(caseId);
+        require(
+            c.state >= CaseState.POSTED && c.state <= CaseState.FINAL_GUILTY,
+            WrongCaseState(caseId, c.state, CaseState.POSTED)
+        );
+        require(_cureBy[caseId] != 0, NothingToCure(caseId));
         _before(_cureBy[caseId]);
         _checkPosting(verdict.deadline);
         require(
@@ -111,9 +117,9 @@ contract CourtExtension is ICourtExtension, CourtBase {
         bytes32 digest = _digestOf(verdict);
         COMMITTEE.verify(verdict.epoch, digest, signers, bitmap, signatures);
         emit Cured(caseId, file.licenseId, digest, verdict, bitmap);
-        address challenger = c.challenger;
+        address challenger = c.state == CaseState.FINAL_GUILTY ? address(0) : c.challenger; // paid at the ruling
         _end(file, caseId, c, CaseState.CLOSED);
-        _pay(caseId, file.reporter, _rest(file));
+        _pay(caseId, file.reporter, _restOf(file, c));
         if (challenger != address(0)) _pay(caseId, challenger, CHALLENGE_BOND);
     }
 
@@ -295,7 +301,7 @@ contract CourtExtension is ICourtExtension, CourtBase {
 
     /// @inheritdoc ICourtExtension
     function minReportBondFor(uint256 licenseId, Kind kind) external view returns (uint256) {
-        return _leastBond(licenseId, kind, VAULT.bondOf(licenseId).openCases);
+        return _leastBond(licenseId, kind, VAULT.bondOf(licenseId));
     }
 
     /// @inheritdoc ICourtExtension
@@ -316,8 +322,8 @@ contract CourtExtension is ICourtExtension, CourtBase {
     }
 
     /// @inheritdoc ICourtExtension
-    function counted(uint256 licenseId, bytes32 subject) external view returns (bool) {
-        return _counted[licenseId][subject];
+    function counted(uint256 id, bytes32 subject) external view returns (bool) {
+        return _counted[id][subject];
     }
 
     /* INTERNAL */
@@ -343,8 +349,8 @@ contract CourtExtension is ICourtExtension, CourtBase {
         c.until = _clock() + AFTERMATH;
         _save(caseId, c);
         emit VerdictFinal(caseId, CaseState.CLEARED);
-        _unsuspend(file, caseId, c.decision);
-        _pay(caseId, file.reporter, _rest(file));
+        _unsuspend(file, caseId);
+        _pay(caseId, file.reporter, _restOf(file, c));
         if (c.challenger != address(0)) _pay(caseId, c.challenger, CHALLENGE_BOND);
     }
 

@@ -81,8 +81,8 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
         private
         returns (bytes32 caseId)
     {
-        (address accused, uint256 heldBy, bool hold) = _accuse(licenseId, modelId, kind);
-        uint256 least = _leastBond(licenseId, kind, heldBy);
+        (address accused, Bond memory stake, bool hold) = _accuse(licenseId, modelId, kind);
+        uint256 least = _leastBond(licenseId, kind, stake);
         require(bond != 0 && bond >= least, ReportBondTooSmall(bond, least));
         CaseFile memory file = CaseFile({
             kind: kind,
@@ -158,16 +158,10 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
         c.state = ruled ? CaseState.CHALLENGED : CaseState.POSTED;
         c.until = _clock() + (ruled ? RULING_WINDOW : _challengeWindow(file.kind, c.decision));
         _save(caseId, c);
-        if (verdict.kind == Kind.TERMS) _subjects[caseId] = verdict.subject;
+        if (verdict.kind == Kind.TERMS || verdict.kind > Kind.UNLICENSED) _subjects[caseId] = verdict.subject;
         emit VerdictPosted(caseId, c.decision, digest, verdict, bitmap, c.until);
         if (ruled) emit Challenged(caseId, address(0), 0, c.until);
-        if (verdict.kind == Kind.DISCLOSURE && verdict.decision == Decision.GUILTY) {
-            _cureBy[caseId] = c.until;
-            Docket memory docket = _docketOf(file.licenseId);
-            ++docket.suspensions;
-            _saveDocket(file.licenseId, docket);
-            LICENSES.suspend(file.licenseId, true, caseId);
-        }
+        if (verdict.kind == Kind.DISCLOSURE && verdict.decision == Decision.GUILTY) _giveNotice(file.licenseId, caseId);
     }
 
     /* APPEAL */
@@ -181,8 +175,10 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
             bool open = _clock() > c.until - window + window / 3;
             require(open || msg.sender == file.accused, NotAllowedToChallenge(msg.sender));
         } else {
-            require(c.decision == Decision.NOT_GUILTY && msg.sender == file.reporter, NotAllowedToChallenge(msg.sender));
+            require(msg.sender == file.reporter, NotAllowedToChallenge(msg.sender));
         }
+        // Who rules must not be paid for overturning his own challenge.
+        require(msg.sender != file.authority && msg.sender != LAST_INSTANCE, NotAllowedToChallenge(msg.sender));
         c.state = CaseState.CHALLENGED;
         c.challenger = msg.sender;
         c.until = _clock() + RULING_WINDOW;
@@ -197,7 +193,11 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
         address challenger = c.challenger;
         uint32 seats = c.unpaidSeats;
         emit Ruled(caseId, judge, uphold);
-        if ((c.decision == Decision.GUILTY) == uphold) {
+        if (!uphold) c.unpaidSeats = 0; // or a false verdict on a large R would pay more than it costs
+        if (c.decision != Decision.GUILTY && c.decision != Decision.NOT_GUILTY) {
+            if (!uphold) c.decision = Decision.INCONCLUSIVE; // R goes back; whoever was let off may be accused again
+            _close(file, caseId, c);
+        } else if ((c.decision == Decision.GUILTY) == uphold) {
             // Committee and ruling disagree on outputs that a human can read: the lowest row, or a lie of the committee costs nothing.
             if (file.kind == Kind.TERMS && c.flags >> ROW_SHIFT & 3 == 0) c.flags |= uint16(1 << ROW_SHIFT);
             _convict(file, caseId, c);
@@ -216,9 +216,7 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
     /// @inheritdoc IMisuseCourt
     function finalize(CaseFile calldata file) external {
         (bytes32 caseId, Case memory c) = _in(file, CaseState.POSTED);
-        if (c.decision == Decision.GUILTY || c.decision == Decision.NOT_GUILTY) {
-            _after(c.until);
-        }
+        _after(c.until);
         if (c.decision == Decision.GUILTY) _convict(file, caseId, c);
         else if (c.decision == Decision.NOT_GUILTY) _dismiss(file, caseId, c);
         else _close(file, caseId, c);
@@ -244,6 +242,7 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
         } else {
             require(c.state == CaseState.FINAL_GUILTY, WrongCaseState(caseId, c.state, CaseState.FINAL_GUILTY));
         }
+        if (file.kind == Kind.DISCLOSURE) _after(_cureBy[caseId]); // a ruling does not shorten the time to cure
         uint16 flags = c.flags;
         c.state = CaseState.EXECUTED;
         c.flags = flags | uint16(FREE);
@@ -252,7 +251,7 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
             CaseEnd({
                 caseId: caseId,
                 reporter: file.reporter,
-                bondBack: uint96(_rest(file)),
+                bondBack: uint96(_restOf(file, c)),
                 licenseId: licenseId,
                 tableBps: slashes ? _slashBps(flags) : 0,
                 reporterBps: REPORTER_BPS,
@@ -266,7 +265,7 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
             else docket.slashedTerms += uint96(slashed);
             _saveDocket(licenseId, docket);
         }
-        _unsuspend(file, caseId, c.decision);
+        _unsuspend(file, caseId);
         if (licenseId != 0) LICENSES.revoke(licenseId, caseId);
         else if (file.kind != Kind.UNLICENSED) MODELS.freezeByVerdict(file.modelId, caseId);
     }
@@ -288,19 +287,23 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
 
     /* ENTRY CHECKS */
 
-    /// @return accused who answers; @return heldBy cases that hold the license's bond; @return hold whether one is at stake
-    function _accuse(uint256 licenseId, uint64 modelId, Kind kind) private view returns (address accused, uint256 heldBy, bool hold) {
+    /// @return accused who answers; @return stake the license's bond; @return hold whether the case may take of it
+    function _accuse(uint256 licenseId, uint64 modelId, Kind kind)
+        private
+        view
+        returns (address accused, Bond memory stake, bool hold)
+    {
         require(kind != Kind.NONE, WrongKind(kind));
         if (kind > Kind.DISCLOSURE) {
             require(licenseId == 0, LicenseNotAccusable(licenseId));
             address owner = MODELS.statusOf(modelId).owner; // reverts where there is no such model
-            return (kind == Kind.UNLICENSED ? address(0) : owner, 0, false);
+            return (kind == Kind.UNLICENSED ? address(0) : owner, stake, false);
         }
         require(licenseId >> 28 == modelId, LicenseNotAccusable(licenseId));
         (OrderState state, uint40 since,) = IEscrowBase(address(VAULT)).orderState(licenseId);
         require(state == OrderState.SETTLED, LicenseNotAccusable(licenseId));
-        Bond memory stake = VAULT.bondOf(licenseId);
-        (heldBy, hold) = (stake.openCases, stake.amount != 0);
+        stake = VAULT.bondOf(licenseId);
+        hold = stake.amount != 0 && kind != Kind.DISCLOSURE;
         if (kind == Kind.LEAK) {
             require(hold, LicenseNotAccusable(licenseId));
             require(block.timestamp >= since + MARK_AGE, MarkTooYoung(licenseId, since + MARK_AGE));
@@ -310,6 +313,7 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
         }
         if (kind == Kind.DISCLOSURE) {
             require(LICENSES.termsOf(licenseId).has(LicenseTerms.DISCLOSURE), NoSuchDuty(licenseId));
+            require(!LICENSES.hasEnded(licenseId), LicenseNotAccusable(licenseId));
         }
         accused = IERC721(address(LICENSES)).ownerOf(licenseId);
     }
@@ -332,6 +336,15 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
         VAULT.lockCaseBond(caseId, msg.sender, amount);
     }
 
+    /// @dev The license is suspended; in the time to cure nobody revokes it.
+    function _giveNotice(uint256 licenseId, bytes32 caseId) private {
+        _cureBy[caseId] = _clock() + NOTICE;
+        Docket memory docket = _docketOf(licenseId);
+        ++docket.suspensions;
+        _saveDocket(licenseId, docket);
+        LICENSES.suspend(licenseId, true, caseId);
+    }
+
     /// @dev Where this misuse had been counted the case is closed.
     function _convict(CaseFile calldata file, bytes32 caseId, Case memory c) private {
         Docket memory docket = _docketOf(file.licenseId);
@@ -340,36 +353,39 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
             c.state = CaseState.FINAL_GUILTY;
             _save(caseId, c);
             emit VerdictFinal(caseId, CaseState.FINAL_GUILTY);
+            // A verdict of not guilty that was overturned.
+            if (file.kind == Kind.DISCLOSURE && _cureBy[caseId] == 0) _giveNotice(file.licenseId, caseId);
         } else {
             _close(file, caseId, c);
         }
     }
 
-    /// @dev The nullifier: (license, bucket) for LEAK, left in `docket` for the caller to save; (license, subject) for TERMS, written.
-    /// False where it was there.
+    /// @dev The nullifier: (license, bucket) for LEAK, left in `docket` for the caller to save; (license, subject) for TERMS and
+    /// (model, subject) for what freezes a model, written. False where it was there.
     function _count(CaseFile calldata file, bytes32 caseId, uint16 flags, Docket memory docket) private returns (bool) {
         if (file.kind == Kind.LEAK) {
             uint8 bucket = _bucketOf(flags);
             if (docket.leakBucket != 0 && bucket <= docket.leakBucket) return false;
             docket.leakBucket = bucket;
-        } else if (file.kind == Kind.TERMS) {
+        } else if (file.kind == Kind.TERMS || file.kind > Kind.UNLICENSED) {
+            uint256 id = file.kind == Kind.TERMS ? file.licenseId : file.modelId;
             bytes32 subject = _subjects[caseId];
-            if (_counted[file.licenseId][subject]) return false;
-            _counted[file.licenseId][subject] = true;
+            if (_counted[id][subject]) return false;
+            _counted[id][subject] = true;
         }
         return true;
     }
 
     function _dismiss(CaseFile calldata file, bytes32 caseId, Case memory c) private {
         _end(file, caseId, c, CaseState.DISMISSED);
-        (uint256 toAccused, uint256 toTreasury) = CourtMoney.halvesDown(_rest(file));
+        (uint256 toAccused, uint256 toTreasury) = CourtMoney.halvesDown(_restOf(file, c));
         _pay(caseId, _accusedOrTreasury(file), toAccused);
         _pay(caseId, VAULT.treasury(), toTreasury);
     }
 
     function _close(CaseFile calldata file, bytes32 caseId, Case memory c) private {
         _end(file, caseId, c, CaseState.CLOSED);
-        _pay(caseId, c.decision == Decision.UNAVAILABLE ? VAULT.treasury() : file.reporter, _rest(file));
+        _pay(caseId, c.decision == Decision.UNAVAILABLE ? VAULT.treasury() : file.reporter, _restOf(file, c));
     }
 
     /// @dev 0 none, 1, 2, 3 for buckets 12, 20, 40. Without the share's p-value a LEAK verdict slashes nothing.

@@ -321,18 +321,19 @@ contract OracleCommittee is IOracleCommittee, AccessManaged, EIP712 {
     function ruleCanary(address account, bytes32 caseId, bool upheld) external {
         address authority_ = COURT.APPEAL_AUTHORITY();
         require(msg.sender == authority_, NotTheAuthority(msg.sender, authority_));
-        Accusation memory accusation = _checkCanaryState(account, caseId, CanaryState.CONTESTED);
-        require(COURT.clock() <= accusation.until, TooLate(accusation.until));
+        Accusation memory accusation = _accusationOf(account, caseId);
+        uint40 time = COURT.clock();
+        uint40 ruleBy = _ruleBy(accusation);
+        require(accusation.state == CanaryState.CONTESTED || time > accusation.until, TooEarly(accusation.until));
+        require(time <= ruleBy, TooLate(ruleBy));
         _endCanary(account, caseId, upheld);
     }
 
     /// @inheritdoc IOracleCommittee
     function endCanary(address account, bytes32 caseId) external {
-        Accusation memory accusation = _accused[account][caseId];
-        bool contested = accusation.state == CanaryState.CONTESTED;
-        if (!contested) _checkCanaryState(account, caseId, CanaryState.ACCUSED);
-        require(COURT.clock() > accusation.until, TooEarly(accusation.until));
-        _endCanary(account, caseId, !contested);
+        uint40 ruleBy = _ruleBy(_accusationOf(account, caseId));
+        require(COURT.clock() > ruleBy, TooEarly(ruleBy));
+        _endCanary(account, caseId, false);
     }
 
     /* COURT */
@@ -453,6 +454,20 @@ contract OracleCommittee is IOracleCommittee, AccessManaged, EIP712 {
     {
         accusation = _accused[account][caseId];
         require(accusation.state == needed, WrongCanaryState(account, caseId, accusation.state, needed));
+    }
+
+    /// @dev One that has not ended.
+    function _accusationOf(address account, bytes32 caseId) private view returns (Accusation memory accusation) {
+        accusation = _accused[account][caseId];
+        require(
+            accusation.state == CanaryState.ACCUSED || accusation.state == CanaryState.CONTESTED,
+            WrongCanaryState(account, caseId, accusation.state, CanaryState.ACCUSED)
+        );
+    }
+
+    /// @dev The authority's time begins with the operator's answer, or when the time for one is over.
+    function _ruleBy(Accusation memory accusation) private pure returns (uint40) {
+        return accusation.state == CanaryState.CONTESTED ? accusation.until : accusation.until + CANARY_RULING_TIME;
     }
 
     function _endCanary(address account, bytes32 caseId, bool upheld) private {

@@ -8,8 +8,8 @@ import {LicenseRecord} from "./ILicenseNFT.sol";
 interface ICourtExtension is ICourtBase {
     /* SERVING: an accused sees what he is accused of, or is cleared */
 
-    /// @notice The accused, once a case, while POSTED as guilty or CHALLENGED: asks for the evidence, sealed to his key. The case waits
-    /// for at most 24 hours; nothing else passes meanwhile.
+    /// @notice The accused, once a case, while POSTED as guilty, or CHALLENGED as guilty or not: asks for the evidence, sealed to his key.
+    /// The case waits for at most 24 hours; but for a cure nothing passes meanwhile.
     function requestService(CaseFile calldata file, bytes32 encryptionKey) external;
     /// @notice The reporter or an operator of the case's committee (its account or its signer) names the evidence, sealed to the accused (CIDv0 digest). The window
     /// that was running (to challenge, or to rule) starts anew, as does the time to restore a label.
@@ -23,8 +23,8 @@ interface ICourtExtension is ICourtBase {
     /// @notice The accused names his defence (CIDv0 digest) to whoever decides.
     function fileDefence(CaseFile calldata file, bytes32 digest) external;
     /// @notice Anyone with k signatures over a passing probe, within 96 hours of notice (of being served, where the accused asked for it
-    /// in that time): a DISCLOSURE case judged guilty is closed and the suspension ends. The verdict is NOT_GUILTY, of the case's
-    /// committee or a later one, under the case id `cureIdOf`, so that nobody who signed both contradicts himself.
+    /// in that time), whatever is decided meanwhile: a DISCLOSURE case is closed and the suspension ends. The verdict is NOT_GUILTY, of
+    /// the case's committee or a later one, under the case id `cureIdOf`, so that nobody who signed both contradicts himself.
     function cure(
         CaseFile calldata file, Verdict calldata verdict, address[] calldata signers, uint32 bitmap, bytes calldata signatures
     ) external;
@@ -79,13 +79,15 @@ interface ICourtExtension is ICourtBase {
     function verdictDigest(Verdict calldata verdict) external view returns (bytes32);
     function params() external view returns (CourtParams memory);
     function minReportBond() external view returns (uint256);
-    /// @notice Least R of the next case: doubled for each case that holds the license's bond now and, for LEAK, for each share ever
-    /// opened, at most eight times. Spending a license's shares on purpose gets dear before they run out.
+    /// @notice Least R of the next case: `minReportBond`, at least a hundredth of the bond that it would hold, where that is in the
+    /// native coin; doubled for each case that holds the license's bond now and, for LEAK, for each share ever opened, at most eight
+    /// times. Spending a license's shares on purpose gets dear before they run out.
     function minReportBondFor(uint256 licenseId, Kind kind) external view returns (uint256);
     function sharesOpened(uint256 licenseId) external view returns (uint16 bitmap);
     function slashedFor(uint256 licenseId, Kind kind) external view returns (uint256);
     /// @notice Highest bucket of a final guilty LEAK verdict against the license; an equal or lower one does not count again.
     function leakBucket(uint256 licenseId) external view returns (uint8);
-    /// @notice Whether a final guilty TERMS verdict counted this subject against the license.
-    function counted(uint256 licenseId, bytes32 subject) external view returns (bool);
+    /// @notice Whether a final guilty verdict counted this subject against the license (TERMS) or, by its id, the model (OWNERSHIP,
+    /// UNDECLARED_PARENT).
+    function counted(uint256 id, bytes32 subject) external view returns (bool);
 }

@@ -6,31 +6,35 @@ import {LicenseRecord} from "./ILicenseNFT.sol";
 
 /// @notice What follows from a verdict: the half of the court that most cases need.
 ///
-/// A case moves OPEN -> POSTED -> (CHALLENGED -> ESCALATED) -> an end; callers bring the `CaseFile` of `CaseOpened`, the contract keeps one
-/// word. Every state has an exit that anyone may call once its time is over. A deadline is the last second that counts, in court time:
-/// unix seconds less the seconds for which posting was paused, see `clock`.
+/// A case moves OPEN -> POSTED -> (CHALLENGED -> ESCALATED) -> an end, with a stop at SERVING where the accused asks for it; callers
+/// bring the `CaseFile` of `CaseOpened`, the contract keeps one word. Every state has an exit that anyone may call once its time is
+/// over. A deadline is the last second that counts, in court time: unix seconds less the seconds for which posting was paused, see
+/// `clock`.
 ///
 /// | end | reporter's bond R, less the signers' fee f | challenge bond C, license bond, stakes |
 /// |---|---|---|
 /// | LAPSED: no verdict in time | R back, no fee | - |
 /// | CLOSED: no share in time | R back, no fee | fingerprinter's stake pays half the bond in native coin, at least a fixed penalty |
 /// | CLOSED: inconclusive, unlicensed, already counted | to the reporter | C to the deciding body |
-/// | CLOSED: label restored in time | to the reporter | C back |
-/// | CLOSED: evidence unavailable | to the treasury | - |
+/// | CLOSED: label restored in time | to the reporter | C back; the deciding body's where it ruled before |
+/// | CLOSED: evidence unavailable | to the treasury | C to the deciding body |
+/// | CLOSED by a ruling that the evidence does decide | R whole to the reporter, who may bring it again | C back |
 /// | DISMISSED | half to the accused, half to the treasury | C to the deciding body |
 /// | EXECUTED | to the reporter | slash: reporter <= 10 %, model's royalties <= the price paid, treasury the rest; C to the deciding body |
-/// | CLEARED by ruling | to the accused | C back; the deciding body is paid as much from the signers' stakes |
+/// | EXECUTED, a ruling overturned "not guilty" | R whole to the reporter | slash as above; C back |
+/// | CLEARED by ruling | R whole to the accused | C back |
 /// | CLEARED, the copy never had the mark | to the accused | C back; costs and a penalty from the fingerprinter's stake |
 /// | CLEARED by silence, or unserved | to the reporter | C back; the license bond stays 14 d more |
 ///
-/// A ruling that turns "not guilty" into guilty returns C, too, at the signers' cost. Where nobody is accused, the treasury stands in.
+/// A ruling that overturns takes the fee f from the signers, and where somebody challenged as much as C, for the deciding body, from
+/// their stakes. Where nobody is accused, the treasury stands in.
 interface IMisuseCourt is ICourtBase {
     /* CASE */
 
     /// @notice The bond R is taken from the reporter's free balance in the vault; value sent is added to that balance first.
     /// LEAK, TERMS and DISCLOSURE name a settled license of the model; UNLICENSED, UNDECLARED_PARENT and OWNERSHIP name none.
     /// A LEAK case needs a license bond, a license older than `markAge` and an unopened confirm share; a DISCLOSURE case a license whose
-    /// terms ask for disclosure. R must reach `minReportBondFor`.
+    /// terms ask for disclosure and that has not ended. R must reach `minReportBondFor`.
     function openCase(uint256 licenseId, uint64 modelId, Kind kind, bytes32 evidenceHash, bytes32 evidenceDigest, uint96 bond)
         external
         payable
@@ -55,10 +59,11 @@ interface IMisuseCourt is ICourtBase {
 
     /* APPEAL */
 
-    /// @notice Guilty: anyone, in the first third of the window the accused alone. Not guilty: the reporter. The bond C is taken like R.
+    /// @notice Guilty: anyone but who would rule, in the first third of the window the accused alone. Anything else: the reporter.
+    /// The bond C is taken like R.
     function challenge(CaseFile calldata file) external payable;
     /// @notice The case's authority while CHALLENGED, the last instance while ESCALATED. A TERMS verdict of not guilty without a bucket
-    /// that is overturned slashes by the table's lowest row.
+    /// that is overturned slashes by the table's lowest row; one that decided nothing never convicts.
     function rule(CaseFile calldata file, bool uphold) external;
 
     /* END */
@@ -67,7 +72,7 @@ interface IMisuseCourt is ICourtBase {
     function finalize(CaseFile calldata file) external;
     /// @notice Anyone: slashes, revokes, pays. Finalizes first where the window is over.
     /// Slash = min(table by bucket - already slashed for this kind, bond left); OWNERSHIP and UNDECLARED_PARENT freeze the model for 30
-    /// days, which the regulator may lift; UNLICENSED leaves a record only.
+    /// days, which the regulator may lift, once a subject; UNLICENSED leaves a record only; DISCLOSURE waits for the time to cure.
     function execute(CaseFile calldata file) external;
     /// @notice Anyone: the account behind a seat that signed the verdict gets its part of the fee.
     function claimFee(CaseFile calldata file, uint256 seat) external;

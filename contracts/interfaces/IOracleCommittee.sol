@@ -159,12 +159,14 @@ interface IOracleCommittee {
 
     /// @notice Anyone who can open a canary committed before the case was opened, with an operator's signature over a verdict on that
     /// case whose decision, bucket or samples are not those expected. Once an account and case; the operator may contest for 7 days.
+    /// Nobody pays unless the appeal authority finds the expectation right: whoever commits canaries could expect nonsense.
     function accuseCanary(CaseFile calldata file, Verdict calldata verdict, bytes calldata signature, Canary calldata expected) external;
-    /// @notice The accused operator: the court's appeal authority has to run the pinned detector again, within 14 days.
+    /// @notice The accused operator answers (CIDv0 digest); the authority's 14 days begin.
     function contestCanary(bytes32 caseId, bytes32 digest) external;
-    /// @notice The court's appeal authority. Upheld: a fifth of the minimum stake goes to the treasury.
+    /// @notice The court's appeal authority, after running the pinned detector again, once the operator has answered or could have.
+    /// Upheld: a fifth of the minimum stake goes to the treasury.
     function ruleCanary(address account, bytes32 caseId, bool upheld) external;
-    /// @notice Anyone, when the time is over: not contested, the penalty falls due; the authority silent, the accusation is dropped.
+    /// @notice Anyone, when the authority's time is over: the accusation is dropped.
     function endCanary(address account, bytes32 caseId) external;
 
     /* COURT */

@@ -7,6 +7,7 @@ library CourtMoney {
     uint256 internal constant BPS = 10_000;
     /// @dev Spending all sixteen shares takes bonds of 2,303 times the minimum; an honest reporter never needs more than 256 times.
     uint256 internal constant MAX_DOUBLINGS = 8;
+    uint256 private constant HOLD_PARTS = 100;
 
     /// @notice R split into the signers' fee f and the rest.
     function feeDown(uint256 reportBond, uint256 feeBps) internal pure returns (uint256 fee, uint256 rest) {
@@ -23,6 +24,13 @@ library CourtMoney {
     /// @notice Half of the license bond that a case can no longer reach, at least the fixed penalty.
     function missedShareDown(uint256 fixedPenalty, uint256 bond) internal pure returns (uint256) {
         return bond / 2 > fixedPenalty ? bond / 2 : fixedPenalty;
+    }
+
+    /// @notice The least R before it doubles: the fixed minimum, at least a hundredth of the license bond that the case holds. Whoever
+    /// keeps a bond from its owner by false reports loses all of that where he is found out, a fifth where nothing is found.
+    function leastReportUp(uint256 minimum, uint256 bond) internal pure returns (uint256) {
+        uint256 part = (bond + HOLD_PARTS - 1) / HOLD_PARTS;
+        return part > minimum ? part : minimum;
     }
 
     /// @notice R doubled `times` times, at most MAX_DOUBLINGS times.

@@ -5,7 +5,6 @@ import {AccessManaged} from "@openzeppelin/contracts/access/manager/AccessManage
 import {OrderState} from "../interfaces/IEscrowBase.sol";
 import {ILicenseNFT, LicenseRecord} from "../interfaces/ILicenseNFT.sol";
 import {Bond} from "../interfaces/IVault.sol";
-import {LicenseTerms} from "../libraries/LicenseTerms.sol";
 import {Vault} from "../Vault.sol";
 import {Peers, VaultBase} from "../VaultBase.sol";
 
@@ -42,10 +41,10 @@ contract VaultForCourt is Vault {
     }
 
     /// @notice Value sent is the license bond.
-    function place(uint256 licenseId, address holder, uint96 price, LicenseRecord calldata record) external payable {
+    function place(uint256 licenseId, address holder, uint96 price, uint96 terms, LicenseRecord calldata record) external payable {
         _settledAt[licenseId] = uint40(block.timestamp);
         _bonds[licenseId] = Bond(uint96(msg.value), price, 0, 0, 0);
-        licenses.issue(holder, licenseId, LicenseTerms.DISCLOSURE, record);
+        licenses.issue(holder, licenseId, terms, record);
     }
 
     /// @notice The bond's amount counts in another token; only to be looked at.

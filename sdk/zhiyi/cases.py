@@ -92,8 +92,9 @@ class Cases(Group):
     def min_bond(self, license_id: int | None = None, kind: Kind = Kind.LEAK) -> int:
         """The smallest bond of a report, wei.
 
-        For a license: of the next case of `kind` against it. It doubles with every case that holds the license's bond
-        and, for LEAK, with every share ever opened, up to 256 times.
+        For a license: of the next case of `kind` against it, at least a hundredth of a bond in the native coin that
+        the case would hold (LEAK, TERMS). It doubles with every case that holds the license's bond and, for LEAK, with
+        every share ever opened, up to 256 times.
         """
         if license_id is None:
             return int(self._call("MisuseCourt", "minReportBond"))
@@ -180,7 +181,7 @@ class Cases(Group):
         )
 
     def share_missed(self, case_id: bytes, *, dry_run: bool = False) -> TxResult:
-        """Anyone, after the time for a verdict: no share was opened, the fingerprinter pays."""
+        """Anyone, after the first half of the time for a verdict: no share was opened, the fingerprinter pays."""
         file = self.file(case_id)
         record = Licenses(self._chain, self._deployment).record(file.license_id)
         return self._send("MisuseCourt", "shareMissed", file.as_tuple(), record.as_tuple(), dry_run=dry_run)
@@ -218,9 +219,10 @@ class Cases(Group):
     # -- serving and defence -------------------------------------------------------------------
 
     def request_service(self, case_id: bytes, encryption_key: bytes, *, dry_run: bool = False) -> TxResult:
-        """Accused, once, of a guilty verdict: asks for the evidence, sealed to this X25519 public key.
+        """Accused, once, of a guilty verdict or where the reporter appeals: asks for the evidence, sealed to this key.
 
-        The case waits for at most 24 hours; if nobody serves him, `clear_unserved` clears him.
+        `encryption_key`: X25519, public. The case waits for at most 24 hours; if nobody serves him, `clear_unserved`
+        clears him.
         """
         return self._by_file("requestService", case_id, to_bytes(encryption_key, 32), dry_run=dry_run)
 
@@ -253,8 +255,9 @@ class Cases(Group):
     def cure(
         self, case_id: bytes, verdict: Verdict, signatures: Mapping[str, bytes], *, dry_run: bool = False
     ) -> TxResult:
-        """Anyone, within 96 hours: a passing probe that the committee signed ends a guilty DISCLOSURE case.
+        """Anyone, within 96 hours of notice: a passing probe that the committee signed ends a guilty DISCLOSURE case.
 
+        Whatever is decided meanwhile: until `defence(case_id).cure_by` nobody can execute it.
         `verdict` is NOT_GUILTY under `cure_id`, of the case's epoch or a later one; `signatures` by signer.
         """
         epoch = Oracles(self._chain, self._deployment).epoch(verdict.epoch)
@@ -298,8 +301,9 @@ class Cases(Group):
         )
 
     def challenge(self, case_id: bytes, *, value: int = 0, dry_run: bool = False) -> TxResult:
-        """Accused, anyone later (guilty), or the reporter (not guilty): asks for a ruling, with the bond C.
+        """Accused, anyone later (guilty), or the reporter (anything else): asks for a ruling, with the bond C.
 
+        Not whoever would rule. Overturned, C comes back, and the signers lose their fee and as much as C of stake.
         The bond comes from the caller's free balance in the vault, to which `value` is added first.
         """
         return self._by_file("challenge", case_id, value=value, dry_run=dry_run)

@@ -137,23 +137,26 @@ class Oracles(Group):
     ) -> TxResult:
         """Anyone who can open a canary: an operator signed another decision, bucket or samples than are right.
 
-        The operator may contest for 7 days.
+        The operator may answer for 7 days; nobody pays unless the appeal authority upholds it after that.
         """
         arguments = (file.as_tuple(), signed.verdict.as_tuple(), signed.signature, expected.as_tuple())
         return self._send("OracleCommittee", "accuseCanary", *arguments, dry_run=dry_run)
 
     def contest_canary(self, case_id: bytes, cid: str, *, dry_run: bool = False) -> TxResult:
-        """Accused operator: the appeal authority has to run the pinned detector again, within 14 days."""
+        """Accused operator, within 7 days: an answer on IPFS; the appeal authority's 14 days begin."""
         arguments = (to_bytes(case_id, 32), digest_of(cid))
         return self._send("OracleCommittee", "contestCanary", *arguments, dry_run=dry_run)
 
     def rule_canary(self, account: str, case_id: bytes, upheld: bool, *, dry_run: bool = False) -> TxResult:
-        """Appeal authority: upheld, a fifth of the operator's minimum stake goes to the treasury."""
+        """Appeal authority, once the operator has answered or could have, for 14 days.
+
+        Upheld: a fifth of the minimum stake goes from the operator to the treasury.
+        """
         arguments = (to_address(account), to_bytes(case_id, 32), upheld)
         return self._send("OracleCommittee", "ruleCanary", *arguments, dry_run=dry_run)
 
     def end_canary(self, account: str, case_id: bytes, *, dry_run: bool = False) -> TxResult:
-        """Anyone, when the time is over: not contested, the penalty falls due; authority silent, it is dropped."""
+        """Anyone, when the authority's time is over: the accusation is dropped."""
         arguments = (to_address(account), to_bytes(case_id, 32))
         return self._send("OracleCommittee", "endCanary", *arguments, dry_run=dry_run)
 

@@ -565,8 +565,9 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "举报押金 {given} 至少须为 {needed}。",
     ),
     "LicenseNotAccusable": (
-        "License {licenseId} cannot be accused of this: it must be settled, of this model, and carry a bond.",
-        "许可 {licenseId} 不能被如此指控：须已成交、属于该模型并有保证金。",
+        "License {licenseId} cannot be accused of this: it must be settled, of this model, for a leak carry a bond, "
+        "for a missing label not have ended.",
+        "许可 {licenseId} 不能被如此指控：须已成交并属于该模型；泄露指控须有保证金，标识指控须未终止。",
     ),
     "MarkTooYoung": (
         "The mark of {licenseId} is too young to convict before {notBefore}.",
@@ -602,12 +603,12 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "本案已请求过一次送达，不再重复。",
     ),
     "NothingToServe": (
-        "Nobody is held guilty in this case: there is nothing to be served.",
-        "本案未认定有责：无需送达。",
+        "Nobody is held guilty in this case, nor may a ruling do so: there is nothing to be served.",
+        "本案未认定有责，裁定也不会认定：无需送达。",
     ),
     "NothingToCure": (
-        "Only a label that a verdict found missing can be restored this way.",
-        "仅裁决认定缺少标识的案件可以整改。",
+        "No notice was given in this case: only a label that was found missing can be restored this way.",
+        "本案未发出整改通知：仅认定缺少标识的案件可以整改。",
     ),
     "ChunkNotInCopy": (
         "This chunk is not under the copy root of license {licenseId}: open one of the copy you got.",
@@ -629,8 +630,9 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "TooFewSamples": ("{given} samples, {needed} are needed.", "样本 {given} 个，需要 {needed} 个。"),
     "NotAllowedToChallenge": (
-        "{caller} may not challenge now: first the accused alone; a dismissal only the reporter.",
-        "{caller} 现在不能申诉：先由被指控方独享；驳回仅举报人可申诉。",
+        "{caller} may not challenge now: a guilty verdict first the accused alone, any other only the reporter; never "
+        "who would rule on it.",
+        "{caller} 现在不能申诉：有责裁决先由被指控方独享，其他裁决仅举报人可申诉；裁定者本人不得申诉。",
     ),
     "NotTheAuthority": ("Only {authority} rules in this case.", "本案仅由 {authority} 裁定。"),
     "AlreadyCounted": ("This has been counted in an earlier case.", "此前案件已计入。"),

@@ -681,8 +681,8 @@ def test_a_judged_dispute_is_ended_by_anyone(play: Play) -> None:
     unclear = play.accuse(None, Kind.OWNERSHIP)
     play.post(unclear, Decision.INCONCLUSIVE)
     nobody = "gina"
-    play.court("finalize", unclear, by=nobody)
     play.wait(8 * DAY)
+    play.court("finalize", unclear, by=nobody)
     play.court("shareMissed", silent, record(order).as_tuple(), by=nobody)
     play.court("lapse", lapsed, by=nobody)
     play.court("finalize", innocent, by=nobody)

@@ -61,16 +61,24 @@ def test_a_canary_is_committed_opened_and_ended(zhiyi: Shell, clients: Clients, 
     assert root == to_hex(CANARIES.root())
     _, case_id = leak_case(clients)
     account = {name: clients[name].account for name in OPERATORS}
-    for name in ("operator1", "operator2"):
+    for name in ("operator1", "operator2", "operator3"):
         wrong = write(zhiyi, name, signed(clients, name, make_verdict(clients, case_id)))
         zhiyi("stranger", "committee", "accuse-canary", wrong, "--canaries", canaries)
     (zhiyi.folder / "answer").write_text("the file changed after it was sealed")
     case = to_hex(case_id)
     zhiyi("operator1", "committee", "contest-canary", case, zhiyi.folder / "answer")
     zhiyi("authority", "committee", "rule-canary", account["operator1"], case, "--reject")
-    node.travel(7 * DAY + 1)
-    ended = zhiyi("stranger", "committee", "end-canary", account["operator2"], case)
-    assert [event["args"]["upheld"] for event in ended["events"] if event["name"] == "CanaryEnded"] == [True]
+    node.travel(7 * DAY + 1)  # who did not answer is ruled on all the same
+    upheld = zhiyi("authority", "committee", "rule-canary", account["operator2"], case, "--uphold")
+    node.travel(14 * DAY)
+    dropped = zhiyi("stranger", "committee", "end-canary", account["operator3"], case)
+    ends = [
+        event["args"]
+        for done in (upheld, dropped)
+        for event in done["events"]
+        if event["name"] == "CanaryEnded"
+    ]
+    assert [(end["upheld"], end["slashed"] > 0) for end in ends] == [(True, True), (False, False)]
 
 
 def test_a_range_claim_is_made_and_answered(zhiyi: Shell, clients: Clients) -> None:

@@ -106,7 +106,7 @@ def accused(clients: Clients) -> tuple[bytes, SignedVerdict]:
     return case_id, wrong
 
 
-def test_an_operator_who_did_not_look_pays_unless_he_contests(clients: Clients) -> None:
+def test_an_operator_who_did_not_look_pays_by_a_ruling(clients: Clients) -> None:
     case_id, _ = accused(clients)
     account, oracles = clients["operator1"].account, clients["stranger"].oracles
     assert oracles.canary_accusation(account, case_id).state == CanaryState.ACCUSED
@@ -117,7 +117,10 @@ def test_an_operator_who_did_not_look_pays_unless_he_contests(clients: Clients) 
     with pytest.raises(TxReverted, match="TooLate"):
         clients["operator1"].oracles.contest_canary(case_id, CID)
     before = clients["stranger"].vault.stake_of(account).staked
-    assert oracles.end_canary(account, case_id).event("CanaryEnded")["upheld"]
+    with pytest.raises(TxReverted, match="TooEarly"):
+        oracles.end_canary(account, case_id)
+    ruled = clients["authority"].oracles.rule_canary(account, case_id, True)
+    assert ruled.event("CanaryEnded")["upheld"]
     assert clients["stranger"].vault.stake_of(account).staked < before
     assert (oracles.accusations(account), oracles.canary_accusation(account, case_id).state) == (
         0,
@@ -125,7 +128,18 @@ def test_an_operator_who_did_not_look_pays_unless_he_contests(clients: Clients) 
     )
 
 
-def test_a_contested_canary_is_ruled_on_or_dropped(clients: Clients) -> None:
+def test_nobody_pays_while_the_authority_is_silent(clients: Clients) -> None:
+    case_id, _ = accused(clients)
+    account, oracles = clients["operator1"].account, clients["stranger"].oracles
+    before = oracles.canary_accusation(account, case_id)
+    clients.node.travel(21 * DAY + 1)
+    with pytest.raises(TxReverted, match="TooLate"):
+        clients["authority"].oracles.rule_canary(account, case_id, True)
+    event = oracles.end_canary(account, case_id).event("CanaryEnded")
+    assert (before.state, event["upheld"], event["slashed"]) == (CanaryState.ACCUSED, False, 0)
+
+
+def test_a_contested_canary_is_ruled_on_at_once(clients: Clients) -> None:
     case_id, _ = accused(clients)
     account, authority = clients["operator1"].account, clients["authority"].oracles
     clients["operator1"].oracles.contest_canary(case_id, CID)

@@ -252,7 +252,7 @@ def request_service(
         typer.Option(help="Your key file (`zhiyi keys new encryption FILE`) that will open the evidence."),
     ],
 ) -> None:
-    """Accused, once, of a guilty verdict: ask to see the evidence. Not shown within 24 hours, you are cleared."""
+    """Accused, once: ask to see the evidence you are judged on. Not shown within 24 hours, you are cleared."""
     session = session_of(ctx)
     key = open_key(session, encryption_key, KeyKind.ENCRYPTION).public
     session.show(session.client.cases.request_service(words.case_id(case_id), key, dry_run=session.dry_run))

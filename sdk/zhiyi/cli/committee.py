@@ -224,7 +224,7 @@ def contest_canary(
     case_id: CaseArgument,
     answer: Annotated[Path, typer.Argument(help="File with the answer; it becomes public on IPFS.")],
 ) -> None:
-    """Accused operator, within 7 days: have the appeal authority run the detector again."""
+    """Accused operator, within 7 days: answer, and have the appeal authority rule at once."""
     session = session_of(ctx)
     cid = session.ipfs.add_file(answer)
     result = session.client.oracles.contest_canary(words.case_id(case_id), cid, dry_run=session.dry_run)
@@ -238,7 +238,7 @@ def rule_canary(
     case_id: CaseArgument,
     uphold: Annotated[bool, typer.Option("--uphold/--reject", help="The ruling.")],
 ) -> None:
-    """Appeal authority, within 14 days of the answer: after running the detector again."""
+    """Appeal authority, within 14 days of the answer or of the time for one: after running the detector again."""
     session = session_of(ctx)
     number = words.case_id(case_id)
     session.show(session.client.oracles.rule_canary(account, number, uphold, dry_run=session.dry_run))
@@ -246,7 +246,7 @@ def rule_canary(
 
 @app.command("end-canary")
 def end_canary(ctx: typer.Context, account: OperatorArgument, case_id: CaseArgument) -> None:
-    """Anyone, once its time is over: uncontested, the penalty falls due; not ruled on, it is dropped."""
+    """Anyone, once the authority's time is over: not ruled on, it is dropped."""
     session = session_of(ctx)
     number = words.case_id(case_id)
     session.show(session.client.oracles.end_canary(account, number, dry_run=session.dry_run))

@@ -26,6 +26,7 @@ DAY = 86_400
 HOUR = 3_600
 ZERO = "0x" + "00" * 20
 NO_SHARE = 255
+DISCLOSURE_DUTY = 16  # in the packed terms
 NO_PROOF = (0, b"")  # a signer key that is the account's own needs none
 FAR = 2**40 - 1
 
@@ -182,6 +183,32 @@ def share_levels(license_id: int, seeds: list[bytes]) -> list[list[bytes]]:
 
 def share_proof(license_id: int, seeds: list[bytes], index: int) -> list[bytes]:
     return [level[(index >> depth) ^ 1] for depth, level in enumerate(share_levels(license_id, seeds)[:-1])]
+
+
+MISSING_LEAF = hashlib.sha256(b"\x03").digest()
+
+
+def copy_chunks(license_id: int) -> list[bytes]:
+    """The three chunks of a licensed copy."""
+    return [f"chunk {i} of the copy of {license_id}".encode() * (3 - i) for i in range(3)]
+
+
+def copy_levels(license_id: int) -> list[list[bytes]]:
+    """The tree over the plain leaves, from the leaves up."""
+    level = [
+        hashlib.sha256(b"\x00" + i.to_bytes(4, "big") + len(data).to_bytes(4, "big") + data).digest()
+        for i, data in enumerate(copy_chunks(license_id))
+    ]
+    levels = [[*level, MISSING_LEAF]]
+    while len(levels[-1]) > 1:
+        below = levels[-1]
+        pairs = zip(below[::2], below[1::2], strict=True)
+        levels.append([hashlib.sha256(b"\x01" + left + right).digest() for left, right in pairs])
+    return levels
+
+
+def copy_path(license_id: int, index: int) -> list[bytes]:
+    return [level[(index >> depth) ^ 1] for depth, level in enumerate(copy_levels(license_id)[:-1])]
 
 
 @dataclass(frozen=True)
@@ -361,18 +388,19 @@ class Courtroom:
         price: int = 2 * ETHER,
         holder: Any = None,
         age: int = 8 * DAY,
+        terms: int = DISCLOSURE_DUTY,
     ) -> int:
         license_id = self.model_id << 28 | number
         seeds = share_seeds(str(license_id))
         record = LicenseRecord(
             b"\x0d" * 32,
-            b"\x0c" * 32,
+            copy_levels(license_id)[-1][0],
             share_levels(license_id, seeds)[-1][0],
             b"\x07" * 32,
             self.fingerprinter.address,
         )
         self.vault.place(
-            license_id, holder or self.holder, price, record.as_tuple(), sender=self.poster, value=bond
+            license_id, holder or self.holder, price, terms, record.as_tuple(), sender=self.poster, value=bond
         )
         self.records[license_id] = record
         if age:
@@ -515,6 +543,45 @@ class Courtroom:
 
     def call(self, name: str, file: CaseFile, *arguments: Any, by: Any = None) -> Any:
         return send(getattr(self.court, name), file.as_tuple(), *arguments, sender=by or self.stranger)
+
+    def ask(self, file: CaseFile, *, by: Any = None, key: bytes = b"\x19" * 32) -> Any:
+        """The accused asks to be served."""
+        return self.call("requestService", file, key, by=by or self.holder)
+
+    def serve(self, file: CaseFile, *, by: Any = None, seat: int = 0) -> Any:
+        return self.call("serve", file, seat, b"\x5e" * 32, by=by or self.reporter)
+
+    def passing(self, file: CaseFile, **changes: Any) -> Verdict:
+        """A verdict that cures: of a case id of its own, on evidence of its own."""
+        base = self.verdict(file, Decision.NOT_GUILTY, bucket=0)
+        case_id = bytes(self.court.cureIdOf(file.id))
+        return replace(base, **{"case_id": case_id, "evidence_hash": b"\x9e" * 32, **changes})
+
+    def cure(
+        self, file: CaseFile, verdict: Verdict | None = None, *, signers: list[str] | None = None
+    ) -> Any:
+        verdict = verdict or self.passing(file)
+        return self.call(
+            "cure",
+            file,
+            verdict.as_tuple(),
+            self.signers if signers is None else signers,
+            bits(0, 1, 2),
+            self.sign(verdict, (0, 1, 2)),
+        )
+
+    def open_chunk(self, file: CaseFile, index: int = 0, *, by: Any = None, **changes: Any) -> Any:
+        license_id = file.license_id
+        return self.call(
+            "openChunk",
+            file,
+            changes.get("record", self.records[license_id]).as_tuple(),
+            changes.get("chunks", 3),
+            index,
+            changes.get("data", copy_chunks(license_id)[index % 3]),
+            changes.get("path", copy_path(license_id, index % 3)),
+            by=by or self.holder,
+        )
 
     def until(self, file: CaseFile) -> int:
         return int(self.court.caseState(file.id)[2])

@@ -2,8 +2,9 @@
 
 Branches of accuseCanary: another case's file; other evidence; root unknown; path, salt or expectation not under the
 root; committed at or after the opening; verdict as expected; no operator's signature; accused before; accused.
-contestCanary: not accused; contested before; late; contested. ruleCanary: not the authority; not contested; late;
-upheld; rejected. endCanary: nothing to end; early (both states); uncontested; authority silent.
+contestCanary: not accused; contested before; late; contested. ruleCanary: not the authority; not accused, or ended;
+the operator's time is not over; late (both states); upheld; rejected. endCanary: nothing to end; early (both states);
+authority silent.
 """
 
 from __future__ import annotations
@@ -218,56 +219,31 @@ def test_only_an_operators_own_signature_accuses_it(
             accuse(room, file, wrong, signature=signature)
 
 
-def test_uncontested_it_costs_a_fifth_of_the_minimum_stake(
-    room: Courtroom, file: CaseFile, accused: Any, books: None
+@pytest.mark.parametrize("answers", [True, False], ids=["contested", "silent operator"])
+@pytest.mark.parametrize("upheld", [True, False], ids=["upheld", "rejected"])
+def test_the_appeal_authority_rules(
+    room: Courtroom, file: CaseFile, accused: Any, books: None, upheld: bool, answers: bool
 ) -> None:
     before = room.money(file)
-    _, until = room.committee.canaryAccusation(accused, file.id)
-    end = room.committee.endCanary
-    room.wait_until(until)
-    with refused(room.committee, "TooEarly", notBefore=until):
-        send(end, accused, file.id, sender=room.stranger)
-    room.wait_until(until + 1)
-    receipt = end(accused, file.id, sender=room.stranger)
-    assert (
-        room.committee.CanaryEnded(account=accused.address, caseId=file.id, upheld=True, slashed=PENALTY)
-        in receipt.events
-    )
-    assert room.moved(before, file) == {"treasury": PENALTY, "stakes": -PENALTY}
-    assert room.stake(accused) == room.operator_stake - PENALTY
-    assert room.committee.canaryAccusation(accused, file.id)[0] == ENDED
-    assert room.committee.accusations(accused) == 0
-    for step in (
-        lambda: send(end, accused, file.id, sender=room.stranger),
-        lambda: send(room.committee.contestCanary, file.id, b"\x01" * 32, sender=accused),
-        lambda: send(room.committee.ruleCanary, accused, file.id, True, sender=room.arbiter),
-    ):
-        with refused(room.committee, "WrongCanaryState", given=ENDED):
-            step()
-    with refused(room.committee, "WrongCanaryState", given=ENDED, needed=NONE):
-        accuse(room, file, room.verdict(file))
-    with refused(room.committee, "StakeBelowMinimum", given=4 * ETHER):  # no seat until it adds stake
-        send(room.committee.announceEpoch, room.signers, 3, sender=room.admin)
-
-
-@pytest.mark.parametrize("upheld", [True, False])
-def test_contested_the_appeal_authority_rules(
-    room: Courtroom, file: CaseFile, accused: Any, books: None, upheld: bool
-) -> None:
-    before = room.money(file)
-    rule = room.committee.ruleCanary
-    with refused(room.committee, "WrongCanaryState", given=ACCUSED, needed=CONTESTED):
+    rule, end = room.committee.ruleCanary, room.committee.endCanary
+    _, answer_by = room.committee.canaryAccusation(accused, file.id)
+    room.wait_until(answer_by)
+    with refused(room.committee, "TooEarly", notBefore=answer_by):
         send(rule, accused, file.id, upheld, sender=room.arbiter)
-    receipt = room.committee.contestCanary(file.id, b"\xc0" * 32, sender=accused)
-    until = receipt.timestamp + RULING
-    assert receipt.events == [
-        room.committee.CanaryContested(
-            account=accused.address, caseId=file.id, digest=b"\xc0" * 32, until=until
-        )
-    ]
-    assert room.committee.canaryAccusation(accused, file.id) == (CONTESTED, until)
-    with refused(room.committee, "WrongCanaryState", given=CONTESTED, needed=ACCUSED):
-        send(room.committee.contestCanary, file.id, b"\xc1" * 32, sender=accused)
+    if answers:
+        receipt = room.committee.contestCanary(file.id, b"\xc0" * 32, sender=accused)
+        until = receipt.timestamp + RULING
+        assert receipt.events == [
+            room.committee.CanaryContested(
+                account=accused.address, caseId=file.id, digest=b"\xc0" * 32, until=until
+            )
+        ]
+        assert room.committee.canaryAccusation(accused, file.id) == (CONTESTED, until)
+        with refused(room.committee, "WrongCanaryState", given=CONTESTED, needed=ACCUSED):
+            send(room.committee.contestCanary, file.id, b"\xc1" * 32, sender=accused)
+    else:
+        room.wait_until(answer_by + 1)
+        until = answer_by + RULING
     for wrong_judge in (room.admin, room.last_instance, accused):
         with refused(
             room.committee,
@@ -277,6 +253,8 @@ def test_contested_the_appeal_authority_rules(
         ):
             send(rule, accused, file.id, upheld, sender=wrong_judge)
     room.wait_until(until)
+    with refused(room.committee, "TooEarly", notBefore=until):
+        send(end, accused, file.id, sender=room.stranger)
     receipt = rule(accused, file.id, upheld, sender=room.arbiter)
     slashed = PENALTY if upheld else 0
     assert (
@@ -284,12 +262,32 @@ def test_contested_the_appeal_authority_rules(
         in receipt.events
     )
     assert room.moved(before, file) == ({"treasury": PENALTY, "stakes": -PENALTY} if upheld else {})
+    assert room.stake(accused) == room.operator_stake - slashed
+    assert room.committee.canaryAccusation(accused, file.id)[0] == ENDED
     assert room.committee.accusations(accused) == 0
+    for step in (
+        lambda: send(end, accused, file.id, sender=room.stranger),
+        lambda: send(room.committee.contestCanary, file.id, b"\x01" * 32, sender=accused),
+        lambda: send(rule, accused, file.id, True, sender=room.arbiter),
+    ):
+        with refused(room.committee, "WrongCanaryState", given=ENDED):
+            step()
+    with refused(room.committee, "WrongCanaryState", given=ENDED, needed=NONE):
+        accuse(room, file, room.verdict(file))
+    if upheld:
+        with refused(room.committee, "StakeBelowMinimum", given=4 * ETHER):  # no seat until it adds stake
+            send(room.committee.announceEpoch, room.signers, 3, sender=room.admin)
 
 
-def test_a_silent_authority_drops_the_accusation(room: Courtroom, file: CaseFile, accused: Any) -> None:
+@pytest.mark.parametrize("answers", [True, False], ids=["contested", "silent operator"])
+def test_a_silent_authority_drops_the_accusation(
+    room: Courtroom, file: CaseFile, accused: Any, books: None, answers: bool
+) -> None:
     before = room.money(file)
-    until = room.committee.contestCanary(file.id, b"\xc0" * 32, sender=accused).timestamp + RULING
+    _, until = room.committee.canaryAccusation(accused, file.id)
+    if answers:
+        until = room.committee.contestCanary(file.id, b"\xc0" * 32, sender=accused).timestamp
+    until += RULING
     room.wait_until(until)
     with refused(room.committee, "TooEarly", notBefore=until):
         send(room.committee.endCanary, accused, file.id, sender=room.stranger)
@@ -301,6 +299,25 @@ def test_a_silent_authority_drops_the_accusation(room: Courtroom, file: CaseFile
         room.committee.CanaryEnded(account=accused.address, caseId=file.id, upheld=False, slashed=0)
     ]
     assert room.moved(before, file) == {}
+    assert room.committee.accusations(accused) == 0
+
+
+def test_a_canary_that_expects_every_outcome_costs_an_honest_operator_nothing(
+    room: Courtroom, license_id: int, books: None
+) -> None:
+    """One root may hold a leaf for each outcome of one evidence: whoever commits it accuses whatever is signed."""
+    evidence = keccak(text="trap")
+    other = Canary(evidence=evidence, decision=Decision.NOT_GUILTY, bucket=0)
+    trap = Canary(evidence=evidence, decision=Decision.GUILTY, bucket=20, sibling=other.leaf)
+    file = plant(room, license_id, trap)
+    honest = room.verdict(file, Decision.NOT_GUILTY, bucket=0)
+    before = room.money(file)
+    accuse(room, file, honest, canary=trap)
+    operator = room.operators[0].account
+    _, until = room.committee.canaryAccusation(operator, file.id)
+    room.wait_until(until + RULING + 1)
+    room.committee.endCanary(operator, file.id, sender=room.stranger)
+    assert room.moved(before, file) == {}
 
 
 def test_only_the_accused_contests_and_in_time(room: Courtroom, file: CaseFile, accused: Any) -> None:
@@ -308,6 +325,8 @@ def test_only_the_accused_contests_and_in_time(room: Courtroom, file: CaseFile, 
         send(room.committee.contestCanary, file.id, b"\xc0" * 32, sender=room.stranger)
     with refused(room.committee, "WrongCanaryState", account=room.stranger.address, given=NONE):
         send(room.committee.endCanary, room.stranger, file.id, sender=room.stranger)
+    with refused(room.committee, "WrongCanaryState", account=room.stranger.address, given=NONE):
+        send(room.committee.ruleCanary, room.stranger, file.id, True, sender=room.arbiter)
     _, until = room.committee.canaryAccusation(accused, file.id)
     room.wait_until(until + 1)
     with refused(room.committee, "TooLate", deadline=until):
@@ -323,7 +342,7 @@ def test_a_pause_gives_the_accused_operator_its_time_back(
     room.court.pausePosting(room.now + 2 * DAY, sender=room.admin)
     room.wait_until(until + 1)
     with refused(room.committee, "TooEarly", notBefore=until):
-        send(room.committee.endCanary, accused, file.id, sender=room.stranger)
+        send(room.committee.ruleCanary, accused, file.id, True, sender=room.arbiter)
     room.wait_until(until + room.paused())
     room.committee.contestCanary(file.id, b"\xc0" * 32, sender=accused)
 
@@ -340,7 +359,7 @@ def test_an_accused_operator_waits_for_the_end_before_it_leaves(
         send(room.committee.leave, sender=operator)
     _, until = room.committee.canaryAccusation(operator, file.id)
     room.wait_until(until + 1)
-    room.committee.endCanary(operator, file.id, sender=room.stranger)
+    room.committee.ruleCanary(operator, file.id, True, sender=room.arbiter)
     room.committee.leave(sender=operator)
     assert room.free(operator) == room.operator_stake - PENALTY
     with refused(room.committee, "NotAnOperator"):

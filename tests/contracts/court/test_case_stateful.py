@@ -56,6 +56,7 @@ class Case:
     seats: tuple[int, ...] = ()
     unpaid: set[int] = field(default_factory=set)
     challenger: str | None = None
+    cure_by: int = 0  # 0: no notice was given
     pot: int = 0
 
 
@@ -128,6 +129,7 @@ class Ledger:
         self.stake = {name: room.stake(account) for name, account in room.accounts().items()}
         self.royalties = room.royalties()
         self.cases: list[Case] = []
+        self.frozen: set[bytes] = set()  # subjects that froze the model
         self.now = 0
 
     # ---- what is allowed now
@@ -149,12 +151,10 @@ class Ledger:
                 unshared = f.kind == Kind.LEAK and case.share is None
                 return s == State.OPEN and unshared and self.now > self.share_by(case)
             case "challenge":
-                if s != State.POSTED or late:
+                if s != State.POSTED or late or move.who in ("arbiter", "last"):
                     return False
-                if case.decision == Decision.NOT_GUILTY:
-                    return self.is_account(move.who, f.reporter)
                 if case.decision != Decision.GUILTY:
-                    return False
+                    return self.is_account(move.who, f.reporter)
                 window = self.window(case)
                 return self.now > case.until - window + window // 3 or self.is_account(move.who, f.accused)
             case "rule":
@@ -167,11 +167,10 @@ class Ledger:
             case "releaseHold":
                 return s == State.CLEARED and case.held and late
             case "finalize":
-                waits = case.decision in (Decision.GUILTY, Decision.NOT_GUILTY)
-                return s == State.POSTED and (late or not waits)
+                return s == State.POSTED and late
             case "execute":
                 posted = s == State.POSTED and case.decision == Decision.GUILTY and late
-                return posted or s == State.FINAL_GUILTY
+                return (posted or s == State.FINAL_GUILTY) and self.now > case.cure_by
             case "claimFee":
                 return s in ENDED and move.seat in case.unpaid
         raise AssertionError(move.step)
@@ -205,7 +204,7 @@ class Ledger:
         if step == "shareMissed":
             return self.share_by(case) + 1
         if step in ("escalate", "clearSilent", "releaseHold", "execute", "finalize"):
-            return case.until + 1 if case.state != State.FINAL_GUILTY else 0
+            return (case.until if case.state != State.FINAL_GUILTY else case.cure_by) + 1
         return 0
 
     def window(self, case: Case) -> int:
@@ -219,7 +218,8 @@ class Ledger:
         if license is None:
             return self.p.min_report_bond
         doublings = license.holds + (len(license.shares) if kind == Kind.LEAK else 0)
-        return self.p.min_report_bond * 2 ** min(8, doublings)
+        held = 0 if kind == Kind.DISCLOSURE else license.bond
+        return max(self.p.min_report_bond, -(-held // 100)) * 2 ** min(8, doublings)
 
     def is_account(self, who: str, address: str) -> bool:
         return bool(self.room.accounts()[who].address == address)
@@ -270,11 +270,14 @@ class Ledger:
         assert case.pot >= 0
         self.free[to] += amount
 
-    def fee(self, case: Case) -> int:
-        return case.file.bond * self.p.fee_bps // 10_000
+    def rest(self, case: Case) -> int:
+        """R - f; R where nobody has a fee to come."""
+        fee = case.file.bond * self.p.fee_bps // 10_000 if case.unpaid else 0
+        return case.file.bond - fee
 
     def end(self, case: Case, state: State) -> None:
         case.state = state
+        self.lift(case)
         if case.held:
             self.licenses[case.file.license_id].holds -= 1
             case.held = False
@@ -302,7 +305,11 @@ class Ledger:
         else:
             case.state, case.until = State.POSTED, self.now + self.window(case)
         if case.file.kind == Kind.DISCLOSURE and decision == Decision.GUILTY:
-            self.licenses[case.file.license_id].suspensions += 1
+            self.notice(case)
+
+    def notice(self, case: Case) -> None:
+        case.cure_by = self.now + 96 * HOUR
+        self.licenses[case.file.license_id].suspensions += 1
 
     def convict(self, case: Case) -> bool:
         license = self.licenses.get(case.file.license_id)
@@ -316,6 +323,12 @@ class Ledger:
             if case.subject in license.counted:
                 return self.close(case)
             license.counted.add(case.subject)
+        elif case.file.kind == Kind.OWNERSHIP:
+            if case.subject in self.frozen:
+                return self.close(case)
+            self.frozen.add(case.subject)
+        elif not case.cure_by:
+            self.notice(case)
         case.state = State.FINAL_GUILTY
         return True
 
@@ -323,17 +336,17 @@ class Ledger:
         self.end(case, State.CLOSED)
         unavailable = case.decision == Decision.UNAVAILABLE
         to = "treasury" if unavailable else self.name_of(case.file.reporter)
-        self.pay(case, to, case.file.bond - self.fee(case))
+        self.pay(case, to, self.rest(case))
         return False
 
     def dismiss(self, case: Case) -> None:
         self.end(case, State.DISMISSED)
-        rest = case.file.bond - self.fee(case)
+        rest = self.rest(case)
         self.pay(case, self.name_of(case.file.accused), rest // 2)
         self.pay(case, "treasury", rest - rest // 2)
 
     def lift(self, case: Case) -> None:
-        if case.file.kind == Kind.DISCLOSURE and case.decision == Decision.GUILTY:
+        if case.cure_by:
             self.licenses[case.file.license_id].suspensions -= 1
 
     def finalize(self, case: Case) -> None:
@@ -349,7 +362,7 @@ class Ledger:
             return
         self.end(case, State.EXECUTED)
         reporter = self.name_of(case.file.reporter)
-        self.pay(case, reporter, case.file.bond - self.fee(case))
+        self.pay(case, reporter, self.rest(case))
         license = self.licenses.get(case.file.license_id)
         if license is None:
             return
@@ -369,7 +382,12 @@ class Ledger:
 
     def rule(self, case: Case, judge: str, uphold: bool) -> None:
         challenger, seats, bond = case.challenger, case.seats, self.p.challenge_bond
-        if (case.decision == Decision.GUILTY) == uphold:
+        if not uphold:
+            case.unpaid.clear()
+        if case.decision not in (Decision.GUILTY, Decision.NOT_GUILTY):
+            case.decision = case.decision if uphold else Decision.INCONCLUSIVE
+            self.close(case)
+        elif (case.decision == Decision.GUILTY) == uphold:
             if case.file.kind == Kind.TERMS:
                 case.bucket = case.bucket or 12
             self.convict(case)
@@ -377,8 +395,7 @@ class Ledger:
             self.dismiss(case)
         else:
             self.end(case, State.CLEARED)
-            self.lift(case)
-            self.pay(case, self.name_of(case.file.accused), case.file.bond - self.fee(case))
+            self.pay(case, self.name_of(case.file.accused), self.rest(case))
         if challenger is not None:
             self.pay(case, judge if uphold else challenger, bond)
             for seat in () if uphold else seats:
@@ -387,7 +404,7 @@ class Ledger:
     def clear_silent(self, case: Case) -> None:
         case.state, case.until = State.CLEARED, self.now + 14 * DAY
         self.lift(case)
-        self.pay(case, self.name_of(case.file.reporter), case.file.bond - self.fee(case))
+        self.pay(case, self.name_of(case.file.reporter), self.rest(case))
         if case.challenger is not None:
             self.pay(case, case.challenger, self.p.challenge_bond)
 
@@ -446,13 +463,16 @@ class Cases(RuleBasedStateMachine):
         self.at(model.now + 1)
         bond = model.least(license, kind) + more
         arguments = {"reporter": self.room.accounts()[reporter], "bond": bond, "value": 0}
-        if license is not None and kind == Kind.LEAK and (license.bond == 0 or license.leak_bucket == 40):
+        spent = kind == Kind.LEAK and license is not None and (license.bond == 0 or license.leak_bucket == 40)
+        ended = kind == Kind.DISCLOSURE and license is not None and license.revoked
+        if spent or ended:
             self.is_refused(lambda: self.room.open(license_id, kind, **arguments))
             return
         if more == 0:
             self.is_refused(lambda: self.room.open(license_id, kind, **arguments | {"bond": bond - 1}))
         file = self.room.open(license_id, kind, **arguments)
-        case = Case(file, held=license is not None and license.bond != 0, pot=bond)
+        held = license is not None and license.bond != 0 and kind != Kind.DISCLOSURE
+        case = Case(file, held=held, pot=bond)
         if case.held and license is not None:
             license.holds += 1
         model.free[reporter] -= bond

@@ -178,6 +178,7 @@ def test_a_new_signer_key_leaves_the_seat_of_the_old_one(room: Courtroom, licens
     assert room.committee.accountOfSigner(operator.signer) == operator.account
     file = room.open(license_id)
     room.post(file, Decision.INCONCLUSIVE)  # signed with the old key of seat 0
+    room.past(file)
     room.call("finalize", file)
     room.call("claimFee", file, 0)
     assert room.free(operator.account) == room.fee(file) // 3

@@ -111,25 +111,69 @@ def test_row_dismissed_unchallenged(room: Courtroom, license_id: int, books: Non
     assert room.vault.caseBondOf(file.id) == 0
 
 
-@pytest.mark.parametrize(
-    ("decision", "to"),
-    [
-        (Decision.INCONCLUSIVE, "reporter"),
-        (Decision.UNLICENSED, "reporter"),
-        (Decision.UNAVAILABLE, "treasury"),
-    ],
-)
+NO_DECISION = [
+    (Decision.INCONCLUSIVE, "reporter"),
+    (Decision.UNLICENSED, "reporter"),
+    (Decision.UNAVAILABLE, "treasury"),
+]
+
+
+@pytest.mark.parametrize(("decision", "to"), NO_DECISION)
 def test_row_closed(room: Courtroom, license_id: int, books: None, decision: Decision, to: str) -> None:
     before = room.money()
     file = room.open(license_id)
     room.post(file, decision)
-    with refused(room.court, "NotAllowedToChallenge", caller=room.reporter.address):
-        room.challenge(file, room.reporter)
-    room.call("finalize", file)  # at once: nobody may challenge it
+    with refused(room.court, "TooEarly", notBefore=room.until(file)):
+        room.call("finalize", file)
+    room.past(file)
+    room.call("finalize", file)
     assert pots(room, before, file) == {to: room.rest(file), "case": room.fee(file)}
     assert room.state(file) == State.CLOSED
     assert room.bond(license_id).openCases == 0
     claim_all(room, file, 0, 1, 2)
+
+
+@pytest.mark.parametrize(("decision", "to"), NO_DECISION)
+def test_row_closed_upheld(
+    room: Courtroom, license_id: int, books: None, decision: Decision, to: str
+) -> None:
+    before = room.money()
+    file = room.open(license_id)
+    room.post(file, decision)
+    room.challenge(file, room.reporter)
+    room.call("rule", file, True, by=room.arbiter)
+    assert pots(room, before, file) == {
+        to: room.rest(file),
+        "arbiter": room.params.challenge_bond,
+        "case": room.fee(file),
+    }
+    assert room.court.caseState(file.id)[:2] == (State.CLOSED, decision)
+    assert room.bond(license_id).openCases == 0
+    claim_all(room, file, 0, 1, 2)
+
+
+@pytest.mark.parametrize("decision", [decision for decision, _ in NO_DECISION])
+def test_row_closed_overturned(room: Courtroom, license_id: int, books: None, decision: Decision) -> None:
+    """Signers who decide nothing where there is something to decide risk as much as liars."""
+    before = room.money()
+    file = room.open(license_id)
+    room.open_share(file)
+    room.post(file, decision, bucket=40)
+    room.challenge(file, room.reporter)
+    room.call("rule", file, False, by=room.arbiter)
+    cost = room.params.challenge_bond // 3 * 3
+    assert pots(room, before, file) == {
+        "reporter": file.bond + room.params.challenge_bond,
+        "arbiter": cost,
+        "stakes": -cost,
+    }
+    assert room.court.caseState(file.id)[:2] == (State.CLOSED, Decision.INCONCLUSIVE)
+    assert room.court.caseDetail(file.id).unpaidSeats == 0
+    assert room.bond(license_id).openCases == 0
+    assert room.licenses.endOf(license_id) == 0  # convicted by a verdict only
+    assert room.court.leakBucket(license_id) == 0
+    with refused(room.court, "NothingToClaim", caseId=file.id, seat=0):
+        room.call("claimFee", file, 0)
 
 
 def test_row_upheld_guilty(room: Courtroom, license_id: int, books: None) -> None:
@@ -160,10 +204,9 @@ def test_row_cleared_by_ruling(room: Courtroom, license_id: int, books: None) ->
     bond = room.params.challenge_bond
     cost = bond // 3 * 3  # three signers
     assert pots(room, before, file) == {
-        "holder": room.rest(file) + bond,
+        "holder": file.bond + bond,
         "arbiter": cost,
         "stakes": -cost,
-        "case": room.fee(file),
     }
     assert room.state(file) == State.CLEARED
     assert [room.stake(operator.account) for operator in room.operators] == [
@@ -173,8 +216,24 @@ def test_row_cleared_by_ruling(room: Courtroom, license_id: int, books: None) ->
     assert room.court.Ruled(caseId=file.id, authority=room.arbiter.address, upheld=False) in receipt.events
     with refused(room.court, "WrongCaseState", given=State.CLEARED):
         room.call("execute", file)
-    claim_all(room, file, 0, 1, 2)
-    assert room.vault.caseBondOf(file.id) == 0
+    for seat in (0, 1, 2):
+        with refused(room.court, "NothingToClaim", caseId=file.id, seat=seat):
+            room.call("claimFee", file, seat)
+
+
+def test_a_false_verdict_on_a_large_bond_pays_its_signers_nothing(
+    room: Courtroom, license_id: int, books: None
+) -> None:
+    before = room.money()
+    file = room.guilty_leak(license_id, bond=100 * ETHER)  # f would be 20 ETH, C is 0.2
+    room.challenge(file, room.holder)
+    room.call("rule", file, False, by=room.arbiter)
+    after = room.money(file)
+    assert all(after[f"operator{i}"] == before[f"operator{i}"] for i in range(5))
+    assert after["stakes"] < before["stakes"]
+    assert room.court.caseDetail(file.id).unpaidSeats == 0
+    assert after["case"] == 0
+    assert room.free(room.holder) == 100 * ETHER + room.params.challenge_bond
 
 
 def test_row_not_guilty_upheld(room: Courtroom, license_id: int, books: None) -> None:
@@ -207,10 +266,9 @@ def test_row_not_guilty_overturned_slashes_by_the_statistic_only(
     bond = room.params.challenge_bond
     cost = bond // 3 * 3
     assert pots(room, before, file) == {
-        "reporter": room.rest(file) + bond,
+        "reporter": file.bond + bond,
         "arbiter": cost,
         "stakes": -cost,
-        "case": room.fee(file),
     }
     assert room.licenses.endOf(license_id) == 1  # revoked; no bond without a p-value
     assert room.court.leakBucket(license_id) == 0
@@ -239,7 +297,9 @@ def test_a_strong_bucket_without_a_share_slashes_nothing(room: Courtroom, licens
     assert room.bond(license_id).amount == 10 * ETHER
 
 
-@pytest.mark.parametrize("decision", [Decision.GUILTY, Decision.NOT_GUILTY])
+@pytest.mark.parametrize(
+    "decision", [Decision.GUILTY, Decision.NOT_GUILTY, Decision.INCONCLUSIVE, Decision.UNAVAILABLE]
+)
 def test_row_cleared_by_silence(room: Courtroom, license_id: int, books: None, decision: Decision) -> None:
     before = room.money()
     file = room.open(license_id)
@@ -328,6 +388,44 @@ def test_ownership_and_parent_cases_freeze_the_model(
     )
     assert pots(room, before, file) == {"reporter": room.rest(file), "case": room.fee(file)}
     assert room.models.statusOf(room.model_id).frozenUntil == receipt.timestamp + 30 * DAY
+    assert room.court.counted(room.model_id, b"\x51" * 32) is True
+
+
+@pytest.mark.parametrize("kind", [Kind.OWNERSHIP, Kind.UNDECLARED_PARENT])
+def test_one_matter_freezes_a_model_once(room: Courtroom, license_id: int, books: None, kind: Kind) -> None:
+    first = room.open(0, kind, evidence=b"\xe5" * 32)
+    room.post(first)
+    room.past(first)
+    room.call("execute", first)
+    until = room.models.statusOf(room.model_id).frozenUntil
+    room.wait(20 * DAY)
+    before = room.money()
+    again = room.open(0, kind, evidence=b"\xe5" * 32)
+    room.post(again)
+    room.past(again)
+    room.call("execute", again)
+    assert room.state(again) == State.CLOSED
+    assert room.models.statusOf(room.model_id).frozenUntil == until
+    assert pots(room, before, again) == {"reporter": room.rest(again), "case": room.fee(again)}
+    appealed = room.open(0, kind)
+    room.post(appealed, Decision.NOT_GUILTY)
+    room.challenge(appealed, room.reporter)
+    room.call("rule", appealed, False, by=room.arbiter)
+    assert room.state(appealed) == State.CLOSED  # a ruling does not count it twice either
+    other = room.open(0, kind)
+    room.post(other, subject=b"\x52" * 32)
+    room.past(other)
+    receipt = room.call("execute", other)
+    assert room.models.statusOf(room.model_id).frozenUntil == receipt.timestamp + 30 * DAY
+
+
+def test_a_matter_of_one_model_does_not_count_for_another(room: Courtroom, license_id: int) -> None:
+    file = room.open(0, Kind.OWNERSHIP)
+    room.post(file)
+    room.past(file)
+    room.call("execute", file)
+    assert room.court.counted(room.model_id + 1, b"\x51" * 32) is False
+    assert room.court.counted(license_id, b"\x51" * 32) is False
 
 
 def test_a_model_without_license_is_not_frozen(room: Courtroom, license_id: int) -> None:
@@ -380,7 +478,7 @@ def test_a_terms_case_overturned_costs_no_stake(room: Courtroom, license_id: int
     file = room.open(license_id, Kind.TERMS)
     room.post(file, bucket=12, samples=3)
     room.call("rule", file, False, by=room.arbiter)
-    assert pots(room, before, file) == {"holder": room.rest(file), "case": room.fee(file)}
+    assert pots(room, before, file) == {"holder": file.bond}  # but the fee
 
 
 def test_a_terms_case_nobody_rules_on_is_cleared(room: Courtroom, license_id: int, books: None) -> None:
@@ -564,14 +662,30 @@ def test_a_challenge_in_the_last_second_stands(room: Courtroom, license_id: int)
     room.challenge(file, room.holder)
 
 
-def test_a_not_guilty_verdict_is_challenged_by_the_reporter_only(room: Courtroom, license_id: int) -> None:
+@pytest.mark.parametrize("decision", [d for d in Decision if d not in (Decision.NONE, Decision.GUILTY)])
+def test_what_convicts_nobody_is_challenged_by_the_reporter_only(
+    room: Courtroom, license_id: int, decision: Decision
+) -> None:
     file = room.open(license_id)
-    room.post(file, Decision.NOT_GUILTY)
+    room.post(file, decision)
     room.wait_until(room.until(file))
     for caller in (room.holder, room.stranger):
         with refused(room.court, "NotAllowedToChallenge", caller=caller.address):
             room.challenge(file, caller)
     room.challenge(file, room.reporter)
+
+
+def test_nobody_challenges_what_he_would_rule_on(room: Courtroom, license_id: int) -> None:
+    file = room.guilty_leak(license_id)
+    room.wait(5 * DAY)
+    for judge in (room.arbiter, room.last_instance):
+        with refused(room.court, "NotAllowedToChallenge", caller=judge.address):
+            room.challenge(file, judge)
+    own = room.open(license_id, reporter=room.arbiter)
+    room.post(own, Decision.NOT_GUILTY)
+    with refused(room.court, "NotAllowedToChallenge", caller=room.arbiter.address):
+        room.challenge(own, room.arbiter)
+    room.challenge(file, room.stranger)
 
 
 def test_a_challenge_costs_its_bond(room: Courtroom, license_id: int, books: None) -> None:
@@ -610,6 +724,7 @@ def test_nothing_ends_twice(room: Courtroom, license_id: int, books: None) -> No
 def test_a_fee_is_claimed_once_by_those_who_signed(room: Courtroom, license_id: int, books: None) -> None:
     file = room.open(license_id)
     room.post(file, Decision.INCONCLUSIVE, seats=(0, 2, 3, 4))
+    room.past(file)
     room.call("finalize", file)
     for seat in (1, 5, 31, 32, 2**200):
         with refused(room.court, "NothingToClaim", caseId=file.id, seat=seat):
@@ -668,6 +783,7 @@ def test_a_self_report_gives_no_bond_free(room: Courtroom, license_id: int, book
     real = room.guilty_leak(license_id, share=0)
     own = room.open(license_id, reporter=room.holder)
     room.post(own, Decision.INCONCLUSIVE)
+    room.past(own)
     room.call("finalize", own)
     with refused(room.court, "WrongCaseState"):
         room.call("finalize", own)
@@ -699,4 +815,4 @@ def test_operators_without_stake_do_not_stop_a_ruling(room: Courtroom, license_i
         equivocate(room, file, seat)
     room.call("rule", file, False, by=room.arbiter)
     assert room.free(room.arbiter) == 0
-    assert room.free(room.holder) == room.rest(file) + room.params.challenge_bond
+    assert room.free(room.holder) == file.bond + room.params.challenge_bond

@@ -72,6 +72,7 @@ def test_spending_the_shares_of_a_license_gets_dear(room: Courtroom, license_id:
         file = room.open(license_id, bond=least)
         room.open_share(file, index)
         room.post(file, Decision.INCONCLUSIVE)
+        room.past(file)
         room.call("finalize", file)
         spent += least
     assert spent == 2_303 * first
@@ -79,19 +80,40 @@ def test_spending_the_shares_of_a_license_gets_dear(room: Courtroom, license_id:
 
 def test_the_bond_doubles_with_every_case_open_on_the_license(room: Courtroom, license_id: int) -> None:
     first = room.params.min_report_bond
-    opened = [room.open(license_id, Kind.DISCLOSURE, bond=first)]
-    for kind in (Kind.TERMS, Kind.LEAK):
+    opened = [room.open(license_id, Kind.TERMS, bond=first)]
+    for kind in (Kind.LEAK, Kind.TERMS):
         least = first << len(opened)
         assert room.least(license_id, kind) == least
         with refused(room.court, "ReportBondTooSmall", given=least - 1, needed=least):
             room.open(license_id, kind, bond=least - 1)
         opened.append(room.open(license_id, kind, bond=least))
+    for kind in (Kind.LEAK, Kind.TERMS, Kind.DISCLOSURE):
+        assert room.least(license_id, kind) == 8 * first
+    room.open(license_id, Kind.DISCLOSURE, bond=8 * first)  # holds nothing: prices nobody out
     assert room.least(license_id) == 8 * first
     room.open(0, Kind.OWNERSHIP, bond=first)  # names no license
     room.open(room.place_license(4), bond=first)  # eight days later
     assert room.court.minReportBond() == first
     room.call("lapse", opened[0])
     assert room.least(license_id) == 4 * first
+
+
+def test_a_report_takes_a_hundredth_of_the_bond_it_holds(room: Courtroom, license_id: int) -> None:
+    """Or little money would keep a large bond from its owner, case after case."""
+    first = room.params.min_report_bond
+    rich = room.place_license(5, bond=50 * ETHER + 1)
+    least = ETHER // 2 + 1  # rounded up
+    for kind in (Kind.LEAK, Kind.TERMS):
+        assert room.least(rich, kind) == least
+        with refused(room.court, "ReportBondTooSmall", given=least - 1, needed=least):
+            room.open(rich, kind, bond=least - 1)
+    assert room.least(rich, Kind.DISCLOSURE) == first  # holds nothing
+    room.open(rich, Kind.DISCLOSURE, bond=first)
+    room.open(rich, bond=least)
+    assert room.least(rich) == 2 * least
+    assert room.least(rich, Kind.DISCLOSURE) == 2 * first
+    room.vault.putInToken(rich, 1, sender=room.poster)  # of which nobody knows the price
+    assert room.least(rich) == 2 * first
 
 
 @pytest.mark.parametrize("kind", [Kind.LEAK, Kind.TERMS, Kind.DISCLOSURE])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 from courtroom import CaseFile, Decision, Kind, State
@@ -65,6 +66,7 @@ class Court:
         self.arbiter, self.last, self.seats, self.threshold = arbiter, last, seats, threshold
         self.cases: dict[bytes, Case] = {}
         self.dockets: dict[int, Docket] = {}
+        self.frozen_for: defaultdict[int, set[bytes]] = defaultdict(set)  # subjects, by model
 
     # ---------------------------------------------------------------- time and sums
 
@@ -82,16 +84,19 @@ class Court:
         return NOTICE if notice else self.p.challenge_window
 
     def least(self, kind: Kind, license_id: int) -> int:
-        held_by = self.books.bonds[license_id].cases if license_id in self.books.bonds else 0
+        bond = self.books.bonds.get(license_id)
+        held_by = bond.cases if bond else 0
         if kind == Kind.LEAK:
             held_by += len(self.docket(license_id).shares)
-        return self.p.min_report_bond << min(8, held_by)
+        held = bond.amount if bond and bond.token == NATIVE and kind != Kind.DISCLOSURE else 0
+        return max(self.p.min_report_bond, -(-held // 100)) << min(8, held_by)
 
     def fee(self, case: Case) -> int:
         return case.file.bond * self.p.fee_bps // BPS
 
     def rest(self, case: Case) -> int:
-        return case.file.bond - self.fee(case)
+        """R less the fee; R where nobody has a fee to come."""
+        return case.file.bond - (self.fee(case) if case.unpaid else 0)
 
     def ended_unheld(self, case: Case) -> bool:
         return case.state in ENDED and not case.held
@@ -138,7 +143,8 @@ class Court:
             need(len(docket.shares) < 16, "NoShareLeft")
         if kind == Kind.DISCLOSURE:
             need(bool(Terms.of(self.books.licenses[license_id].terms).flags & DISCLOSURE), "NoSuchDuty")
-        return self.books.licenses[license_id].holder, bond.amount != 0
+            need(not self.books.ended(license_id), "LicenseNotAccusable")
+        return self.books.licenses[license_id].holder, bond.amount != 0 and kind != Kind.DISCLOSURE
 
     def open(
         self,
@@ -234,16 +240,20 @@ class Court:
         case.state = State.CHALLENGED if ruled else State.POSTED
         case.until = self.clock() + (self.p.ruling_window if ruled else self.window(case))
         if kind == Kind.DISCLOSURE and convicts:
-            case.cure_by = case.until
-            self.docket(case.license).suspensions += 1
-            self.books.licenses[case.license].suspended = True
+            self.give_notice(case)
+
+    def give_notice(self, case: Case) -> None:
+        case.cure_by = self.clock() + NOTICE
+        self.docket(case.license).suspensions += 1
+        self.books.licenses[case.license].suspended = True
 
     # ---------------------------------------------------------------- serving and defence
 
     def request_service(self, case: Case, *, sender: str) -> None:
         with step() as need:
             self.opened(need, case, State.POSTED, State.CHALLENGED)
-            need(case.state == State.CHALLENGED or case.decision == Decision.GUILTY, "NothingToServe")
+            appealed = case.state == State.CHALLENGED and case.decision == Decision.NOT_GUILTY
+            need(appealed or case.decision == Decision.GUILTY, "NothingToServe")
             need(sender == case.file.accused, "NotTheAccused")
             need(not case.service_asked, "ServiceAskedBefore")
             need(self.clock() <= case.until, "TooLate")
@@ -274,15 +284,15 @@ class Court:
 
     def cure(self, case: Case, *, deadline: int, seats: tuple[int, ...], genuine: bool) -> None:
         with step() as need:
-            self.opened(need, case, *UNDECIDED)
-            curable = case.file.kind == Kind.DISCLOSURE and case.decision == Decision.GUILTY
-            if need(curable, "NothingToCure"):
+            self.opened(need, case, *UNDECIDED, State.FINAL_GUILTY)
+            if need(case.cure_by != 0, "NothingToCure"):
                 need(self.clock() <= case.cure_by, "TooLate")
             self.check_posting(need, deadline)
             self.check_signed(need, seats, genuine)
+        ruled = case.state == State.FINAL_GUILTY
         self.end(case, State.CLOSED)
         self.pay(case, case.file.reporter, self.rest(case))
-        if case.challenger is not None:
+        if case.challenger is not None and not ruled:
             self.pay(case, case.challenger, self.p.challenge_bond)
 
     def open_chunk(self, case: Case, *, sender: str) -> None:
@@ -303,8 +313,8 @@ class Court:
                 open_ = self.clock() > case.until - window + window // 3
                 need(open_ or sender == case.file.accused, "NotAllowedToChallenge")
             else:
-                named = case.decision == Decision.NOT_GUILTY and sender == case.file.reporter
-                need(named, "NotAllowedToChallenge")
+                need(sender == case.file.reporter, "NotAllowedToChallenge")
+            need(sender not in (self.arbiter, self.last), "NotAllowedToChallenge")
             self.books.take(sender, NATIVE, self.p.challenge_bond, need)
         self.books.free[sender, NATIVE] -= self.p.challenge_bond
         case.pot += self.p.challenge_bond
@@ -319,7 +329,12 @@ class Court:
     def rule(self, case: Case, uphold: bool, *, sender: str) -> None:
         with step() as need:
             self.judging(need, case, sender)
-        if (case.decision == Decision.GUILTY) == uphold:
+        if not uphold:
+            case.unpaid = set()
+        if case.decision not in (Decision.GUILTY, Decision.NOT_GUILTY):
+            case.decision = case.decision if uphold else Decision.INCONCLUSIVE
+            self.close(case)
+        elif (case.decision == Decision.GUILTY) == uphold:
             if case.file.kind == Kind.TERMS:
                 case.bucket = case.bucket or 12
             self.convict(case)
@@ -371,8 +386,7 @@ class Court:
     def finalize(self, case: Case) -> None:
         with step() as need:
             self.opened(need, case, State.POSTED)
-            waits = case.decision in (Decision.GUILTY, Decision.NOT_GUILTY)
-            need(not waits or self.clock() > case.until, "TooEarly")
+            need(self.clock() > case.until, "TooEarly")
         if case.decision == Decision.GUILTY:
             self.convict(case)
         elif case.decision == Decision.NOT_GUILTY:
@@ -386,6 +400,7 @@ class Court:
                 need(self.clock() > case.until, "TooEarly")
             else:
                 self.opened(need, case, State.FINAL_GUILTY)
+            need(self.clock() > case.cure_by, "TooEarly")
         if case.state == State.POSTED and not self.convict(case):
             return
         self.lift(case)
@@ -434,22 +449,25 @@ class Court:
         self.lift(case)
 
     def lift(self, case: Case) -> None:
-        if case.file.kind == Kind.DISCLOSURE and case.decision == Decision.GUILTY:
+        if case.cure_by:
             docket = self.docket(case.license)
             docket.suspensions -= 1
             self.books.licenses[case.license].suspended = docket.suspensions > 0
 
     def convict(self, case: Case) -> bool:
         """False where this misuse had been counted: then the case is closed."""
-        docket = self.docket(case.license)
-        if case.file.kind == Kind.LEAK:
+        kind, docket = case.file.kind, self.docket(case.license)
+        if kind == Kind.LEAK:
             if docket.leak_bucket and case.bucket <= docket.leak_bucket:
                 return self.close(case)
             docket.leak_bucket = case.bucket
-        elif case.file.kind == Kind.TERMS:
-            if case.subject in docket.counted:
+        elif kind in (Kind.TERMS, Kind.OWNERSHIP, Kind.UNDECLARED_PARENT):
+            counted = docket.counted if kind == Kind.TERMS else self.frozen_for[case.file.model_id]
+            if case.subject in counted:
                 return self.close(case)
-            docket.counted.add(case.subject)
+            counted.add(case.subject)
+        elif kind == Kind.DISCLOSURE and not case.cure_by:
+            self.give_notice(case)
         case.state = State.FINAL_GUILTY
         return True
 
