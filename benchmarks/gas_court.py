@@ -8,6 +8,7 @@ slot is new. The case is a LEAK case with an opened share. Report bonds come fro
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,14 @@ from courtroom import (  # noqa: E402
     share_levels,
     share_seeds,
 )
-from market import Model, Order, Parcel, System, make_parcel  # noqa: E402
+from eth_abi.abi import encode  # noqa: E402
+from eth_utils.crypto import keccak  # noqa: E402
+from market import Model, Order, Parcel, System, make_parcel, terms  # noqa: E402
 
 from report import Row  # noqa: E402
 
+CANARY_DOMAIN = keccak(b"zhiyi.canary.v1")
+DISCLOSURE_DUTY = 16
 BUDGETS = {
     "open_case": 100_000,
     "verdict_3of5": 95_000,
@@ -90,18 +95,18 @@ class SystemCourtroom(Courtroom):
         self.wait_until(self.committee.activeFrom(epoch) + 1)
         self.committee.activateEpoch(epoch, sender=self.stranger)
 
-    def place_license(self, number: int = 1, **_: Any) -> int:
+    def place_license(self, number: int = 1, **changes: Any) -> int:
         """Bought, settled and old enough for a LEAK case. Price .1, bond .2 ether."""
         parcel = make_parcel(f"court gas {number}")
-        order = self.marked_order(self.model, parcel, number)
+        order = self.marked_order(self.model, parcel, number, **changes)
         self.system.buy(order, parcel)
         return self.enter(order)
 
-    def marked_order(self, model: Model, parcel: Parcel, number: int) -> Order:
+    def marked_order(self, model: Model, parcel: Parcel, number: int, **changes: Any) -> Order:
         """An order whose confirm shares the courtroom can open."""
         id_ = model.id << 28 | number
         commit = share_levels(id_, share_seeds(str(id_)))[-1][0]
-        return self.system.make_order(model, parcel, number, markCommit=commit)
+        return self.system.make_order(model, parcel, number, markCommit=commit, **changes)
 
     def enter(self, order: Order) -> int:
         """Remembers a settled order's license, and waits until it is old enough."""
@@ -161,13 +166,50 @@ def measure(room: SystemCourtroom) -> dict[str, int]:
     room.past(file)
     note("finalize_dismissed", room.call("finalize", file))
 
+    measure_defences(room, note)
+
     # A third of the seats an epoch: five, six, seven.
     room.seat([*room.operators, room.join("gas operator 5")], 4)
     room.seat([*room.operators, room.join("gas operator 6")], 5)
     file = room.open(license_id, bond=ETHER // 2, value=0)
     room.open_share(file, 1)
     note("verdict_5of7", room.post(file, bucket=20, seats=(0, 1, 2, 3, 4)))
+    measure_canary(room, note)
     return gas
+
+
+def measure_defences(room: SystemCourtroom, note: Callable[[str, Any], Any]) -> None:
+    """An accused who is served, and one who restores the label."""
+    file = room.guilty_leak(room.place_license(5), value=0, bond=ETHER // 2)
+    note("request_service", room.call("requestService", file, b"\x0e" * 32, by=room.holder))
+    note("serve", room.call("serve", file, 0, b"\x5e" * 32, by=room.reporter))
+
+    labelled = room.place_license(6, terms=terms(flags=DISCLOSURE_DUTY))
+    file = room.open(labelled, Kind.DISCLOSURE, bond=ETHER // 2, value=0)
+    note("verdict_disclosure", room.post(file))
+    cure = room.verdict(file, Decision.NOT_GUILTY, case_id=bytes(room.court.cureIdOf(file.id)))
+    signed = room.signers, 0b111, room.sign(cure, (0, 1, 2))
+    note("cure", room.call("cure", file, cure.as_tuple(), *signed))
+
+
+def measure_canary(room: SystemCourtroom, note: Callable[[str, Any], Any]) -> None:
+    """A canary among 1,024, on which one operator was wrong."""
+    committee, evidence, salt, samples = room.committee, keccak(text="canary"), b"\x5a" * 32, 65_536
+    types = ["bytes32", "bytes32", "bytes32", "uint8", "uint8", "uint32"]
+    leaf = [CANARY_DOMAIN, salt, evidence, int(Decision.NOT_GUILTY), 0, samples]
+    path = [keccak(text=f"canary sibling {i}") for i in range(10)]
+    root = keccak(encode(types, leaf))
+    for sibling in path:
+        root = keccak(b"".join(sorted((root, sibling))))
+    note("commit_canaries", committee.commitCanaries(1, root, sender=room.admin))
+    file = room.open(room.place_license(7), Kind.TERMS, evidence=evidence, bond=ETHER // 2, value=0)
+    wrong = room.verdict(file, Decision.GUILTY)
+    accused = file.as_tuple(), wrong.as_tuple(), room.sign(wrong, (0,))
+    expected = root, salt, int(Decision.NOT_GUILTY), 0, samples, path
+    note("accuse_canary", committee.accuseCanary(*accused, expected, sender=room.stranger))
+    operator = room.operators[0].account
+    note("contest_canary", committee.contestCanary(file.id, b"\x1d" * 32, sender=operator))
+    note("rule_canary", committee.ruleCanary(operator, file.id, True, sender=room.arbiter))
 
 
 WHAT = {
@@ -183,6 +225,14 @@ WHAT = {
     "execute_to_treasury": "execute after a ruling: slash to reporter, royalties and treasury, revoke",
     "finalize_dismissed": "dismiss a report",
     "claim_fee": "a signer's part of the fee",
+    "request_service": "the accused asks to be served",
+    "serve": "serve the accused",
+    "verdict_disclosure": "post a guilty DISCLOSURE verdict, 3 of 5: the license is suspended",
+    "cure": "a passing probe, 3 of 5: the case is closed, the suspension ends",
+    "commit_canaries": "commit a root of canaries",
+    "accuse_canary": "accuse an operator of a wrong verdict on a canary, one of 1,024",
+    "contest_canary": "the accused operator answers",
+    "rule_canary": "the authority finds the operator wrong: a part of the stake goes to the treasury",
 }
 
 
