@@ -192,8 +192,8 @@ abstract contract Vault is IVault, VaultBase {
             slashed = CourtMoney.slashDown(bond.amount, end.slashedAll, end.slashedForKind, end.tableBps);
             toReporter = slashed * Math.min(end.reporterBps, MAX_REPORTER_BPS) / BPS;
             toOwner = Math.min(slashed - toReporter, bond.price);
-            bond.amount -= uint96(slashed);
-            bond.price -= uint96(toOwner);
+            bond.amount -= uint96(slashed); // not above it
+            bond.price -= uint96(toOwner); // not above it
             left = bond.amount;
             _bonds[licenseId] = bond;
             if (slashed != 0) {

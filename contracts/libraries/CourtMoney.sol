@@ -40,10 +40,13 @@ library CourtMoney {
 
     /// @notice min(table - already slashed for the kind, left); the table is in parts of the bond as it was before any slash.
     /// @param slashedAll what all cases took of this bond so far
-    function slashDown(uint256 left, uint256 slashedAll, uint256 slashedForKind, uint256 tableBps) internal pure returns (uint256) {
-        uint256 table = (left + slashedAll) * tableBps / BPS;
-        if (table <= slashedForKind) return 0;
-        uint256 due = table - slashedForKind;
-        return due < left ? due : left;
+    function slashDown(uint96 left, uint96 slashedAll, uint96 slashedForKind, uint16 tableBps) internal pure returns (uint96) {
+        unchecked {
+            // 96 and 16 bits in 256: nothing overflows.
+            uint256 table = (uint256(left) + slashedAll) * tableBps / BPS;
+            if (table <= slashedForKind) return 0;
+            uint256 due = table - slashedForKind;
+            return due < left ? uint96(due) : left;
+        }
     }
 }
