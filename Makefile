@@ -23,7 +23,7 @@ demo: setup contracts ## play the whole story on a real node, real IPFS and a re
 	$(PY) scripts/demo.py
 	$(PY) scripts/check_report.py build/demo
 
-test: setup lint types contracts slither test-contracts test-python ## everything CI checks
+test: setup lint types contracts gas-check slither test-contracts test-python ## everything CI checks
 
 lint: setup ## format, lint, import contracts
 	ruff format --check .
