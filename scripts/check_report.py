@@ -30,6 +30,7 @@ os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
 from eth_account import Account
 
+from check_market import Market
 from devnode import ACCOUNTS, ETH_EACH, MNEMONIC, Node, NodeError
 from zhiyi import Zhiyi, abi, delivery
 from zhiyi.case_evidence import ObjectKind, canonical_root
@@ -39,7 +40,7 @@ from zhiyi.deployment import Deployment
 from zhiyi.errors import TxReverted, ZhiyiError
 from zhiyi.ipfs_node import EmbeddedNode
 from zhiyi.metadata import parse
-from zhiyi.types import CaseFile, LicenseEnd, Order, OrderState, Verdict, to_address, to_hex
+from zhiyi.types import CaseFile, Kind, LicenseEnd, Order, OrderState, Verdict, to_address, to_hex
 from zhiyi.usage_log import Batch, UsageLeaf, output_hash
 from zhiyi_oracle.base_tensors import read_base
 from zhiyi_watermark import weights
@@ -51,6 +52,7 @@ Account.enable_unaudited_hdwallet_features()
 WEI = 10**18
 HONEST_CHUNK = 4_242  # the chunk that buyer 1 complained about for nothing
 TRACED_WORDS = 150  # shorter answers cannot carry the payload and were not traced
+NO_SHARE = 255
 OPERATORS = ("operator1", "operator2", "operator3")
 DECISIONS = {"detected": "GUILTY", "not_detected": "NOT_GUILTY", "inconclusive": "INCONCLUSIVE"}
 TEMPERATURE, HORIZON = 1.0, 448  # of the provider's mark; the detector depends on neither
@@ -67,6 +69,7 @@ class Checker:
         self.roles: dict[str, str] = json.loads((folder / "accounts.json").read_text(encoding="utf-8"))
         self.last = int(node.rpc("eth_blockNumber"), 16)
         self.blocks = [self._block(n) for n in range(self.last + 1)]
+        self.market = Market(self.client, folder, self.roles, int(self.blocks[-1]["timestamp"], 16))
 
     def _block(self, number: int) -> dict[str, Any]:
         block: dict[str, Any] = self.node.rpc("eth_getBlockByNumber", hex(number), True)
@@ -99,6 +102,9 @@ class Checker:
             "refusals": list(self.refusals()),
             "detections": list(self.detections()),
             "operators": list(self.operators()),
+        }
+        found |= self.market.sections()
+        found |= {
             "money": self.money(),
         }
         found["ok"] = self.ended_well(found)
@@ -106,12 +112,14 @@ class Checker:
 
     def ended_well(self, found: dict[str, Any]) -> bool:
         """What `ok` means: the books balance, and everybody got what the protocol promises."""
-        leaker = self.roles["buyer2"]
-        leaked = [order["license_id"] for order in found["orders"] if order["buyer"] == leaker]
-        cases = {case["license_id"]: case for case in found["cases"]}
+        leaker, first = self.roles["buyer2"], found["model"]["model_id"]
+        orders = [order for order in found["orders"] if order["license_id"] >> 28 == first]
+        leaked = [order["license_id"] for order in orders if order["buyer"] == leaker]
+        leaks = [case for case in found["cases"] if case["kind"] == "LEAK"]
+        cases = {case["license_id"]: case for case in leaks}
         guilty = cases.pop(leaked[0], None) if len(leaked) == 1 else None
         others = list(cases.values())
-        entries = [[e for e in found["operators"] if e["case_id"] == c["case_id"]] for c in found["cases"]]
+        entries = [[e for e in found["operators"] if e["case_id"] == c["case_id"]] for c in leaks]
         return (
             found["money"]["balance_error"] == found["money"]["vault_error"] == 0
             and guilty is not None
@@ -121,7 +129,8 @@ class Checker:
             and len(others) == 1
             and (others[0]["decision"], others[0]["state"]) == ("NOT_GUILTY", "DISMISSED")
             and (others[0]["license_end"], others[0]["slashed"]) == ("NONE", 0)
-            and sorted(order["refund_reason"] for order in found["orders"]) == [0, 0, 1, 2]
+            and sorted(order["refund_reason"] for order in orders) == [0, 0, 1, 2]
+            and all(order["state"] == "SETTLED" for order in found["orders"] if order not in orders)
             and {refusal["error"] for refusal in found["refusals"]} == {"ChunkIsRight", "NotInDelivery"}
             and any("payload" in item for item in found["detections"])
             and found["detections"][-1]["license"] == leaked[0]
@@ -129,6 +138,7 @@ class Checker:
                 len({e["pid"] for e in group}) == 3 and len({e["digest"] for e in group}) == 1
                 for group in entries
             )
+            and self.market.ended_well(found)
         )
 
     def accounts(self) -> dict[str, str]:
@@ -195,6 +205,7 @@ class Checker:
         posted = {event["caseId"]: event for event in self.logs("MisuseCourt", "VerdictPosted")}
         done = {event["caseId"]: event for event in self.logs("LicenseEscrow", "CaseExecuted")}
         shares = {event["caseId"]: event for event in self.logs("MisuseCourt", "ShareOpened")}
+        cured = {event["caseId"] for event in self.logs("MisuseCourt", "Cured")}
         nothing = {"bondBack": 0, "slashed": 0, "toReporter": 0, "toOwner": 0}
         for event in self.logs("MisuseCourt", "CaseOpened"):
             case_id, file = event["caseId"], CaseFile.from_abi(event["file"])
@@ -202,6 +213,7 @@ class Checker:
             end = done.get(case_id, nothing)
             yield {
                 "case_id": to_hex(case_id),
+                "kind": file.kind.name,
                 "license_id": file.license_id,
                 "reporter": file.reporter,
                 "bond": file.bond,
@@ -210,11 +222,12 @@ class Checker:
                 "bucket": verdict.bucket,
                 "samples": verdict.samples,
                 "signatures": int(posted[case_id]["bitmap"]).bit_count(),
-                "share_index": shares[case_id]["index"],
+                "share_index": shares[case_id]["index"] if case_id in shares else NO_SHARE,
                 "bond_back": end["bondBack"],
                 "slashed": end["slashed"],
                 "reward": end["toReporter"],
                 "to_owner": end["toOwner"],
+                "cured": case_id in cured,
                 "license_end": LicenseEnd(self.client.licenses.get(file.license_id).end).name,
             }
 
@@ -310,7 +323,9 @@ class Checker:
                 "root": to_hex(anchor.root),
                 "anchored_in": anchor.block_number,
             } | _figures(found)
-        licenses = sorted(event["licenseId"] for event in self.logs("LicenseEscrow", "OrderOpened"))
+        first = self.logs("ModelNFT", "ModelRegistered")[0]["modelId"]
+        opened = (event["licenseId"] for event in self.logs("LicenseEscrow", "OrderOpened"))
+        licenses = sorted(license_id for license_id in opened if license_id >> 28 == first)
         traced = weights.trace(self.folder / "leaker" / "found", self.kit(), licenses)
         yield {"what": "leaked copy"} | _figures(traced)
 
@@ -321,6 +336,8 @@ class Checker:
         for role in OPERATORS:
             for event in self.logs("MisuseCourt", "CaseOpened"):
                 case_id = event["caseId"]
+                if event["file"]["kind"] != Kind.LEAK:
+                    continue  # judged by hand
                 path = self.folder / role / "state" / "cases" / to_hex(case_id) / "result.json"
                 wrote = json.loads(path.read_text(encoding="utf-8"))
                 found, digest = truth[case_id]

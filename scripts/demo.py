@@ -27,7 +27,24 @@ from rich.console import Console  # noqa: E402
 
 from devnode import Node, NodeError  # noqa: E402
 from fetch_model import FetchError, ensure_model  # noqa: E402
-from story import accounts, buy, cheated, judge, leak, register, report, serve, stage  # noqa: E402
+from story import (  # noqa: E402
+    accounts,
+    buy,
+    channel,
+    cheated,
+    desk,
+    identity,
+    judge,
+    label,
+    leak,
+    model_sale,
+    onward,
+    oversight,
+    register,
+    report,
+    serve,
+    stage,
+)
 from zhiyi.errors import ZhiyiError  # noqa: E402
 from zhiyi.ipfs_node import EmbeddedNode  # noqa: E402
 from zhiyi_oracle.errors import OracleError  # noqa: E402
@@ -71,21 +88,35 @@ def play(out: Path, rpc_port: int | None, console: Console) -> bool:
                 ipfs_api = embedded.start().api
             console.print(f"node {node.url}, IPFS {ipfs_api}", highlight=False)
             world = stage.build(out, node, ipfs_api, source, console)
-            with world.chapter("The creator registers the model"):
+            with world.chapter("The creator registers the model", "创作者登记模型"):
                 register.play(world)
-            with world.chapter("Two buyers ask for a license"):
+            with world.chapter("Two buyers ask for a license", "两位买家申请许可"):
                 buy.play_requests(world)
-            with world.chapter("Each gets a fingerprinted copy, fairly"):
+            with world.chapter("Each gets a fingerprinted copy, fairly", "各得一份带指纹的副本，公平交付"):
                 buy.play_purchases(world)
-            with world.chapter("A cheat is caught"):
+            with world.chapter("A cheat is caught", "作弊者被抓获"):
                 cheated.play(world)
-            with world.chapter("Cloud: answers carry their user"):
+            with world.chapter("Cloud: answers carry their user", "云服务：回答带有用户标记"):
                 serve.play(world)
-            with world.chapter("A copy leaks and is traced"):
+            with world.chapter("A copy leaks and is traced", "副本泄露并被追溯"):
                 leak.play(world)
-            with world.chapter("Three operators judge"):
+            with world.chapter("Three operators judge", "三家预言机裁定"):
                 judge.play(world)
-            with world.chapter("Royalties, withdrawals, books"):
+            with world.chapter("Who somebody is", "实名认证"):
+                identity.play(world)
+            with world.chapter("The registrar's desk", "登记员的工作台：驳回、偏好、新版本"):
+                desk.play(world)
+            with world.chapter("A license lives on", "许可续期、转授权与转售"):
+                onward.play(world)
+            with world.chapter("Pay per use", "按次付费"):
+                channel.play(world)
+            with world.chapter("The copyright is sold", "版权转让"):
+                model_sale.play(world)
+            with world.chapter("The regulator looks in", "监管：投诉、问询、冻结与解冻"):
+                oversight.play(world)
+            with world.chapter("Labels are missing", "标识缺失：96 小时整改或撤销"):
+                label.play(world)
+            with world.chapter("Royalties, withdrawals, books", "版税、提款与账目"):
                 accounts.play(world)
             return report.write(world)
         finally:

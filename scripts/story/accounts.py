@@ -1,10 +1,11 @@
-"""8. Royalties are pulled, what is free is withdrawn, and the books are balanced to the last wei."""
+"""15. Royalties are pulled, what is free is withdrawn, and the books are balanced to the last wei."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from devnode import ACCOUNTS, ETH_EACH
+from story import onward
 from story.world import ETHER, ROLES, World, private_key
 from zhiyi import LocalSigner
 from zhiyi.errors import TxReverted
@@ -13,21 +14,30 @@ GENESIS = ACCOUNTS * ETH_EACH * ETHER
 
 
 def play(world: World) -> None:
-    """Pulls every share of the model's income, withdraws, and prints every balance."""
-    model_id = world.facts["model_id"]
+    """Pulls every share of both models' income, withdraws, and prints every balance."""
+    onward.play_tail(world)
+    model_id, small = world.facts["model_id"], world.facts["small"]["model_id"]
     anyone = world.as_("anyone").royalties
-    world.sent("the platform's share is pulled", anyone.pull_platform(model_id))
-    world.sent(
-        "the collaborator's 10 % is pulled", anyone.pull_collaborator(model_id, world.address("collaborator"))
-    )
-    world.sent("the owner's share is pulled", anyone.pull_owner(model_id))
-    for role in ("creator", "collaborator", "buyer3", "reporter"):
+    # The small model's share in its parent's income first: what an ancestor inherits is shared out like its own.
+    world.sent("the parent's part of the small model's income goes up", anyone.pull_ancestor(small, 0))
+    for number, owner in ((model_id, "creator"), (small, "heir")):
+        waiting = anyone.claimable(number)
+        if waiting["platform"]:
+            world.sent(f"the platform's share of model {number} is pulled", anyone.pull_platform(number))
+        if waiting["collaborator:0"]:
+            world.sent(f"the collaborator's of model {number}", anyone.pull_collaborator(number, 0))
+        if waiting["owner"]:
+            world.sent(f"the {owner}'s of model {number}", anyone.pull_owner(number))
+        assert not any(anyone.claimable(number).values()), f"model {number} has shares that nobody pulled"
+    for role in ("operator1", "operator2", "operator3"):
+        client = world.as_(role)
+        for case_id in (*world.facts["cases"], *world.facts["label_cases"]):
+            _claim(world, role, case_id, client.account)
+    for role in ("creator", "collaborator", "heir", "buyer1", "buyer2", "buyer3", "reporter"):
         me = world.as_(role)
         if free := me.vault.balance():
             world.sent(f"{role} withdraws {free / ETHER:g} ETH", me.vault.withdraw(free))
-    for role, client in ((r, world.as_(r)) for r in ("operator1", "operator2", "operator3")):
-        for case_id in world.facts["cases"]:
-            _claim(world, role, case_id, client.account)
+        assert me.vault.balance() == 0
 
 
 def _claim(world: World, role: str, case_id: bytes, account: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from story import language_model
 from story.world import ETHER, World
@@ -54,27 +55,29 @@ def fingerprinter(world: World) -> service.Fingerprinter:
     return service_
 
 
-def make_offer(world: World, *, nonce: int, maker: str = "fingerprinter") -> SignedOffer:
-    """The owner's public offer, signed off chain."""
+def make_offer(world: World, *, nonce: int, seller: str = "creator", **changes: Any) -> SignedOffer:
+    """A public offer, signed off chain: the owner's of the first model, but for `changes`."""
     now = world.node.now()
-    offer = Offer(
-        model_id=world.facts["model_id"],
-        seller=world.address("creator"),
-        fingerprinter=world.address(maker),
-        price=PRICE,
-        bond=BOND,
-        terms=LicenseTerms(commercial=True, expires_at=now + 365 * DAY, uses=frozenset({Use.AI_INFERENCE})),
-        terms_hash=world.facts["terms_hash"],
-        valid_until=now + 30 * DAY,
-        nonce=nonce,
-    )
-    return world.as_("creator").offers.sign(offer)
+    fields: dict[str, Any] = {
+        "model_id": world.facts["model_id"],
+        "seller": world.address(seller),
+        "fingerprinter": world.address("fingerprinter"),
+        "price": PRICE,
+        "bond": BOND,
+        "terms": LicenseTerms(
+            commercial=True, expires_at=now + 365 * DAY, uses=frozenset({Use.AI_INFERENCE})
+        ),
+        "terms_hash": world.facts["terms_hash"],
+        "valid_until": now + 30 * DAY,
+        "nonce": nonce,
+    }
+    return world.as_(seller).offers.sign(Offer(**(fields | changes)))
 
 
 def ask(world: World, buyer: str, signed: SignedOffer, fee: int = FEE) -> SignedRequest:
     """A buyer's signed request, with the delivery key made for it and the prepare fee in the vault."""
     me = world.as_(buyer)
-    me.offers.verify(signed)
+    me.offers.verify(signed, buyer=me.account)
     key = new_key(KeyKind.DELIVERY)
     save_key(key_file(world, buyer, signed.offer.nonce), KeyKind.DELIVERY, key.secret, unsafe_plain=True)
     request = CopyRequest(
@@ -82,7 +85,7 @@ def ask(world: World, buyer: str, signed: SignedOffer, fee: int = FEE) -> Signed
         offer_hash=me.offers.hash(signed.offer),
         buyer=me.account,
         delivery_key=key.public,
-        nonce=1,
+        nonce=signed.offer.nonce,
         prepare_fee=fee,
         by=world.node.now() + 7 * DAY,
     )
@@ -132,8 +135,32 @@ def play_purchases(world: World) -> None:
         if buyer == "buyer1":
             complain_about_nothing(world, buyer, order, package)
         world.sent(f"{buyer} accepts: the license is minted", world.as_(buyer).orders.accept(order))
+        world.earned(world.facts["model_id"], "sales", order.sale.price)
         world.facts.setdefault("orders", {})[buyer] = signed
         world.facts.setdefault("licenses", {})[buyer] = license_id
+
+
+def license_of(world: World, signed: SignedOffer, *, seller: str, buyer: str) -> Order:
+    """A whole purchase under an offer, as `play_purchases` tells it at length; returns the settled order."""
+    maker, me, owner = fingerprinter(world), world.as_(buyer), world.as_(seller)
+    offer, request = signed.offer, ask(world, buyer, signed)
+    prepared = maker.prepare(signed, request)
+    order = owner.orders.draft(offer, request.request, prepared.delivery, open_by=world.node.now() + DAY)
+    both = SignedOrder(
+        order=order,
+        seller_signature=owner.orders.sign(order),
+        fingerprinter_signature=maker.sign_order(order),
+    )
+    name = f"package-{offer.nonce}"
+    package = fetch_package(world, buyer, prepared.package_cid, nonce=offer.nonce, name=name)
+    me.delivery.verify(both, offer, request.request, package)
+    pay(world, buyer, both)
+    maker.step()
+    world.node.mine()
+    me.delivery.decrypt(order, package, world.folder(buyer) / f"copy-{offer.nonce}")
+    license_id = order.delivery.license_id
+    world.sent(f"{buyer} accepts: license {license_id} is minted", me.orders.accept(order))
+    return order
 
 
 def complain_about_nothing(world: World, buyer: str, order: Order, package: Path) -> None:
@@ -188,11 +215,11 @@ def key_file(world: World, buyer: str, nonce: int) -> Path:
     return world.folder(buyer) / f"delivery-{nonce}.key"
 
 
-def fetch_package(world: World, buyer: str, cid: str, *, nonce: int = 1) -> Path:
+def fetch_package(world: World, buyer: str, cid: str, *, nonce: int = 1, name: str = "package") -> Path:
     """Downloads the sealed package by CID and opens it with the buyer's delivery key."""
     home = world.folder(buyer)
     world.as_(buyer).ipfs.download(cid, home / "package.sealed", MAX_PACKAGE)
     key = load_key(key_file(world, buyer, nonce), KeyKind.DELIVERY)
-    ecies.open_folder(home / "package.sealed", key.secret, home / "package")
+    ecies.open_folder(home / "package.sealed", key.secret, home / name)
     (home / "package.sealed").unlink()
-    return home / "package"
+    return home / name

@@ -24,7 +24,7 @@ def play(world: World) -> None:
 
 
 def _order(world: World, number: int, figures: delivery.DeliveryFigures, key: bytes) -> SignedOrder:
-    offer = buy.make_offer(world, nonce=number, maker="cheat")
+    offer = buy.make_offer(world, nonce=number, fingerprinter=world.address("cheat"))
     request = world.facts["cheat_request"] = buy.ask(world, "buyer3", offer, fee=0)
     license_id = license_id_of(world.facts["model_id"], number)
     half = Delivery(

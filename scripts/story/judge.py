@@ -128,6 +128,7 @@ def _finish(world: World, case_id: bytes, expected: CaseState) -> None:
         done = client.cases.execute(case_id)
         end = done.event("CaseExecuted")
         slashed, reward = end["slashed"], end["toReporter"]
+        world.earned(case.file.model_id, "slashes", end["toOwner"])
         world.sent(
             f"anyone executes: {slashed / ETHER:g} ETH of the bond slashed, {reward / ETHER:g} ETH to the reporter",
             done,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from story import accounts, judge
+from story import accounts, judge, record
 from story.world import ETHER, World
 from zhiyi import abi
-from zhiyi.types import OrderState, to_address, to_hex
+from zhiyi.types import Kind, OrderState, to_address, to_hex
 
 
 def write(world: World) -> bool:
@@ -40,6 +40,9 @@ def write(world: World) -> bool:
         "refusals": world.facts["refusals"],
         "detections": world.facts["detections"],
         "operators": [_operator(result) for result in judge.results(world)],
+    }
+    found |= record.sections(world)
+    found |= {
         "money": money,
     }
     found["ok"] = _ok(found, world.facts["licenses"]["buyer2"])
@@ -51,7 +54,10 @@ def write(world: World) -> bool:
 
 def _ok(found: dict[str, Any], suspect: int) -> bool:
     """Whether the story ended as it has to; `suspect` is the license that really leaked."""
-    reasons = [order["refund_reason"] for order in found["orders"]]
+    first = found["model"]["model_id"]
+    orders = [order for order in found["orders"] if order["license_id"] >> 28 == first]
+    reasons = [order["refund_reason"] for order in orders]
+    leaks = [case for case in found["cases"] if case["kind"] == Kind.LEAK.name]
     ends = {
         (
             case["license_id"] == suspect,
@@ -60,11 +66,10 @@ def _ok(found: dict[str, Any], suspect: int) -> bool:
             case["license_end"],
             case["slashed"] > 0,
         )
-        for case in found["cases"]
+        for case in leaks
     }
     by_case = [
-        [entry for entry in found["operators"] if entry["case_id"] == case["case_id"]]
-        for case in found["cases"]
+        [entry for entry in found["operators"] if entry["case_id"] == case["case_id"]] for case in leaks
     ]
     return (
         found["money"]["balance_error"] == 0
@@ -157,6 +162,9 @@ def _orders(world: World) -> list[dict[str, Any]]:
 def _cases(world: World) -> list[dict[str, Any]]:
     client = world.as_("anyone")
     escrow = client.deployment.contract("LicenseEscrow")
+    cured = {
+        event["caseId"] for event in client.chain.events(client.deployment.contract("MisuseCourt"), "Cured")
+    }
     executed = {event["caseId"]: event for event in client.chain.events(escrow, "CaseExecuted")}
     found = []
     for case in client.cases.list():
@@ -165,6 +173,7 @@ def _cases(world: World) -> list[dict[str, Any]]:
         found.append(
             {
                 "case_id": to_hex(case.case_id),
+                "kind": case.file.kind.name,
                 "license_id": case.file.license_id,
                 "reporter": case.file.reporter,
                 "bond": case.file.bond,
@@ -178,6 +187,7 @@ def _cases(world: World) -> list[dict[str, Any]]:
                 "slashed": done["slashed"] if done else 0,
                 "reward": done["toReporter"] if done else 0,
                 "to_owner": done["toOwner"] if done else 0,
+                "cured": case.case_id in cured,
                 "license_end": client.licenses.get(case.file.license_id).end.name,
             }
         )

@@ -36,7 +36,12 @@ def build(out: Path, node: Node, ipfs_api: str, source: Path, console: Console) 
         treasury=account("treasury"),
         appeal_authority=account("authority"),
         last_instance=account("anyone"),
-        holders={"REGISTRAR": (account("registrar"),), "ORACLE_ADMIN": (deployer.address,)},
+        holders={
+            "REGISTRAR": (account("registrar"),),
+            "REGULATOR": (account("regulator"),),
+            "IDENTITY_ADMIN": (deployer.address,),
+            "ORACLE_ADMIN": (deployer.address,),
+        },
         admin_delay=0,
         min_threshold=THRESHOLD,
     )

@@ -39,6 +39,9 @@ ROLES = (
     "authority",
     "treasury",
     "anyone",
+    "issuer",  # of identities
+    "regulator",
+    "heir",  # buys the small model's copyright
 )
 ETHER = 10**18
 
@@ -88,10 +91,10 @@ class World:
         return path
 
     @contextmanager
-    def chapter(self, title: str) -> Iterator[None]:
-        """Prints the title, times what happens inside, and writes its block range to steps.jsonl."""
+    def chapter(self, title: str, title_zh: str) -> Iterator[None]:
+        """Prints the title in both languages, times what happens inside, and writes its block range to steps.jsonl."""
         self._chapter += 1
-        self.console.rule(f"[bold]{self._chapter}. {title}")
+        self.console.rule(f"[bold]{self._chapter}. {title} · {title_zh}")
         first, started = self.block() + 1, time.monotonic()
         yield
         self.node.mine()
@@ -99,6 +102,7 @@ class World:
         line = {
             "n": self._chapter,
             "title": title,
+            "title_zh": title_zh,
             "first_block": first,
             "last_block": self.block(),
             "seconds": seconds,
@@ -120,6 +124,11 @@ class World:
         self.say(f"{text}  [dim]gas {result.gas_used:,} · {result.tx_hash[:18]}…[/dim]")
         self.node.mine()
         return result
+
+    def earned(self, model_id: int, source: str, amount: int) -> None:
+        """Notes what a chapter brought a model, wei; the books must say the same."""
+        by = self.facts.setdefault("income", {}).setdefault(model_id, {})
+        by[source] = by.get(source, 0) + amount
 
     def refused(self, what: str, license_id: int, chunk: int, error: str) -> None:
         """Notes a complaint that the contract refused."""

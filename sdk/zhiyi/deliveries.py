@@ -15,8 +15,9 @@ from zhiyi.deployment import Deployment
 from zhiyi.errors import BadInput, IntegrityError, NotFound
 from zhiyi.group import Group
 from zhiyi.models import Models
+from zhiyi.offers import Offers
 from zhiyi.orders import Orders
-from zhiyi.types import CopyRequest, Model, Offer, Order, SignedOrder, model_of_license
+from zhiyi.types import Basis, CopyRequest, Model, Offer, Order, SignedOrder, model_of_license
 
 
 class Reader(Protocol):
@@ -66,9 +67,9 @@ class Deliveries(Group):
         """Everything a buyer can check before paying.
 
         1. Seller and fingerprinter signed the order. 2. It says what offer and request said. 3. It can be opened now.
-        4. The seller owns the model and the order has its figures. 5. Every leaf of the package fits the order and the
-        registered model (`zhiyi.delivery.verify_before_payment`).
-        Raises BadSignature (1), BadInput (2, 3), TxReverted (3), IntegrityError (4, 5), NotFound.
+        4. The seller owns the model, or holds the license that is passed on, and the order has the model's figures.
+        5. Every leaf of the package fits the order and the registered model (`zhiyi.delivery.verify_before_payment`).
+        Raises BadSignature (1), BadInput (2-4), TxReverted (3), IntegrityError (4, 5), NotFound.
         """
         order = signed.order
         self._orders.verify(signed)  # 1
@@ -85,7 +86,9 @@ class Deliveries(Group):
             raise BadInput(f"the order could be opened until {order.sale.open_by}, the chain's time is {now}")
         self._orders.quote(order)
         model = self._models.get(model_of_license(order.delivery.license_id))  # 4
-        if model.owner != order.sale.seller:
+        if offer.basis is not Basis.OWNER:
+            Offers(self._chain, self._deployment).check_source(offer)
+        elif model.owner != order.sale.seller:
             raise IntegrityError(
                 f"model {model.model_id} belongs to {model.owner}, not to {order.sale.seller}"
             )

@@ -7,7 +7,7 @@ from zhiyi.errors import BadInput, BadSignature
 from zhiyi.group import Group
 from zhiyi.licenses import Licenses
 from zhiyi.signers import sign
-from zhiyi.types import Basis, ModelStatus, Offer, Preference, Preferences, Review, SignedOffer
+from zhiyi.types import Basis, ModelStatus, Offer, Preference, Preferences, Review, SignedOffer, to_address
 
 
 class Offers(Group):
@@ -29,13 +29,14 @@ class Offers(Group):
             )
         return SignedOffer(offer=offer, signature=sign(self._chain.signer, self.data(offer)))
 
-    def verify(self, signed: SignedOffer) -> None:
+    def verify(self, signed: SignedOffer, *, buyer: str | None = None) -> None:
         """Everything a buyer or fingerprinter should know before acting on an offer.
 
         1. The seller signed it. 2. It is still valid by the chain's clock. 3. The seller owns the model, or holds the
-        license that is resold or sublicensed and may pass on what is offered. 4. The model is approved, listed and not
-        frozen. 5. No use is offered that the owner's preferences forbid.
-        Raises BadSignature (1), BadInput (2-5), NotFound (3), TxReverted NoSuchModel.
+        license that is resold or sublicensed and may pass on what is offered. 4. The model is listed and not frozen;
+        an owner's is approved. 5. No use is offered that the owner's preferences forbid: for an owner's offer, since
+        what he states later leaves his licensees what they bought. 6. `buyer`, where given, is verified as the terms
+        ask. Raises BadSignature (1), BadInput (2-6), NotFound (3), TxReverted NoSuchModel.
         """
         offer = signed.offer
         self._chain.check_signature(self.data(offer), signed.signature, offer.seller)  # 1
@@ -45,28 +46,43 @@ class Offers(Group):
                 f"the offer was valid until {offer.valid_until}, the chain's time is {now}: ask for a new one"
             )
         status = ModelStatus.from_abi(self._call("ModelNFT", "statusOf", offer.model_id))
-        if offer.basis is not Basis.OWNER:  # 3
-            self._check_source(offer)
+        owned = offer.basis is Basis.OWNER
+        if not owned:  # 3
+            self.check_source(offer)
         elif status.owner != offer.seller:
             raise BadInput(
                 f"model {offer.model_id} belongs to {status.owner}, not to the offer's seller {offer.seller}"
             )
-        if status.review != Review.APPROVED or status.delisted:  # 4
+        if status.delisted or (owned and status.review != Review.APPROVED):  # 4
             state = "delisted" if status.delisted else status.review.name
             raise BadInput(f"model {offer.model_id} cannot be sold now: {state}")
         if status.frozen_until > now:
             raise BadInput(f"model {offer.model_id} is frozen until {status.frozen_until}")
         preferences = Preferences.unpack(status.preferences)
         forbidden = [use.name for use in offer.terms.uses if preferences.of(use) == Preference.NOT_ALLOWED]
-        if forbidden:  # 5
+        if owned and forbidden:  # 5
             raise BadInput(f"the owner's preferences forbid {', '.join(sorted(forbidden))}")
+        if buyer is not None:
+            self._check_tier(offer, to_address(buyer))  # 6
 
-    def _check_source(self, offer: Offer) -> None:
+    def _check_tier(self, offer: Offer, buyer: str) -> None:
+        needed = offer.terms.min_tier
+        tier = int(self._call("IdentityRegistry", "tierOf", buyer)) if needed else 0
+        if tier < needed:
+            raise BadInput(
+                f"the terms ask for identity tier {needed}, {buyer} has {tier}: record an issuer's attestation first"
+            )
+
+    def check_source(self, offer: Offer) -> None:
+        """Of a resale or sublicense: the seller holds the source and may pass on what is offered, under a bond that
+        sheds nothing of the source's. Raises BadInput, NotFound.
+        """
         licenses = Licenses(self._chain, self._deployment)
         source, what = licenses.get(offer.source), f"license {offer.source}"
         if source.holder != offer.seller:
             raise BadInput(f"{what} is held by {source.holder}, not by the offer's seller {offer.seller}")
-        cases = licenses.bond(offer.source).open_cases
+        bond = licenses.bond(offer.source)
+        cases = bond.open_cases
         if not source.active or source.offered or cases:
             state = "offered already" if source.offered else f"{cases} open cases" if cases else "not active"
             raise BadInput(f"{what} cannot be passed on now: {state}")
@@ -78,3 +94,6 @@ class Offers(Group):
             beyond = (*beyond, "sublicense")
         if beyond:
             raise BadInput(f"the offer goes beyond the terms of {what}: {', '.join(beyond)}")
+        token = to_address(self._call("LicenseEscrow", "tokenAt", bond.token_index))
+        if offer.bond < bond.amount or (bond.amount and token != offer.token):
+            raise BadInput(f"{what} carries a bond of {bond.amount} in {token}: offer with at least that")

@@ -72,9 +72,9 @@ class ChainMarket:
         """What an order names."""
         return self._client.orders.request_hash(request)
 
-    def check_offer(self, signed: SignedOffer) -> None:
-        """Raises BadSignature; BadInput when it is over, or seller, model and terms do not fit now."""
-        self._client.offers.verify(signed)
+    def check_offer(self, signed: SignedOffer, buyer: str) -> None:
+        """Raises BadSignature; BadInput when it is over, or seller, model, terms and buyer do not fit now."""
+        self._client.offers.verify(signed, buyer=buyer)
 
     def check_request(self, signed: SignedRequest) -> None:
         """Raises BadSignature; BadInput when it is over."""

@@ -83,8 +83,8 @@ class Market(Protocol):
         """What an order names."""
         ...
 
-    def check_offer(self, signed: SignedOffer) -> None:
-        """Raises BadSignature; BadInput when it is over, or seller, model and terms do not fit now."""
+    def check_offer(self, signed: SignedOffer, buyer: str) -> None:
+        """Raises BadSignature; BadInput when it is over, or seller, model, terms and buyer do not fit now."""
         ...
 
     def check_request(self, signed: SignedRequest) -> None:

@@ -177,7 +177,8 @@ class Fingerprinter:
         """Makes the copy of a request, once: asked again, the same copy is returned.
 
         1. The seller signed the offer, the buyer the request; the request names this offer.
-        2. Both are in time; the offer lets us prepare; the seller owns the model, which may be sold on these terms.
+        2. Both are in time; the offer lets us prepare; the seller owns the model, which may be sold on these terms
+           to this buyer.
         3. A request known already gives its copy; its nonce serves no other request.
         4. The fee is what we ask, within the escrow's limit, and lies in the vault for us.
         5. Our free stake covers the deposit; the buyer has not too many copies waiting.
@@ -194,7 +195,7 @@ class Fingerprinter:
         if known is not None and known.package_cid is not None:
             return _prepared(known)
         # 1, 2
-        self._market.check_offer(signed_offer)
+        self._market.check_offer(signed_offer, request.buyer)
         self._market.check_request(signed_request)
         if request.offer_hash != self._market.offer_hash(offer) or request.model_id != offer.model_id:
             raise Refused("1: the request names another offer or model; sign a request for this offer")

@@ -100,7 +100,7 @@ def request(
     session = session_of(ctx)
     client = session.client
     signed_offer = read_document(offer, SignedOffer)
-    client.offers.verify(signed_offer)
+    client.offers.verify(signed_offer, buyer=client.account)
     found = signed_offer.offer
     wanted = CopyRequest(
         model_id=found.model_id,
@@ -149,7 +149,7 @@ def draft(
     client = session.client
     signed_offer, signed_request = read_document(offer, SignedOffer), read_document(request, SignedRequest)
     made = read_document(prepared, Prepared)
-    client.offers.verify(signed_offer)
+    client.offers.verify(signed_offer, buyer=signed_request.request.buyer)
     client.orders.verify_request(signed_request)
     if made.request_hash != client.orders.request_hash(signed_request.request):
         raise BadInput(f"{prepared} was prepared for another request")
