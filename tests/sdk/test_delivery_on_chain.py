@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,10 @@ from zhiyi.cid import cid_v0_from_digest, digest_from_cid
 from zhiyi.delivery import Bundle, PreparedCopy, Tree, WrongChunk, range_for_tensors
 from zhiyi.errors import BadInput, IntegrityError, NotFound, TxReverted
 from zhiyi.types import (
+    Basis,
     CopyRequest,
     Delivery,
+    LicenseTerms,
     ModelRecord,
     Offer,
     Order,
@@ -65,14 +68,22 @@ class Market:
         made.__dict__["ipfs"] = self.files
         return made
 
-    def signed(self, copy: PreparedCopy, *, fingerprint: int = 5) -> tuple[SignedOrder, Offer, CopyRequest]:
-        buyer, seller = self.client("buyer"), self.client("creator")
+    def signed(
+        self,
+        copy: PreparedCopy,
+        *,
+        fingerprint: int = 5,
+        seller: str = "creator",
+        buyer: str = "buyer",
+        **changes: object,
+    ) -> tuple[SignedOrder, Offer, CopyRequest]:
+        payer, owner = self.client(buyer), self.client(seller)
         fingerprinter = self.client("fingerprinter")
-        offer = make_offer(self.clients, self.model_id)
+        offer = make_offer(self.clients, self.model_id, seller=owner.account, **changes)
         request = CopyRequest(
             model_id=self.model_id,
-            offer_hash=buyer.offers.hash(offer),
-            buyer=buyer.account,
+            offer_hash=payer.offers.hash(offer),
+            buyer=payer.account,
             delivery_key=h("buyer's delivery key"),
             nonce=1,
             by=self.clients.node.chain.now() + DAY,
@@ -80,18 +91,18 @@ class Market:
         license_id = license_id_of(self.model_id, fingerprint)
         half = Delivery(
             license_id=license_id,
-            buyer=buyer.account,
+            buyer=payer.account,
             fingerprinter=fingerprinter.account,
             deposit=PRICE,
-            key_commit=delivery.key_commit(KEY, license_id, buyer.account),
+            key_commit=delivery.key_commit(KEY, license_id, payer.account),
             mark_commit=h("marks"),
             reveal_window=offer.reveal_window,
             grace=offer.grace,
             complaint_window=offer.complaint_window,
             **copy.figures._asdict(),
         )
-        order = seller.orders.draft(offer, request, half, open_by=self.clients.node.chain.now() + DAY)
-        both = (seller.orders.sign(order), fingerprinter.orders.sign(order))
+        order = owner.orders.draft(offer, request, half, open_by=self.clients.node.chain.now() + DAY)
+        both = (owner.orders.sign(order), fingerprinter.orders.sign(order))
         signed = SignedOrder(order=order, seller_signature=both[0], fingerprinter_signature=both[1])
         return signed, offer, request
 
@@ -179,6 +190,25 @@ def test_honest_copy_is_checked_bought_and_decrypted(market: Market) -> None:
         buyer.delivery.decrypt(order, copy.folder, market.work / "no", key=h("other"))
     buyer.orders.accept(order)
     assert buyer.licenses.is_active(order.delivery.license_id)
+
+
+def test_the_copy_of_a_resale_is_checked_against_its_source(market: Market) -> None:
+    terms = LicenseTerms(resale=True, onward_bps=500)
+    signed, _, _ = market.signed(honest(market), terms=terms)
+    first = market.buy(signed)
+    market.client("buyer").orders.accept(first)
+    source = first.delivery.license_id
+    passed = LicenseTerms(onward_bps=500)
+    shutil.rmtree(market.work / "marked")
+    shutil.rmtree(market.work / "package")
+    changes = {"basis": Basis.RESALE, "source": source, "terms": passed}
+    copy = honest(market)
+    signed, offer, request = market.signed(copy, seller="buyer", buyer="buyer2", fingerprint=6, **changes)
+    buyer = market.client("buyer2")
+    buyer.delivery.verify(signed, offer, request, copy.folder)
+    market.client("buyer").licenses.surrender(source)
+    with pytest.raises(BadInput, match="not active"):
+        buyer.delivery.verify(signed, offer, request, copy.folder)
 
 
 def test_cheated_copy_passes_every_check_and_is_refunded_on_one_path(market: Market) -> None:

@@ -344,12 +344,27 @@ def test_one_database_follows_one_deployment(clients: Clients, index: Index) -> 
         index.sync(clients.node.chain, other)
 
 
-def test_a_deployment_file_that_starts_too_late_is_noticed(clients: Clients, index: Index) -> None:
+def test_what_never_began_is_left_out_with_a_warning_and_the_rest_goes_on(
+    clients: Clients, index: Index, caplog: pytest.LogCaptureFixture
+) -> None:
     model_id = register(clients)
     late = clients.deployment.model_copy(update={"block": clients.node.chain.block().number + 1})
     clients["creator"].models.transfer(model_id, clients["buyer2"].account)
-    with pytest.raises(IntegrityError, match="too late"):
-        index.sync(clients.node.chain, late)
+    known = register(clients, make_record(weights_root=h("other weights")))
+    index.sync(clients.node.chain, late)
+    assert [row.model_id for row in index.models()] == [known]
+    with pytest.raises(NotFound):
+        index.model(model_id)
+    (warned,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert f"model {model_id} begin" in warned.getMessage()
+    assert warned.getMessage().startswith("Transfer in block")
+    # kept as an event all the same, and again left out when a reorganisation folds anew
+    assert [event.name for event in index.history("model", str(model_id))] == ["Transfer"]
+    clients.node.rpc("anvil_rollback", 1)
+    clients["registrar"].models.review(known, Review.REJECTED, "after all")
+    index.sync(clients.node.chain, late)
+    assert index.model(known).review == Review.REJECTED
+    assert index.counts() == (1, 0, 0, 0)
 
 
 def test_two_processes_may_sync_one_database(clients: Clients, index: Index, tmp_path: Path) -> None:

@@ -6,11 +6,20 @@ from pathlib import Path
 
 import pytest
 from conftest import DAY, Clients
-from test_story import BOND, PRICE, agree, bought, h, opened, register
+from test_story import BOND, CID, PRICE, agree, bought, h, make_offer, make_record, opened, register
 
 from zhiyi.errors import BadInput, BadSignature, TxReverted
 from zhiyi.index import Index
-from zhiyi.types import NATIVE, Basis, LicenseEnd, LicenseTerms, OrderState, Use
+from zhiyi.types import (
+    NATIVE,
+    Basis,
+    LicenseEnd,
+    LicenseTerms,
+    OrderState,
+    Preference,
+    Preferences,
+    Use,
+)
 
 ONWARD = 1_000  # bps
 PASSED = LicenseTerms(commercial=True, uses=frozenset({Use.AI_INFERENCE}), onward_bps=ONWARD)
@@ -116,6 +125,41 @@ def test_a_license_that_allows_nothing_onward_is_not_passed_on(clients: Clients)
     clients["buyer"].licenses.surrender(source)
     with pytest.raises(BadInput, match="not active"):
         agree(clients, model_id, seller="buyer", buyer="buyer2", fingerprint=78, **onward(source))
+
+
+def test_onward_offers_are_checked_as_the_escrow_checks_them(clients: Clients) -> None:
+    model_id, source = source_of(clients)
+    with pytest.raises(BadInput, match=f"carries a bond of {BOND}.*at least that"):
+        agree(
+            clients, model_id, seller="buyer", buyer="buyer2", fingerprint=78, bond=BOND - 1, **onward(source)
+        )
+    creator = clients["creator"].models
+    creator.set_preferences(model_id, Preferences(ai_inference=Preference.NOT_ALLOWED), CID)
+    creator.add_version(model_id, make_record(weights_root=h("version 2")), CID)
+    # What the owner decides later stops his own sales, not those of his licensees.
+    with pytest.raises(BadInput, match="cannot be sold now: PENDING"):
+        agree(clients, model_id, fingerprint=79)
+    under = onward(source, Basis.SUBLICENSE)
+    sold = agree(clients, model_id, seller="buyer", buyer="buyer2", fingerprint=78, **under)
+    opened(clients, sold, buyer="buyer2")
+    clients["regulator"].regulator.freeze(model_id, clients.node.chain.now() + DAY, "a reason")
+    with pytest.raises(BadInput, match="is frozen"):
+        agree(clients, model_id, seller="buyer", buyer="buyer2", fingerprint=80, **under)
+
+
+def test_a_buyer_learns_before_he_pays_that_he_is_not_verified(clients: Clients) -> None:
+    model_id = register(clients)
+    terms = PASSED.model_copy(update={"min_tier": 1})
+    offer = clients["creator"].offers.sign(make_offer(clients, model_id, terms=terms))
+    buyer, issuer = clients["buyer"], clients["operator1"].identity
+    buyer.offers.verify(offer)
+    with pytest.raises(BadInput, match=f"tier 1, {buyer.account} has 0"):
+        buyer.offers.verify(offer, buyer=buyer.account)
+    clients["registrar"].identity.set_issuer(clients["operator1"].account, 1)
+    now = clients.node.chain.now()
+    attested = issuer.attestation(buyer.account, h("claim"), tier=1, expiry=now + DAY, deadline=now + DAY)
+    buyer.identity.record(issuer.sign(attested))
+    buyer.offers.verify(offer, buyer=buyer.account)
 
 
 def test_a_renewal_gives_more_time_for_its_price(clients: Clients, tmp_path: Path) -> None:

@@ -306,6 +306,15 @@ FOLDS: Final[dict[str, tuple[type[Base], Callable[[Any, EventRow], Base]]]] = {
 }
 
 
+# The event with which a subject begins. What comes without it is of a subject that the index never saw begin.
+BEGINNINGS: Final = {
+    "model": "ModelRegistered",
+    "order": "OrderOpened",
+    "license": "LicenseIssued",
+    "case": "CaseOpened",
+}
+
+
 def _token_moved(event: EventRow) -> str | None:
     """The token of an ERC-721 Transfer that is no minting. Its third argument has no settled name."""
     if event.name != "Transfer" or event.args["from"] == NATIVE:
@@ -315,10 +324,7 @@ def _token_moved(event: EventRow) -> str | None:
 
 def _known(row: _Row | None, event: EventRow) -> _Row:
     if row is None:
-        raise IntegrityError(
-            f"{event.name} in block {event.block_number} is about something the index never saw begin;"
-            " the deployment file names a block that is too late"
-        )
+        raise IntegrityError(f"{event.name} in block {event.block_number} cannot be the first event of a row")
     return row
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from zhiyi.abi import NAMES
 from zhiyi.deployment import Contract, Deployment
 from zhiyi.errors import BadInput, ConfigError, IntegrityError, NotFound, Timeout
-from zhiyi.index.fold import FOLDS, Subject, subjects_of
+from zhiyi.index.fold import BEGINNINGS, FOLDS, Subject, subjects_of
 from zhiyi.index.tables import (
     Base,
     BlockRow,
@@ -530,6 +530,16 @@ def _fold(session: Session, subject: Subject, events: Iterable[EventRow]) -> Non
     table, fold = FOLDS[kind]
     row: Any = session.get(table, key)
     for item in events:
+        if row is None and item.name != BEGINNINGS[kind]:
+            logger.warning(
+                "%s in block %s is left out: the index never saw %s %s begin; does the deployment file name a block"
+                " that is too late?",
+                item.name,
+                item.block_number,
+                kind,
+                key,
+            )
+            continue
         folded = fold(row, item)
         if folded is not row:
             if row is not None:
