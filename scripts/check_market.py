@@ -472,6 +472,7 @@ def _demand(made: Event, ends: Mapping[int, Event]) -> dict[str, Any]:
         "demand_id": made["demandId"],
         "kind": SubjectKind(made["kind"]).name,
         "subject_id": made["subjectId"],
+        "addressee": made["addressee"],
         "state": state.name,
         "answer_cid": cid_of(end["digest"]) if end is not None and answered else "",
     }

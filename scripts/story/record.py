@@ -144,6 +144,7 @@ def _oversight(world: World) -> dict[str, Any]:
                 "demand_id": one.demand_id,
                 "kind": one.kind.name,
                 "subject_id": one.subject_id,
+                "addressee": one.addressee,
                 "state": one.state.name,
                 "answer_cid": one.answer_cid,
             }

@@ -65,7 +65,8 @@ def test_the_story_ends_as_it_should(demo: Path) -> None:
     assert report["chain"]["hardfork"] == "Prague"
     assert report["money"]["balance_error"] == 0
     assert report["money"]["vault_error"] == 0
-    by_state = {case["state"]: case for case in report["cases"]}
+    leaks = [case for case in report["cases"] if case["kind"] == "LEAK"]
+    by_state = {case["state"]: case for case in leaks}
     assert by_state["EXECUTED"]["slashed"] > 0
     assert by_state["EXECUTED"]["license_end"] == "REVOKED"
     assert by_state["DISMISSED"]["slashed"] == 0
@@ -74,7 +75,7 @@ def test_the_story_ends_as_it_should(demo: Path) -> None:
     assert [order["refund_reason"] for order in report["orders"]].count(1) == 1, "no refund without a key"
     operators = {entry["operator"]: entry["pid"] for entry in report["operators"]}
     assert len(operators) == len(set(operators.values())) == 3, "operators must be separate processes"
-    for case in report["cases"]:
+    for case in leaks:
         entries = [entry for entry in report["operators"] if entry["case_id"] == case["case_id"]]
         assert len({(entry["T"], entry["digest"]) for entry in entries}) == 1, (
             "operators saw different figures"
@@ -83,6 +84,36 @@ def test_the_story_ends_as_it_should(demo: Path) -> None:
     assert texts, "no text was traced"
     assert all(found["log2_p_global"] < -19.9 for found in texts), "a trace needs p_global < 1e-6"
     assert 0 < report["leak"]["relative_change"] < 0.2
+
+
+def test_what_follows_a_purchase_ends_as_it_should(demo: Path) -> None:
+    report = json.loads((demo / "report.json").read_text())
+    roles = report["accounts"]
+    _, rejected, small = report["registry"]
+    assert [row["review"] for row in report["registry"]] == ["APPROVED", "REJECTED", "APPROVED"]
+    assert rejected["versions"] == small["versions"][:1], "rejected weights may be registered anew"
+    assert len(small["versions"]) == 2
+    assert small["owner"] == roles["heir"]
+    mine = {row["basis"]: row for row in report["licenses"] if row["model_id"] == small["model_id"]}
+    assert {basis: (row["end"], row["active"]) for basis, row in mine.items()} == {
+        "OWNER": ("RESOLD", False),
+        "SUBLICENSE": ("REVOKED", False),
+        "RESALE": ("NONE", True),
+    }
+    assert mine["OWNER"]["bond"] == 0, "the tail is over, the bond was released"
+    assert mine["SUBLICENSE"]["bond"] == mine["RESALE"]["bond"] > 0, "a missing label costs no bond"
+    labels = [case for case in report["cases"] if case["kind"] == "DISCLOSURE"]
+    assert [(case["cured"], case["slashed"]) for case in labels] == [(True, 0), (False, 0)]
+    for income in report["income"]:
+        assert sum(income["by"].values()) == income["gross"]
+        assert income["left"] < 10, "only what rounding leaves"
+    assert report["income"][0]["inherited"] == report["income"][2]["gross"] // 10
+    assert [one["tier"] for one in report["identities"]] == [2, 2, 1]
+    assert [one["state"] for one in report["oversight"]["demands"]] == ["ANSWERED", "UNANSWERED"]
+    assert {channel["phase"] for channel in report["channels"]} == {"CLOSED"}
+    titles = [(step["title"], step["title_zh"]) for step in report["steps"]]
+    assert len(titles) == 15
+    assert all(all(pair) for pair in titles)
 
 
 def test_everything_started_is_stopped(demo: Path) -> None:

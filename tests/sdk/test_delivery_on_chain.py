@@ -18,6 +18,7 @@ from zhiyi.cid import cid_v0_from_digest, digest_from_cid
 from zhiyi.delivery import Bundle, PreparedCopy, Tree, WrongChunk, range_for_tensors
 from zhiyi.errors import BadInput, IntegrityError, NotFound, TxReverted
 from zhiyi.types import (
+    FIRST_ONWARD,
     Basis,
     CopyRequest,
     Delivery,
@@ -203,7 +204,9 @@ def test_the_copy_of_a_resale_is_checked_against_its_source(market: Market) -> N
     shutil.rmtree(market.work / "package")
     changes = {"basis": Basis.RESALE, "source": source, "terms": passed}
     copy = honest(market)
-    signed, offer, request = market.signed(copy, seller="buyer", buyer="buyer2", fingerprint=6, **changes)
+    signed, offer, request = market.signed(
+        copy, seller="buyer", buyer="buyer2", fingerprint=FIRST_ONWARD + 6, **changes
+    )
     buyer = market.client("buyer2")
     buyer.delivery.verify(signed, offer, request, copy.folder)
     market.client("buyer").licenses.surrender(source)
