@@ -11,7 +11,7 @@ from story import buy
 from story.world import ETHER, World
 from zhiyi.delivery import ecies
 from zhiyi.errors import BadInput, TxReverted
-from zhiyi.group import salted_hash
+from zhiyi.group import reason_hash, salted_hash
 from zhiyi.keys import KeyKind, new_key
 from zhiyi.types import ComplaintOutcome, DemandState, SubjectKind
 
@@ -27,15 +27,14 @@ def play(world: World) -> None:
     model_id = world.facts["small"]["model_id"]
     regulator = world.as_("regulator")
     complaint = _complain(world, model_id)
-    until = world.node.now() + 10 * DAY
-    frozen = regulator.regulator.freeze(model_id, until, REASON)
-    _note(world, "ModelFrozen", model_id, until, REASON)
+    frozen = regulator.regulator.freeze(model_id, world.node.now() + 10 * DAY, REASON)
+    _publish(world, REASON)
     world.sent("the regulator freezes the model for ten days, with the hash of the reason", frozen)
     _while_frozen(world, model_id)
     _demands(world, model_id)
     lifted = regulator.regulator.lift(model_id, NAMED)
     world.sent("the regulator lifts the freeze early", lifted)
-    _note(world, "FreezeLifted", model_id, 0, NAMED)
+    _publish(world, NAMED)
     pulled = world.as_("heir").royalties.pull_owner(model_id)
     world.sent("the owner pulls his share again", pulled)
     answered = regulator.oversight.answer(
@@ -122,16 +121,16 @@ def _delisting(world: World, model_id: int) -> None:
     desk, anyone = world.as_("regulator").regulator, world.as_("anyone")
     day = world.node.now() // DAY + 30
     world.sent("the model is delisted for a month", desk.delist(model_id, day, TAKE_OUT))
-    _note(world, "ModelDelisted", model_id, day * DAY, TAKE_OUT)
+    _publish(world, TAKE_OUT)
     assert anyone.models.status(model_id).delisted
     world.sent("and listed again", desk.delist(model_id, 0, DONE))
-    _note(world, "ModelDelisted", model_id, 0, DONE)
+    _publish(world, DONE)
     assert not anyone.models.status(model_id).delisted
 
 
-def _note(world: World, act: str, model_id: int, until: int, reason: str) -> None:
+def _publish(world: World, reason: str) -> None:
     """The reasons' texts are published; the chain keeps their hashes."""
-    acts = world.facts.setdefault("acts", [])
-    acts.append({"act": act, "model_id": model_id, "until": until, "reason": reason})
-    texts = json.dumps([one["reason"] for one in acts], ensure_ascii=False, indent=1)
-    (world.folder("regulator") / "reasons.json").write_text(texts + "\n", encoding="utf-8")
+    reasons = world.facts.setdefault("reasons", {})
+    reasons[reason_hash(reason)] = reason
+    text = json.dumps(list(reasons.values()), ensure_ascii=False, indent=1)
+    (world.folder("regulator") / "reasons.json").write_text(text + "\n", encoding="utf-8")

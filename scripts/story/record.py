@@ -150,5 +150,13 @@ def _oversight(world: World) -> dict[str, Any]:
             }
             for one in desk.demands()
         ],
-        "acts": world.facts["acts"],
+        "acts": [
+            {
+                "act": one.act,
+                "model_id": one.model_id,
+                "until": one.until,
+                "reason": world.facts["reasons"][one.reason_hash],
+            }
+            for one in world.as_("anyone").regulator.acts()
+        ],
     }

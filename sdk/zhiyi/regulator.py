@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from zhiyi.chain import TxResult
 from zhiyi.group import Group, reason_hash
+from zhiyi.types import RegulatorAct
+
+_ACTS: Final = ("ModelFrozen", "FreezeLifted", "ModelDelisted")
 
 
 class Regulator(Group):
@@ -23,6 +28,23 @@ class Regulator(Group):
         Licenses and opened orders are untouched.
         """
         return self._send("ModelNFT", "delist", model_id, until_day, reason_hash(reason), dry_run=dry_run)
+
+    def acts(self, model_id: int | None = None) -> tuple[RegulatorAct, ...]:
+        """Every freeze, lifting and delisting, oldest first, of one model or all. Freezes by a verdict are cases."""
+        filters = {"modelId": model_id} if model_id is not None else None
+        found = [event for name in _ACTS for event in self._events("ModelNFT", name, filters)]
+        return tuple(
+            RegulatorAct(
+                act=event.name,
+                model_id=event["modelId"],
+                by=event["by"],
+                until=event.args.get("until", 0),
+                reason_hash=event["reasonHash"],
+                time=self._chain.block(event.block_number).timestamp,
+                tx_hash=event.tx_hash,
+            )
+            for event in sorted(found, key=lambda e: (e.block_number, e.log_index))
+        )
 
     def pause_opening(self, until: int, *, dry_run: bool = False) -> TxResult:
         """Pauser: no order can be opened until `until` (unix seconds, at most 7 d ahead)."""

@@ -986,6 +986,18 @@ class IdentityStatus(Value):
 # -- oversight -------------------------------------------------------------------------------------
 
 
+class RegulatorAct(Value):
+    """Something that the regulator did to a model, with its reason's hash."""
+
+    act: str  # the event: ModelFrozen, FreezeLifted, ModelDelisted
+    model_id: U64
+    by: Address
+    until: U40  # unix seconds; 0: lifted, or listed again
+    reason_hash: Bytes32
+    time: U40
+    tx_hash: str
+
+
 class Complaint(Value):
     """A complaint and what became of it."""
 

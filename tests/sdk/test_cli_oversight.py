@@ -48,6 +48,13 @@ def test_complaints_demands_and_pauses_by_commands(zhiyi: Shell, clients: Client
     assert states == ["answered", "unanswered"]
     zhiyi("regulator", "oversight", "demand", "model", "x", "--answer-by", "+2d", "--reason", "r", code=2)
 
+    clients["regulator"].regulator.freeze(model_id, clients.node.chain.now() + DAY, "sources")
+    [frozen] = zhiyi("", "oversight", "acts", "--model", model_id)
+    assert (frozen["act"], frozen["model_id"], frozen["by"]) == (
+        "ModelFrozen",
+        model_id,
+        clients["regulator"].account,
+    )
     for what in ("opening", "posting"):
         zhiyi("deployer", "oversight", "pause", what, "--until", "+2d")
         zhiyi("deployer", "oversight", "resume", what)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from conftest import DAY, Clients
-from test_story import CID, agree, bought, h, opened, register
+from test_story import CID, agree, bought, h, make_record, opened, register
 
 from zhiyi.errors import BadInput, NotFound, TxReverted
+from zhiyi.group import reason_hash
 from zhiyi.types import ComplaintOutcome, DemandState, SubjectKind
 
 
@@ -57,6 +58,32 @@ def test_a_demand_is_answered_by_whom_it_concerns(clients: Clients) -> None:
     assert (first.state, first.answer_cid) == (DemandState.ANSWERED, CID)
     assert (second.state, second.answer_cid) == (DemandState.UNANSWERED, "")
     assert clients["stranger"].oversight.demands(pending=True) == ()
+
+
+def test_what_the_regulator_did_to_models_is_told_in_order(clients: Clients) -> None:
+    first = register(clients)
+    second = register(clients, make_record(weights_root=h("other weights")))
+    desk, reader = clients["regulator"].regulator, clients["stranger"].regulator
+    until = clients.node.chain.now() + 3600
+    day = until // DAY + 2
+    sent = [
+        desk.freeze(first, until, "a").tx_hash,
+        desk.delist(second, day, "b").tx_hash,
+        desk.lift(first, "c").tx_hash,
+        desk.delist(second, 0, "d").tx_hash,
+    ]
+    acts = reader.acts()
+    assert [(one.act, one.model_id, one.until) for one in acts] == [
+        ("ModelFrozen", first, until),
+        ("ModelDelisted", second, day * DAY),
+        ("FreezeLifted", first, 0),
+        ("ModelDelisted", second, 0),
+    ]
+    assert [one.tx_hash for one in acts] == sent
+    assert [one.reason_hash for one in acts] == [reason_hash(text) for text in "abcd"]
+    assert {one.by for one in acts} == {clients["regulator"].account}
+    assert [one.time for one in acts] == sorted(one.time for one in acts)
+    assert reader.acts(first) == (acts[0], acts[2])
 
 
 def test_a_freeze_and_a_pause_stop_new_orders_until_they_end(clients: Clients) -> None:

@@ -170,6 +170,16 @@ def demands(
 
 
 @app.command()
+def acts(
+    ctx: typer.Context,
+    model: Annotated[int | None, typer.Option(help="Only this model's.")] = None,
+) -> None:
+    """What the regulator did to models: freezes, liftings, delistings, oldest first."""
+    session = session_of(ctx)
+    session.console.result(session.reader.regulator.acts(model), title="acts")
+
+
+@app.command()
 def pause(
     ctx: typer.Context,
     what: Annotated[Pausable, typer.Argument(help="Opening of orders, or posting of verdicts.")],
