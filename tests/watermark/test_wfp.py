@@ -453,7 +453,7 @@ def test_the_trace_correction_counts_every_license_and_model(copies: list[Path],
     assert one.hypotheses == len(LICENSES)
     assert five.hypotheses == 5 * len(LICENSES)
     assert five.log2_p_global == pytest.approx(one.log2_p_global + math.log2(5), abs=1e-5)
-    assert confirm_count(copies[0], kit) == 1 << stats.GRIND_CORRECTION_BITS
+    assert confirm_count(copies[0], kit) == kit.spec.shares << stats.GRIND_CORRECTION_BITS
 
 
 def confirm_count(path: Path, kit: TraceKit) -> int:

@@ -29,7 +29,7 @@ class Detection:
     log2_p_global: float  # after counting every hypothesis tried; <= 0
     law: str  # binomial | exact | bound | two-point, see stats
     bucket: int  # -log10 p_global rounded down to 0, 12, 20, 40
-    hypotheses: int  # how many were counted
+    hypotheses: int  # how many were counted, the allowance for those tried elsewhere included
     null: str  # H0 in words
     spec_hash: str  # hex, 32 bytes: detector, tables, thresholds
     spans: tuple[tuple[int, int], ...] = ()  # where in the object, [start, end), unit of the method
@@ -64,7 +64,7 @@ def detection(
     T: int,
     sum_q2: int,
     hypotheses: int,
-    grind_bits: int = 0,
+    allowance: int = 1,
     threshold: Fraction,
     null: str,
     spec_hash: bytes,
@@ -76,9 +76,9 @@ def detection(
 ) -> Detection:
     """A Detection whose figures and, unless given, decision follow from the tail.
 
-    hypotheses: those tried; grind_bits: the allowance for ground keys on top.
+    hypotheses: those tried here; allowance: the factor on top for those tried elsewhere, see stats.
     """
-    count = hypotheses << grind_bits
+    count = hypotheses * allowance
     return Detection(
         method=method,
         decision=decision or decide(tail, count=count, tried=hypotheses, threshold=threshold),

@@ -6,12 +6,18 @@ hypotheses are kept apart by type, because scoring one at the other's level accu
 (a) "this key is in the object": ChipTest, T = sum q_i s_i c_i. H0: the object was made without the key.
 (b) "this license": BitSums, Q_b = sum over the chips of bit b of q_i s_i, then T_j = sum Q_b w(c_jb). H0: the
 license's own secret bits were not used. An object marked for A *was* made with B's chip signs (they are the
-model's), so only the codeword is random for B.
+model's), so only the codeword is random for B. A codeword with structure (BCH) has no such null: it is
+decoded, its MAC checked and every registered one counted under (a).
 
-Laws: "binomial" and "exact" are the true tail, rounded up; "bound" is Hoeffding's P(T >= t) <= exp(-t^2 / (2
-sum q^2)) in integer arithmetic, for a contract or for n where the exact law is too slow; "two-point" is the
-exact law of independent two-point variables (a Tardos code's innocent). There is no Gaussian approximation,
-and decisions use no library logarithm: they compare exact rationals.
+Laws: "binomial", "exact" and "two-point" are the true tail, rounded up: counts of fair or biased coins, signs
+on unequal integers, and independent two-point variables (a Tardos code's innocent). "bound" is Hoeffding's
+P(T >= t) <= exp(-t^2 / (2 sum q^2)) (Hoeffding 1963, theorem 2), for a contract or for n where the exact law
+is too slow. There is no Gaussian approximation. Decisions are made of integers and exact rationals alone: no
+float and no library logarithm, so they are the same on every machine.
+
+Families: every hypothesis tried is counted (hypotheses, Bonferroni), and so is what others could have tried
+out of sight (allowance). Objects of a case are pooled: each PRF position gives one sign, however many objects
+repeat it (pooled).
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -26,7 +33,7 @@ import numpy.typing as npt
 
 from zhiyi_watermark.errors import SpecError
 
-TRACE: Final = Fraction(1, 10**6)  # p_global below this names a candidate: information, no money
+TRACE: Final = Fraction(1, 10**6)  # p_global at or below this names a candidate: information, no money
 CONVICT: Final = Fraction(1, 2**43)  # p_global at or below this is a detection in a case
 REJECT: Final = Fraction(1, 10**3)  # p above this says: not detected
 GRIND_CORRECTION_BITS: Final = 40  # keys a dishonest fingerprinter could have tried before committing
@@ -36,10 +43,13 @@ BUCKETS: Final = (40, 20, 12)  # what the chain may learn of -log10 p_global
 TWO_LN2_NUM: Final = 1_386_294_362
 TWO_LN2_DEN: Final = 10**9
 
-_FLOAT_SLACK: Final = 1.0 + 2.0**-30  # covers rounding of at most 2^20 positive float64 additions
-_FLOAT_FLOOR: Final = 2.0**-900  # covers underflow; no tail from a float law is reported below it
-_EXACT_WORK: Final = 400_000_000  # cell updates of the exact law, about a second
+_EXACT_WORK: Final = 150_000_000  # variables * values of their sum that the exact law may cost: seconds
+_EXACT_REACH: Final = 1 << 20  # values of the sum that it may have: 100 MB of memory
 _FIXED_BITS: Final = 192  # fixed-point bits of the binomial series
+_LAW_BITS: Final = 320  # fixed-point bits of the other laws where exact counts would be longer
+_LAW_SPARE: Final = 64  # bits by which they may grow before they are rounded up again
+_LEAST: Final = Fraction(1, 1 << 1024)  # what is impossible is reported as this, so that p has a logarithm
+_MAX_Q: Final = (1 << 31) - 1  # squares of q, and their sums over 2^1 q of this size, fit 63 bits
 
 Law = Literal["binomial", "exact", "bound", "two-point"]
 Decision = Literal["detected", "not_detected", "inconclusive"]
@@ -96,6 +106,16 @@ class Tail:
             return self.p * hypotheses <= threshold
         return bound_reaches(self.total, self.sum_q2, _ceil_log2(hypotheses / threshold))
 
+    def beats(self, other: Tail) -> bool:
+        """Whether p is smaller than the other's, decided exactly. Raises SpecError on a bound and an exact law:
+        they are not on one scale."""
+        if self.p is not None and other.p is not None:
+            return self.p < other.p
+        if self.p is not None or other.p is not None:
+            raise SpecError(f"tails of the laws {self.law} and {other.law} can't be compared")
+        ours, theirs = max(0, self.total), max(0, other.total)
+        return ours * ours * other.sum_q2 > theirs * theirs * self.sum_q2
+
 
 def bound_reaches(total: int, sum_q2: int, bits: int) -> bool:
     """The contract's rule: T > 0 and T^2 >= 2 ln2 * bits * sum q^2, in integers. bits <= 0 always holds."""
@@ -111,24 +131,29 @@ def bound_tail(total: int, sum_q2: int) -> Tail:
     return Tail("bound", None, int(total), int(sum_q2))
 
 
-def binomial_tail(matches: int, n: int) -> Tail:
-    """P(at least `matches` of n fair coins), an exact value rounded up by less than 2^-100 of itself."""
+def binomial_tail(matches: int, n: int, chance: Fraction = Fraction(1, 2)) -> Tail:
+    """P(at least `matches` of n coins of that chance): exact, rounded up by less than 2^-100 of itself.
+
+    chance: 0 < chance < 1; 1/2 for signs, gamma for a green list. At or below the mean the answer is 1, which
+    decides nothing. Raises SpecError on values out of range.
+    """
     if n < 0 or not 0 <= matches <= n:
         raise SpecError(f"matches {matches} must lie in 0 .. n = {n}")
-    if (
-        2 * matches <= n
-    ):  # the series below falls only above the middle; a tail of half or more decides nothing
+    if not 0 < chance < 1:
+        raise SpecError(f"a chance of {chance} leaves nothing to test")
+    yes, no, of = chance.numerator, chance.denominator - chance.numerator, chance.denominator
+    if matches * of <= n * yes:  # the series below falls only above the mean
         return Tail("binomial", Fraction(1))
-    first = math.comb(n, matches)
-    # sum_{k >= M} C(n,k) / C(n,M), with every division rounded up
+    first = math.comb(n, matches) * yes**matches * no ** (n - matches)
+    # sum_{k >= M} C(n,k) yes^k no^(n-k) over its first term, with every division rounded up
     term = total = 1 << _FIXED_BITS
     k = matches
     while k < n and term > 1:
-        term = -(-term * (n - k) // (k + 1))
+        term = -(-term * (n - k) * yes // ((k + 1) * no))
         total += term
         k += 1
     total += term * (n - k)  # what is left is at most this many terms no larger than the last
-    return Tail("binomial", min(Fraction(1), Fraction(first * total, 1 << (n + _FIXED_BITS))))
+    return Tail("binomial", min(Fraction(1), Fraction(first * total, of**n << _FIXED_BITS)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,49 +161,69 @@ class TwoPointLaw:
     """The law of sum_b X_b, X_b independent, two values each; made by two_point_law."""
 
     base: int  # the least value of the sum
-    at_least: npt.NDArray[np.float64]  # P(sum >= base + k) before slack.  # (reach + 1,)
+    unit: int  # the sum is base + a multiple of this
+    at_least: tuple[int, ...]  # P(sum >= base + k unit) in parts of 2^scale, rounded up.  # (values,)
+    scale: int
 
     def tail(self, total: int) -> Tail:
-        """P(sum >= total), rounded up."""
-        k = total - self.base
+        """P(sum >= total), exact or rounded up."""
+        k = -(-(total - self.base) // self.unit)
         if k <= 0:
             return Tail("two-point", Fraction(1))
-        p = float(self.at_least[k]) * _FLOAT_SLACK if k < len(self.at_least) else 0.0
-        return Tail("two-point", Fraction(min(1.0, p + _FLOAT_FLOOR)))
+        p = Fraction(self.at_least[k], 1 << self.scale) if k < len(self.at_least) else _LEAST
+        return Tail("two-point", min(Fraction(1), max(_LEAST, p)))
 
 
 def two_point_law(high: IntArray, low: IntArray, numerator: IntArray, denominator: int) -> TwoPointLaw:
     """The law of sum_b X_b with X_b = high_b with probability numerator_b/denominator, else low_b.
 
-    The denominator is a power of two, so that the probabilities are exact floats. Only additions and products
-    of positive numbers: the relative error stays far under the slack that tail() adds. high, low, numerator:
-    (bits,)
+    The denominator is a power of two. The law is one big integer with a slot for each value of the sum; a
+    variable multiplies it by (denominator - numerator) + numerator x^step. Counts are exact while they fit 320
+    bits, else fixed-point, always rounded up: by less than 2^-280 in all. high, low, numerator: (bits,)
     Raises SpecError when the table would be too large; scale the values down then.
     """
     high, low, numerator = (np.asarray(x, dtype=np.int64) for x in (high, low, numerator))
     if denominator < 1 or denominator & (denominator - 1):
         raise SpecError(f"the denominator must be a power of two, given {denominator}")
+    if not high.shape == low.shape == numerator.shape or high.ndim != 1:
+        raise SpecError(
+            f"high {high.shape}, low {low.shape} and chances {numerator.shape} are not one list each"
+        )
     if numerator.size and not (int(numerator.min()) >= 0 and int(numerator.max()) <= denominator):
         raise SpecError(f"probabilities must lie in 0 .. {denominator}/{denominator}")
-    least, gap = np.minimum(high, low), np.abs(high - low)
+    base = int(np.minimum(high, low).sum())
+    gap = np.abs(high - low)
     above = np.where(high >= low, numerator, denominator - numerator)  # chance of the larger value, in parts
-    reach = int(gap.sum())
-    if reach > 1 << 23 or gap.size * (reach + 1) > 2 * _EXACT_WORK:
+    gap, above = gap[gap > 0], above[gap > 0]
+    unit = int(np.gcd.reduce(gap)) if gap.size else 1
+    values = int(gap.sum()) // unit + 1
+    if values > _EXACT_REACH or gap.size * values > _EXACT_WORK:
         raise SpecError(
-            f"{gap.size} variables reaching {reach} are too many for the exact law; scale them down"
+            f"{gap.size} variables with {values} sums are too many for the exact law; scale them down"
         )
+    bits = denominator.bit_length() - 1  # by which one variable makes the counts grow
+    exact = bits * gap.size <= _LAW_BITS
+    room = bits * gap.size if exact else max(_LAW_SPARE, bits)
+    width = (room + (0 if exact else _LAW_BITS) + 8 + 7) // 8  # bytes of a slot
+    scale = 0 if exact else _LAW_BITS
+    law, filled, grown = 1 << scale, 1, 0
     order = np.argsort(gap, kind="stable")
-    law = np.zeros(reach + 1, dtype=np.float64)
-    law[0] = 1.0
-    filled = 1
-    for step, parts in zip(gap[order].tolist(), above[order].tolist(), strict=True):
-        if step == 0:
-            continue
-        up = law[:filled] * (parts / denominator)
-        law[:filled] *= (denominator - parts) / denominator
-        law[step : step + filled] += up
+    for step, parts in zip((gap[order] // unit).tolist(), above[order].tolist(), strict=True):
+        if grown + bits > room:
+            law, grown = _rounded_up(law, grown, width, filled), 0
+        law = law * (denominator - parts) + (law * parts << (8 * width * step))
         filled += step
-    return TwoPointLaw(int(least.sum()), np.add.accumulate(law[::-1])[::-1])
+        grown += bits
+    raw = law.to_bytes(width * values, "little")
+    slots = (int.from_bytes(raw[at : at + width], "little") for at in range(width * (values - 1), -1, -width))
+    return TwoPointLaw(base, unit, tuple(accumulate(slots))[::-1], scale + grown)
+
+
+def _rounded_up(law: int, bits: int, width: int, filled: int) -> int:
+    """Every slot divided by 2^bits, rounded up. width: bytes of a slot, filled: slots."""
+    up = int.from_bytes(((1 << bits) - 1).to_bytes(width, "little") * filled, "little")
+    mask = int.from_bytes(((1 << (8 * width - bits)) - 1).to_bytes(width, "little") * filled, "little")
+    return ((law + up) >> bits) & mask
 
 
 def sign_tail(magnitudes: IntArray, total: int) -> Tail:
@@ -197,18 +242,18 @@ def sign_tail(magnitudes: IntArray, total: int) -> Tail:
     unit = int(np.gcd.reduce(values))
     if unit * values.size == reach:  # all equal: a count of matches
         return binomial_tail((values.size + -(-total // unit) + 1) // 2, values.size)
-    if values.size * reach // unit > _EXACT_WORK or reach // unit > 1 << 22:
-        if int(values.max()) >= 1 << 31:
-            raise SpecError(f"|q| is {int(values.max())}, at most 2^31-1 are allowed")
-        return bound_tail(total, sum(int(v) * int(v) * int(c) for v, c in _histogram(values)))
-    values //= unit
+    if values.size * (reach // unit + 1) > _EXACT_WORK or reach // unit + 1 > _EXACT_REACH:
+        return bound_tail(total, _sum_of_squares(values))
     law = two_point_law(values, -values, np.ones_like(values), 2)
-    return Tail("exact", law.tail(-(-total // unit)).p)
+    return Tail("exact", law.tail(total).p)
 
 
-def _histogram(values: IntArray) -> list[tuple[int, int]]:
-    found, counts = np.unique(values, return_counts=True)
-    return list(zip(found.tolist(), counts.tolist(), strict=True))
+def _sum_of_squares(values: IntArray) -> int:
+    """sum q^2. Raises SpecError if an int64 could not hold it."""
+    largest = int(np.abs(values).max(initial=0))
+    if largest > _MAX_Q or largest * largest * values.size >= 1 << 63:
+        raise SpecError(f"|q| reaches {largest} in {values.size} values: too large to be summed exactly")
+    return int((values * values).sum())
 
 
 @dataclass(frozen=True)
@@ -228,14 +273,19 @@ class ChipTest:
 
 
 def chip_test(q: npt.NDArray[np.signedinteger[Any]], signs: npt.NDArray[np.int8]) -> ChipTest:
-    """Scores integers q (any shape) against ±1 signs of the same shape, for hypothesis (a)."""
+    """Scores integers q (any shape) against ±1 signs of the same shape, for hypothesis (a).
+
+    Raises SpecError on other signs, other shapes, and integers too large to be summed exactly.
+    """
     if q.shape != signs.shape:
         raise SpecError(f"q has shape {q.shape}, the signs {signs.shape}")
+    if not bool((np.abs(signs) == 1).all()):
+        raise SpecError("signs are -1 or +1")
     wide = q.astype(np.int64)
     return ChipTest(
+        sum_q2=_sum_of_squares(wide),
         total=int((wide * signs).sum()),
         n=int(np.count_nonzero(q)),
-        sum_q2=int((wide * wide).sum()),
         reach=int(np.abs(wide).sum()),
     )
 
@@ -279,24 +329,86 @@ def fair_license_tail(sums: BitSums, codeword: npt.NDArray[np.int8]) -> Tail:
     return sign_tail(sums.q, int((sums.q * codeword).sum()))
 
 
+def pooled(positions: IntArray, q: IntArray, clip: int) -> tuple[IntArray, IntArray]:
+    """All objects of a case as one: each PRF position once, so that its sign is used once.
+
+    positions: what the PRF is asked for, a row each, over all objects in turn.  # (n, width)
+    q: the integers there.  # (n,)
+    clip: largest |q| after summing over equal positions: 1 for texts, where a repeated (context, token) pair
+    is no new evidence; the carrier's own bound times the objects where pictures or copies are added up.
+    Returns the row of each position's first use, ascending, and its q.  # (m,), (m,)
+    Raises SpecError on other shapes.
+    """
+    positions, q = np.ascontiguousarray(positions, dtype=np.int64), np.asarray(q, dtype=np.int64)
+    if positions.ndim != 2 or positions.shape[1] < 1 or q.shape != positions.shape[:1]:
+        raise SpecError(f"positions {positions.shape} and q {q.shape} are not rows and one integer for each")
+    if clip < 1:
+        raise SpecError(f"clip = {clip} would leave nothing")
+    if not q.size:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    rows = positions.view(np.dtype((np.void, positions.dtype.itemsize * positions.shape[1])))[:, 0]
+    _, first, group = np.unique(rows, return_index=True, return_inverse=True)
+    sums = np.zeros(len(first), dtype=np.int64)
+    np.add.at(sums, group, q)
+    order = np.argsort(first)
+    return first[order], np.clip(sums[order], -clip, clip)
+
+
 def hypotheses(
-    *, models: int = 1, licenses: int = 1, sync: int = 1, windows: int = 1, grind_bits: int = 0
+    *,
+    models: int = 1,
+    licenses: int = 1,
+    sync: int = 1,
+    windows: int = 1,
+    offered: int = 1,
+    used: int = 1,
+    grind_bits: int = 0,
 ) -> int:
-    """How many hypotheses were tried: p_global = min(1, this * p). Raises SpecError on a count under 1."""
-    counts = {"models": models, "licenses": licenses, "sync": sync, "windows": windows}
+    """How many hypotheses were tried: p_global = min(1, this * p).
+
+    offered, used: of how many objects the used ones were chosen after the key could be tried on them; the
+    choices, C(offered, used), all count. Objects committed before detection and used together are one choice.
+    Raises SpecError on a count under 1, or on more objects used than offered.
+    """
+    counts = {
+        "models": models,
+        "licenses": licenses,
+        "sync": sync,
+        "windows": windows,
+        "offered": offered,
+        "used": used,
+    }
     for name, count in counts.items():
         if count < 1:
             raise SpecError(f"{name} = {count}: every hypothesis tried is counted, so at least 1")
+    if used > offered:
+        raise SpecError(f"{used} objects can't be chosen of {offered}")
+    tried = models * licenses * sync * windows * math.comb(offered, used)
+    return tried * allowance(grind_bits=grind_bits)
+
+
+def allowance(*, grind_bits: int = 0, shares: int = 1) -> int:
+    """A factor of p_global for hypotheses that are not tried here: keys that a dishonest fingerprinter could
+    have ground before committing, and a confirm mark's other shares.
+
+    Shares are opened one by one, in different cases, and each verdict is final when given. So every share pays
+    for all of its mark from the start (Bonferroni): the chance that any share of a mark ever speaks against an
+    innocent stays under the threshold whatever the order, and whenever opening stops. Counting only those
+    opened so far would sum to threshold * (1 + 1/2 + ... + 1/16) = 3.4 thresholds; Holm's step-down needs all
+    p-values at once and could change a verdict already given. It costs log2(16) = 4 bits.
+    """
     if not 0 <= grind_bits <= 256:
         raise SpecError(f"grind_bits must lie in 0 .. 256, given {grind_bits}")
-    return math.prod(counts.values()) << grind_bits
+    if shares < 1:
+        raise SpecError(f"a mark has at least one share, given {shares}")
+    return shares << grind_bits
 
 
 def decide(tail: Tail, *, count: int, tried: int, threshold: Fraction) -> Decision:
     """detected if count*p <= threshold, not_detected if tried*p > REJECT, else inconclusive.
 
-    count: every correction; tried: the hypotheses scored here, without the allowance for ground keys, which
-    would turn everything short of a detection into "not detected".
+    count: every correction; tried: the hypotheses scored here, without the allowance, which would turn
+    everything short of a detection into "not detected".
     """
     if tail.at_most(threshold, count):
         return "detected"

@@ -172,7 +172,7 @@ class BinPlus:
             total = int(scores @ (2 * self.code.encode(found).astype(np.int64) - 1))
             n = (span[1] - span[0]) * self.code.bits
             tail = stats.binomial_tail(max(0, (n + total) // 2), n)
-            if best is None or tail.log2_p < best[0].log2_p:
+            if best is None or tail.beats(best[0]):
                 best = (tail, total, n, self.code.message(found), span)
             if tail.at_most(stats.TRACE, count):
                 break  # the count stays: stopping early can't lower it

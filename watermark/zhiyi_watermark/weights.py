@@ -51,7 +51,7 @@ from zhiyi_watermark.tensorfile import (
 )
 
 METHOD_TRACE: Final = "wfp-trace-1"
-METHOD_CONFIRM: Final = "wfp-confirm-1"
+METHOD_CONFIRM: Final = "wfp-confirm-2"
 BLOCK: Final = 64  # consecutive weights that share a codeword bit; 8 bytes of sign stream
 LEVELS: Final = 15  # |q| of one weight
 CLIP: Final = 3  # in units of eps*spread (confirm) or spread (trace)
@@ -733,9 +733,9 @@ def confirm(
     """Whether one opened share of the confirm mark is in the weights (hypothesis (a) with the share's own
     key).
 
-    base: the registered tensors (extract_base, or the whole model). detected: p_global <= 2^-43;
-    not_detected: p > 1e-3; inconclusive between, and when so few weights are left (neither zero nor NaN) that
-    no sign pattern could convict.
+    base: the registered tensors (extract_base, or the whole model). detected: p_global <= 2^-43, all shares of
+    the mark counted; not_detected: p > 1e-3; inconclusive between, and when so few weights are left (neither
+    zero nor NaN) that no sign pattern could convict.
     Raises UnavailableError (missing tensors, other shapes), CarrierError, SpecError.
     """
     chosen = _choose_share(share_seed, spec, share_index)
@@ -754,8 +754,9 @@ def confirm(
             seen += int(np.count_nonzero(_as_blocks(np.isfinite(values) & (values != 0))[block - low]))
     scored = stats.ChipTest(total, n, sum_q2, reach)
     tried = stats.hypotheses(models=hypotheses)
+    elsewhere = stats.allowance(grind_bits=grind_bits, shares=spec.shares)
     # a perfect match on every weight that still says something: n^2 / n
-    powerless = not stats.bound_tail(seen, seen).at_most(stats.CONVICT, tried << grind_bits)
+    powerless = not stats.bound_tail(seen, seen).at_most(stats.CONVICT, tried * elsewhere)
     return detection(
         scored.tail(),
         method=METHOD_CONFIRM,
@@ -763,7 +764,7 @@ def confirm(
         T=total,
         sum_q2=sum_q2,
         hypotheses=tried,
-        grind_bits=grind_bits,
+        allowance=elsewhere,
         threshold=stats.CONVICT,
         null=NULL_CONFIRM,
         spec_hash=spec.spec_hash(),

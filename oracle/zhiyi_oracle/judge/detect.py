@@ -45,7 +45,7 @@ class InProcess:
     """Detection in this process, with numpy."""
 
     def confirm(self, job: ConfirmJob) -> tuple[Detection, bytes]:
-        """The confirm test of one share, corrected for one hypothesis and 2^40 ground keys.
+        """The confirm test of one share, corrected for 2^40 ground keys and every share of the mark.
 
         Raises:
             BadEvidence: the suspect is no safetensors model, or lacks the declared tensors.
