@@ -60,8 +60,8 @@ test-contracts: setup ## contract tests on real Anvil nodes: court, system, mark
 
 FUZZ ?= 20
 SEED ?= $(shell date +%s)
-fuzz: setup contracts ## stateful tests with FUZZ (20) times CI's walks, each twice as long, another way each time; SEED repeats one
-	ZHIYI_FUZZ=$(FUZZ) ape test tests/contracts/system tests/contracts/test_purchase_stateful.py tests/contracts/court/test_case_stateful.py --network ethereum:local:foundry --hypothesis-seed=$(SEED)
+fuzz: setup contracts ## stateful and hostile tests with FUZZ (20) times as much as CI, walks twice as long, another way each time; SEED repeats one
+	ZHIYI_FUZZ=$(FUZZ) ape test tests/contracts/system tests/contracts/test_hostile.py tests/contracts/test_purchase_stateful.py tests/contracts/court/test_case_stateful.py --network ethereum:local:foundry --hypothesis-seed=$(SEED)
 
 test-python: setup ## every other test, the demo end to end included
 	pytest -p no:ape_test tests --ignore tests/contracts

@@ -40,10 +40,17 @@ contract TaxedToken is ERC20 {
     }
 }
 
-/// @notice Calls `target` with `data` in the middle of every transfer and remembers how that went.
+/// @notice Calls `target` with `data` in the middle of a transfer, after or before it moves, or of a permit; remembers how that went.
 contract ReentrantToken is ERC20 {
+    enum Moment {
+        AFTER,
+        BEFORE,
+        PERMIT
+    }
+
     address public target;
     bytes public data;
+    Moment public moment;
     bool public called;
     bool public succeeded;
     bytes public answer;
@@ -58,9 +65,22 @@ contract ReentrantToken is ERC20 {
         (target, data, called) = (target_, data_, false);
     }
 
+    function setMoment(Moment moment_) external {
+        moment = moment_;
+    }
+
+    function permit(address, address, uint256, uint256, uint8, bytes32, bytes32) external {
+        _callBack(Moment.PERMIT);
+    }
+
     function _update(address from, address to, uint256 amount) internal override {
+        _callBack(Moment.BEFORE);
         super._update(from, to, amount);
-        if (target != address(0) && !called) {
+        _callBack(Moment.AFTER);
+    }
+
+    function _callBack(Moment now_) private {
+        if (now_ == moment && target != address(0) && !called) {
             called = true;
             (succeeded, answer) = target.call(data);
         }

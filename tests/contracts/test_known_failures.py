@@ -35,6 +35,7 @@ from walk_stage import (
     sale_hash,
     struct_hash,
     typed_digest,
+    verdict_hash,
 )
 
 FAR = 2**40 - 1
@@ -240,7 +241,7 @@ def test_what_was_signed_for_elsewhere_counts_nowhere_else(play: Play, foreign: 
         play.on(claimed, "resolveRange", True, 1, FAR, *votes)
 
     verdict = play.verdict(file)
-    hash_ = keccak(VERDICT_TYPEHASH + verdict.encoded())
+    hash_ = verdict_hash(verdict)
     assert stage.digest("MisuseCourt", hash_) == play.digest(verdict)
     votes = stage.committee_signs(elsewhere("MisuseCourt", hash_), [0, 1, 2])
     with play.refuses("BadSigner"):
@@ -267,10 +268,6 @@ def test_what_was_signed_for_elsewhere_counts_nowhere_else(play: Play, foreign: 
     play.send("UsageChannel", "redeem", channel, 7, signature, by="anna")
 
 
-VERDICT_TYPEHASH = keccak(
-    text="Verdict(bytes32 caseId,uint256 licenseId,uint8 kind,uint8 decision,bytes32 evidenceHash,bytes32 subject,"
-    "bytes32 detectorHash,uint8 shareIndex,uint32 samples,uint8 bucket,uint64 epoch,uint40 deadline)"
-)
 POSSESSION_TYPEHASH = keccak(text="SignerPossession(address account,uint40 deadline)")
 VOUCHER_TYPEHASH = keccak(text="Voucher(bytes32 channelId,uint96 cumulative)")
 

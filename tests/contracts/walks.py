@@ -28,3 +28,8 @@ def walk(examples: int, steps: int) -> settings:
 def is_deep() -> bool:
     """Whether `make fuzz` runs; what must be reached is asked of the walk in CI, which never changes."""
     return int(os.environ.get(FUZZ, "0")) > 0
+
+
+def factor() -> int:
+    """How many times as much as in CI a test tries."""
+    return max(int(os.environ.get(FUZZ, "0")), 1)

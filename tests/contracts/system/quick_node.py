@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -46,7 +46,7 @@ class Face:
 
     name: str
     address: str
-    abi: list[dict[str, Any]]
+    abi: list[dict[str, Any]] = field(repr=False)
 
     @cached_property
     def functions(self) -> dict[str, Function]:
@@ -60,8 +60,7 @@ class Face:
             if item["type"] == "function":
                 inputs = tuple(canonical(i) for i in item["inputs"])
                 outputs = tuple(canonical(o) for o in item.get("outputs") or [])
-                selector = keccak(text=f"{item['name']}({','.join(inputs)})")[:4]
-                found.append(Function(item["name"], selector, inputs, outputs, item["stateMutability"]))
+                found.append(Function(item["name"], selector(item), inputs, outputs, item["stateMutability"]))
         return found
 
     @cached_property
@@ -78,11 +77,7 @@ class Face:
     @cached_property
     def errors(self) -> dict[bytes, str]:
         """Names by selector."""
-        return {
-            keccak(text=f"{i['name']}({','.join(canonical(x) for x in i['inputs'])})")[:4]: i["name"]
-            for i in self.abi
-            if i["type"] == "error"
-        }
+        return {selector(item): item["name"] for item in self.abi if item["type"] == "error"}
 
     def data(self, function: str, *arguments: Any) -> bytes:
         """The calldata of a call."""
@@ -96,6 +91,11 @@ def canonical(item: dict[str, Any]) -> str:
     if not kind.startswith("tuple"):
         return kind
     return f"({','.join(canonical(part) for part in item['components'])}){kind.removeprefix('tuple')}"
+
+
+def selector(item: dict[str, Any]) -> bytes:
+    """Of a function or an error of an ABI."""
+    return keccak(text=f"{item['name']}({','.join(map(canonical, item['inputs']))})")[:4]
 
 
 class Reverted(Exception):
@@ -181,6 +181,18 @@ class Node:
             self._reverted(a["error"]) if "error" in a else bytes.fromhex(a["result"][2:]) for a in answers
         ]
 
+    def changes(self, to: str, data: bytes, *, sender: str, value: int = 0, time: int) -> set[str]:
+        """The known contracts, by name, whose storage or coins the transaction would change."""
+        call = {"from": sender, "to": to, "data": "0x" + data.hex(), "value": hex(value)}
+        options = {
+            "tracer": "prestateTracer", "tracerConfig": {"diffMode": True}, "blockOverrides": {"time": hex(time)},
+        }  # fmt: skip
+        after = self.ask("debug_traceCall", call, "latest", options)["post"]
+        touched = {
+            address for address, account in after.items() if set(account) - {"nonce"}
+        }  # a sender's nonce
+        return {face.name for address, face in self.faces.items() if address in touched}
+
     def read(self, *calls: tuple[Any, ...]) -> list[Any]:
         """What views return, each call (face, function, *arguments); a struct or several values come as a tuple."""
         asked = [
@@ -206,7 +218,7 @@ class Node:
         values = iter(decode(plain, bytes.fromhex(log["data"][2:])))
         args = {}
         for name, kind, indexed in event.fields:
-            value = decode([kind], next(topics))[0] if indexed else next(values)
+            value = _of_topic(kind, next(topics)) if indexed else next(values)
             args[name] = to_checksum_address(value) if kind == "address" else value
         return Log(face.name, event.name, args, int(log["blockTimestamp"], 16))
 
@@ -214,3 +226,9 @@ class Node:
         raw = error.get("data")
         data = bytes.fromhex(raw[2:]) if isinstance(raw, str) else b""
         return Reverted(self.errors.get(data[:4], f"0x{data[:4].hex()} {error.get('message', '')}"), data)
+
+
+def _of_topic(kind: str, topic: bytes) -> Any:
+    """An indexed value; of one that does not fit a word, its hash."""
+    hashed = kind in ("string", "bytes") or kind.endswith("]") or kind.startswith("(")
+    return topic if hashed else decode([kind], topic)[0]

@@ -66,6 +66,19 @@ class Play:
             yield
         assert caught.value.error in errors, f"{caught.value.error} is not {errors}"
 
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """What happens inside is undone on the chain; `stage.sent` remembers it."""
+        stage = self.stage
+        before = stage.time, self.numbers, self.evidence, len(stage.history)
+        snapshot = stage.node.ask("evm_snapshot")
+        try:
+            yield
+        finally:
+            stage.node.ask("evm_revert", snapshot)
+            stage.time, self.numbers, self.evidence, told = before
+            del stage.history[told:]
+
     def free(self, name: str, token: str = NATIVE) -> int:
         return int(self.view("LicenseEscrow", "balanceOf", self.address(name), token))
 

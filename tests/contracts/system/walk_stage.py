@@ -96,6 +96,16 @@ class ModelSale:
     )
 
 
+class Sent(NamedTuple):
+    """A call that succeeded."""
+
+    contract: str
+    function: str
+    arguments: tuple[Any, ...]
+    by: str
+    value: int
+
+
 class RangeVerdict(NamedTuple):
     licenseId: int
     orderHash: bytes
@@ -114,8 +124,13 @@ def _struct(name: str, cls: Any, types: list[str]) -> str:
 SALE_TYPE = _struct("Sale", Sale, SALE_TYPES)
 DELIVERY_TYPE = _struct("Delivery", Delivery, DELIVERY_TYPES)
 SALE_TYPEHASH, DELIVERY_TYPEHASH = keccak(text=SALE_TYPE), keccak(text=DELIVERY_TYPE)
-ORDER_TYPEHASH = keccak(text="Order(Sale sale,Delivery delivery)" + DELIVERY_TYPE + SALE_TYPE)
-_DOMAIN = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
+ORDER_TYPE = "Order(Sale sale,Delivery delivery)" + DELIVERY_TYPE + SALE_TYPE
+ORDER_TYPEHASH = keccak(text=ORDER_TYPE)
+VERDICT_TYPE = (
+    "Verdict(bytes32 caseId,uint256 licenseId,uint8 kind,uint8 decision,bytes32 evidenceHash,bytes32 subject,"
+    "bytes32 detectorHash,uint8 shareIndex,uint32 samples,uint8 bucket,uint64 epoch,uint40 deadline)"
+)
+DOMAIN = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 
 
 def struct_hash(value: Any) -> bytes:
@@ -136,11 +151,16 @@ def sale_hash(order: Order) -> bytes:
     return keccak(encode(["bytes32", *SALE_TYPES], [SALE_TYPEHASH, *astuple(order.sale)]))
 
 
+def verdict_hash(verdict: Any) -> bytes:
+    """Of the court's Verdict."""
+    return keccak(keccak(text=VERDICT_TYPE) + verdict.encoded())
+
+
 def domain(name: str, chain_id: int, contract: str) -> bytes:
     """EIP-712 domain separator of version 1."""
     types = ["bytes32", "bytes32", "bytes32", "uint256", "address"]
     return keccak(
-        encode(types, [keccak(text=_DOMAIN), keccak(text=name), keccak(text="1"), chain_id, contract])
+        encode(types, [keccak(text=DOMAIN), keccak(text=name), keccak(text="1"), chain_id, contract])
     )
 
 
@@ -184,6 +204,7 @@ class Stage:
     operators: list[Actor] = field(default_factory=list)  # of epoch 1, in the order of their seats
     time: int = 0
     history: list[Log] = field(default_factory=list)  # of the setup
+    sent: list[Sent] = field(default_factory=list)  # of the setup
 
     # ---------------------------------------------------------------- calls
 
@@ -205,6 +226,7 @@ class Stage:
         self.time += 1
         logs = self.send(contract, function, *arguments, by=by, value=value)
         self.history += logs
+        self.sent.append(Sent(contract, function, arguments, by, value))
         return logs
 
     def view(self, contract: str, function: str, *arguments: Any) -> Any:
