@@ -84,10 +84,10 @@ class Market:
             known = claims[account]
             if keccak(bytes.fromhex(known["salt"][2:]) + known["claim"].encode()) != event["claimHash"]:
                 raise ZhiyiError(f"issuer/claims.json does not open the claim of {account}")
-            counts = self.now < event["expiry"] and event["tier"] <= tiers[event["issuer"]]
+            counts = min(event["tier"], tiers[event["issuer"]]) if self.now < event["expiry"] else 0
             yield {
                 "account": account,
-                "tier": event["tier"] if counts else 0,
+                "tier": counts,
                 "attested_tier": event["tier"],
                 "issuer": event["issuer"],
                 "expiry": event["expiry"],

@@ -13,7 +13,7 @@ from tiny_model import make_registered
 
 from zhiyi import delivery
 from zhiyi.errors import BadInput, BadSignature, ConfigError, IntegrityError, NotFound
-from zhiyi.types import OrderState, SignedOffer, SignedRequest
+from zhiyi.types import LicenseTerms, OrderState, SignedOffer, SignedRequest
 from zhiyi_oracle.errors import Refused
 from zhiyi_oracle.fingerprinter.copies import CopyRow, CopySecrets, CopyStep, CopyStore
 from zhiyi_oracle.fingerprinter.service import MAX_UNSOLD_PER_BUYER, Fingerprinter, Rules
@@ -97,6 +97,15 @@ def test_what_is_over_is_refused(world: World, maker: Fingerprinter) -> None:
     over = world.offer(valid_until=world.node.now() - 1)
     with pytest.raises(BadInput, match="valid until"):
         maker.prepare(over, world.request("buyer1", over, next(_nonces)))
+
+
+def test_a_buyer_who_is_not_verified_as_the_terms_ask_is_refused_before_any_work(
+    world: World, maker: Fingerprinter
+) -> None:
+    offer = world.offer(terms=LicenseTerms(min_tier=1))
+    request = world.request("buyer1", offer, next(_nonces))
+    with pytest.raises(BadInput, match="identity tier 1"):
+        maker.prepare(offer, request)
 
 
 def test_a_fee_is_believed_only_when_it_lies_in_the_vault(world: World, maker: Fingerprinter) -> None:
