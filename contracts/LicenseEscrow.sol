@@ -15,7 +15,7 @@ import {EscrowBase} from "./EscrowBase.sol";
 import {Vault} from "./Vault.sol";
 import {Peers} from "./VaultBase.sol";
 
-/// @notice Who gets the order's money. Powers: ADMIN lists tokens; PAUSER stops opening within limits. Neither touches an order that
+/// @notice Who gets the order's money. Powers: STEWARD lists tokens; PAUSER stops opening within limits. Neither touches an order that
 /// is open, and nobody can move money otherwise than the order's own rules say.
 /// @dev Not upgradeable; peers are fixed at deployment. What is not in here lies in the extension, also fixed, whose code runs on this
 /// contract's storage: one contract in two halves, because of the limit on a contract's size. The ABI of both is IEscrow.

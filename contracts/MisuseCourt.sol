@@ -192,9 +192,10 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
         (bytes32 caseId, Case memory c, address judge) = _judging(file);
         address challenger = c.challenger;
         uint32 seats = c.unpaidSeats;
+        bool decided = c.decision == Decision.GUILTY || c.decision == Decision.NOT_GUILTY;
         emit Ruled(caseId, judge, uphold);
         if (!uphold) c.unpaidSeats = 0; // or a false verdict on a large R would pay more than it costs
-        if (c.decision != Decision.GUILTY && c.decision != Decision.NOT_GUILTY) {
+        if (!decided) {
             if (!uphold) c.decision = Decision.INCONCLUSIVE; // R goes back; whoever was let off may be accused again
             _close(file, caseId, c);
         } else if ((c.decision == Decision.GUILTY) == uphold) {
@@ -208,7 +209,8 @@ contract MisuseCourt is IMisuseCourt, CourtBase {
         }
         if (challenger == address(0)) return;
         _pay(caseId, uphold ? judge : challenger, CHALLENGE_BOND);
-        if (!uphold) COMMITTEE.slashSigners(caseId, file.epoch, seats, CHALLENGE_BOND, judge);
+        // Evidence can be hidden until the signers say that they cannot measure, and shown to the authority: that costs them no stake.
+        if (!uphold && decided) COMMITTEE.slashSigners(caseId, file.epoch, seats, CHALLENGE_BOND, judge);
     }
 
     /* END */

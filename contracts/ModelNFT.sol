@@ -22,7 +22,7 @@ import {Signatures} from "./libraries/Signatures.sol";
 
 /// @notice Model tokens: who owns which model, what is fixed about it, who shares its income.
 /// Powers: REGISTRAR reviews each version once; REGULATOR freezes and delists within limits, lifts; the court freezes by a final
-/// verdict; ADMIN changes the collection's display metadata. None of them can move a token, change a record or touch money.
+/// verdict; STEWARD changes the collection's display metadata. None of them can move a token, change a record or touch money.
 /// @dev 96 bits beside the owner: preferences 0-11 | review 12-13 | freezes 14-15 | frozen until 16-55 | delisted until, in days 56-71
 /// | sale nonce 72-95. Under each weights root: first 192 bits of the record's hash | model 0-63.
 contract ModelNFT is IModelNFT, ERC721, EIP712, AccessManaged {

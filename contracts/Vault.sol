@@ -10,7 +10,7 @@ import {VaultBase} from "./VaultBase.sol";
 
 /// @notice All money of the system: free balances, stakes, license bonds, case bonds, royalties, channels. Money leaves only by
 /// `withdraw`, to where the owner of a free balance says; everything else is a move between accounts of this contract.
-/// The one power here is ADMIN's allow-list of tokens, which touches nothing that is held.
+/// The one power here is STEWARD's allow-list of tokens, which touches nothing that is held.
 abstract contract Vault is IVault, VaultBase {
     using SafeERC20 for IERC20;
 
@@ -98,7 +98,7 @@ abstract contract Vault is IVault, VaultBase {
         return token == NATIVE || _entries[token].listed;
     }
 
-    /* ADMIN */
+    /* STEWARD */
 
     /// @inheritdoc IVault
     function listToken(address token, bool listed) external restricted {

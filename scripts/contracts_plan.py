@@ -139,6 +139,21 @@ class Params:
             raise ValueError(
                 f"admin_delay {self.admin_delay} s is under {MIN_ADMIN_DELAY} s: only a development chain may have it"
             )
+        if _same(self.appeal_authority, self.last_instance):
+            raise ValueError(
+                f"appeal_authority and last_instance are one account, {self.last_instance}: name two"
+            )
+        for name in ("appeal_authority", "last_instance"):
+            judge = getattr(self, name)
+            held = [
+                role
+                for role, account in self.grants()
+                if _same(account, judge) and role in ("ADMIN", "ORACLE_ADMIN")
+            ]
+            if held:
+                raise ValueError(
+                    f"{name} {judge} would hold {held[0]}: who appoints operators must not rule on their verdicts"
+                )
         kept = [role for role, account in self.grants() if _same(account, deployer)]
         if kept:
             raise ValueError(

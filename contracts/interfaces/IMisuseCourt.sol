@@ -27,7 +27,7 @@ import {LicenseRecord} from "./ILicenseNFT.sol";
 /// | CLEARED by silence, or unserved | to the reporter | C back; the license bond stays 14 d more |
 ///
 /// A ruling that overturns takes the fee f from the signers, and where somebody challenged as much as C, for the deciding body, from
-/// their stakes. Where nobody is accused, the treasury stands in.
+/// their stakes; no stake answers for having found nothing, which a reporter who hides his evidence can bring about. Where nobody is accused, the treasury stands in.
 interface IMisuseCourt is ICourtBase {
     /* CASE */
 

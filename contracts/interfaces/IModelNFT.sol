@@ -160,7 +160,7 @@ interface IModelNFT {
     /// untouched.
     /// @param untilDay days since 1970-01-01 (UTC), at most 365 ahead; 0 lists the model again
     function delist(uint64 modelId, uint16 untilDay, bytes32 reasonHash) external;
-    /// @notice ADMIN: ERC-7572 metadata of the collection.
+    /// @notice STEWARD: ERC-7572 metadata of the collection.
     function setContractURI(string calldata uri) external;
 
     /* VIEWS */

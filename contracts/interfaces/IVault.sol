@@ -104,7 +104,7 @@ interface IVault is IVaultBase {
     function tokenAt(uint8 index) external view returns (address);
     function isListed(address token) external view returns (bool);
 
-    /* ADMIN */
+    /* STEWARD */
 
     /// @notice Allows a token for new orders and deposits, or stops it; what is held stays withdrawable.
     /// @dev Lists only tokens that move exactly what they are told, never rebase, and cannot block one holder alone.

@@ -9,12 +9,12 @@ from typing import Final
 
 DAY: Final = 86_400
 
-# Role ids of the AccessManager. 0 is OpenZeppelin's ADMIN_ROLE.
+# Role ids of the AccessManager. 0 is OpenZeppelin's ADMIN_ROLE. Who rules on appeals is no role: the court's two
+# addresses are fixed when it is deployed.
 ROLES: Final[dict[str, int]] = {
     "ADMIN": 0,
     "REGISTRAR": 1,
     "REGULATOR": 2,
-    "ARBITRATOR": 3,
     "ORACLE_ADMIN": 4,
     "IDENTITY_ADMIN": 5,
     "PAUSER": 6,

@@ -35,6 +35,7 @@ from zhiyi.roles import DELAYED_ROLES, FUNCTION_ROLES, ROLES
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYER = "0x6ac7ea33f8831ea9dcc53393aaa88b25a785dbf0"
 OTHER = "0x" + "11" * 20
+JUDGE = "0x" + "33" * 20
 FACTORY_AT = "0x" + "22" * 20
 ERRORS = re.compile(r"^\s*error (\w+)\(", re.MULTILINE)
 
@@ -44,7 +45,7 @@ def params(**changes: object) -> Params:
         "admin": DEPLOYER,
         "treasury": DEPLOYER,
         "appeal_authority": DEPLOYER,
-        "last_instance": DEPLOYER,
+        "last_instance": JUDGE,
     }
     return Params(**{**people, **changes})  # type: ignore[arg-type]
 
@@ -125,7 +126,10 @@ def test_no_function_is_left_to_admin_whose_acts_no_guardian_can_cancel() -> Non
     ("changes", "why"),
     [
         ({"admin": OTHER, "admin_delay": 2 * DAY - 1}, "admin_delay"),
-        ({"admin": DEPLOYER}, "would hold STEWARD, ADMIN"),
+        ({"admin": DEPLOYER, "appeal_authority": OTHER}, "would hold STEWARD, ADMIN"),
+        ({"admin": OTHER, "last_instance": DEPLOYER}, "one account"),
+        ({"admin": OTHER, "last_instance": OTHER}, "last_instance .* would hold ADMIN"),
+        ({"admin": OTHER, "holders": {"ORACLE_ADMIN": (JUDGE,)}}, "last_instance .* would hold ORACLE_ADMIN"),
         ({"admin": OTHER, "holders": {"PAUSER": (DEPLOYER.upper().replace("X", "x"),)}}, "would hold PAUSER"),
     ],
 )

@@ -384,7 +384,8 @@ class Ledger:
         challenger, seats, bond = case.challenger, case.seats, self.p.challenge_bond
         if not uphold:
             case.unpaid.clear()
-        if case.decision not in (Decision.GUILTY, Decision.NOT_GUILTY):
+        decided = case.decision in (Decision.GUILTY, Decision.NOT_GUILTY)
+        if not decided:
             case.decision = case.decision if uphold else Decision.INCONCLUSIVE
             self.close(case)
         elif (case.decision == Decision.GUILTY) == uphold:
@@ -398,7 +399,7 @@ class Ledger:
             self.pay(case, self.name_of(case.file.accused), self.rest(case))
         if challenger is not None:
             self.pay(case, judge if uphold else challenger, bond)
-            for seat in () if uphold else seats:
+            for seat in () if uphold or not decided else seats:
                 self.slash(f"operator{seat}", bond // len(seats), judge)
 
     def clear_silent(self, case: Case) -> None:

@@ -331,7 +331,8 @@ class Court:
             self.judging(need, case, sender)
         if not uphold:
             case.unpaid = set()
-        if case.decision not in (Decision.GUILTY, Decision.NOT_GUILTY):
+        decided = case.decision in (Decision.GUILTY, Decision.NOT_GUILTY)
+        if not decided:
             case.decision = case.decision if uphold else Decision.INCONCLUSIVE
             self.close(case)
         elif (case.decision == Decision.GUILTY) == uphold:
@@ -345,7 +346,7 @@ class Court:
         if case.challenger is None:
             return
         self.pay(case, sender if uphold else case.challenger, self.p.challenge_bond)
-        for seat in () if uphold else case.seats:
+        for seat in () if uphold or not decided else case.seats:
             self.slash_stake(self.seats[seat], self.p.challenge_bond // len(case.seats), sender)
 
     def rule_fault(self, case: Case, *, sender: str) -> None:
