@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from solc import AST, ROOT, compile_sources, digest, sources
+from solc import AST, ROOT, compile_sources, digest, measured_code, sources
 from source_items import Item, Items
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -51,34 +51,59 @@ def run_tests(arguments: list[str], out: Path = HITS) -> int:
     return subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
 
 
-def parts() -> dict[str, list[Path]]:
-    """Name -> test files, of all contract tests."""
-    found = {name: sorted((TESTS / name).glob("test_*.py")) for name in STAGES}
-    market = sorted(TESTS.glob("test_*.py"))
-    for start in range(0, len(market), FILES_A_PART):
-        found[f"market{start // FILES_A_PART}"] = market[start : start + FILES_A_PART]
-    return found
+def parts(files: list[Path]) -> list[list[Path]]:
+    """What to run on one node: a stage, or a few files of the market."""
+    by_stage = {name: [path for path in files if path.parent.name == name] for name in STAGES}
+    market = [path for path in files if path.parent == TESTS]
+    few = [market[start : start + FILES_A_PART] for start in range(0, len(market), FILES_A_PART)]
+    return [part for part in (*by_stage.values(), *few) if part]
 
 
 def run_parts(keep: bool, items: Items) -> int:
     """Runs all contract tests that have not run on these contracts; the first exit status that is not 0.
 
-    With `keep`, parts that ran on other contracts count too, for the files that are still the same."""
-    contracts, found, status = digest(sources()), [], 0
-    for name, files in parts().items():
-        tests = digest({path.name: path.read_text() for path in files})
-        out = HITS.with_name(f"part-{name}-{tests[:8]}-{contracts[:8]}.json")
-        if keep:
-            out = next(HITS.parent.glob(f"part-{name}-{tests[:8]}-*.json"), out)
-        if not out.exists():
-            for old in HITS.parent.glob(f"part-{name}-*.json"):
-                old.unlink()
-            status = status or run_tests([str(path.relative_to(ROOT)) for path in files], out)
+    With `keep`, what ran on other contracts counts too, for the contracts that are still the same."""
+    contracts, status = digest(sources()), 0
+    now = {
+        str(path.relative_to(ROOT)): digest({"": path.read_text()})
+        for path in sorted(TESTS.rglob("test_*.py"))
+    }
+    found = []
+    for path in sorted(HITS.parent.glob("part-*.json")):
+        hits = json.loads(path.read_text())
+        valid = {file for file, text in hits["of"].items() if now.get(file) == text}
+        if valid and (keep or hits["sources"] == contracts):
+            found.append(only(hits, valid))
+        else:
+            path.unlink()
+    done = {file for hits in found for file in hits["of"]}
+    for part in parts([ROOT / file for file in now if file not in done]):
+        of = {str(path.relative_to(ROOT)): digest({"": path.read_text()}) for path in part}
+        out = HITS.with_name("running.json")
+        status = run_tests(list(of), out) or status
         if not out.exists():
             return status or 1
-        found.append(json.loads(out.read_text()))
+        hits = {**json.loads(out.read_text()), "of": of}
+        out.unlink()
+        HITS.with_name(f"part-{digest({**of, '': contracts})[:12]}.json").write_text(json.dumps(hits))
+        found.append(hits)
     HITS.write_text(json.dumps({**merged(found, items), "sources": contracts}))
     return status
+
+
+def only(hits: dict[str, Any], files: set[str]) -> dict[str, Any]:
+    """The hits of tests in these files, and of what they share."""
+
+    def stays(test: str) -> bool:
+        return test.split("::")[0] in {"", *files}
+
+    return {
+        **hits,
+        "of": {file: hits["of"][file] for file in files},
+        "tests": {test: seen for test, seen in hits["tests"].items() if stays(test)},
+        "seconds": {test: seconds for test, seconds in hits["seconds"].items() if stays(test)},
+        "failed": [test for test in hits["failed"] if stays(test)],
+    }
 
 
 def merged(found: list[dict[str, Any]], items: Items) -> dict[str, Any]:
@@ -103,10 +128,11 @@ def merged(found: list[dict[str, Any]], items: Items) -> dict[str, Any]:
 
 
 class Coverage:
-    """Items and which of them ran."""
+    """Items and which of them ran. Those without an instruction of their own in any contract can't be seen to run."""
 
-    def __init__(self, items: Items, hits: dict[str, Any]) -> None:
-        self._items = items.all
+    def __init__(self, items: Items, hits: dict[str, Any], seen_by_code: set[int]) -> None:
+        self._items = [item for item in items.all if item.id in seen_by_code]
+        self.without_code = [item for item in items.all if item.id not in seen_by_code]
         self.shown = {item for trace in hits["traces"] for item in trace}
         self.files = sorted({item.range.file for item in self._items})
 
@@ -136,6 +162,22 @@ class Coverage:
         return found
 
 
+def seen_by_code(items: Items, texts: dict[str, str]) -> set[int]:
+    """The items that an instruction of some contract shows."""
+    found: set[int] = set()
+    for path in texts:
+        answer = measured_code(path, texts)
+        paths = {source["id"]: name for name, source in answer["sources"].items()}
+        for contract in answer["contracts"].get(path, {}).values():
+            for part in (contract["evm"]["bytecode"], contract["evm"]["deployedBytecode"]):
+                if part["object"]:
+                    code = items.code_map(bytes.fromhex(part["object"]), part["sourceMap"], paths)
+                    found |= set(code.shown_by.values())
+                    for outcomes in (*code.decided_at.values(), *code.checked_at.values()):
+                        found |= set(outcomes)
+    return found
+
+
 def rows(coverage: Coverage) -> list[Row]:
     """The whole first, then file by file."""
     found = []
@@ -161,7 +203,7 @@ def main() -> int:
     if not HITS.exists():
         return status or 1
     hits = json.loads(HITS.read_text())
-    coverage = Coverage(items, hits)
+    coverage = Coverage(items, hits, seen_by_code(items, texts))
     measured = rows(coverage)
     left = coverage.left()
     if not arguments:
@@ -173,6 +215,12 @@ def main() -> int:
             "## Not covered" if left else "Everything is covered.",
             "",
             *(f"- {one}" for one in left),
+            "",
+            "## Not counted",
+            "",
+            "Nothing in the compiled code is theirs alone:",
+            "",
+            *(f"- {item.range.file}:{item.line} `{item.text}`" for item in coverage.without_code),
         ]
         write("coverage", COMMAND, measured, environment=environment(), notes="\n".join(notes))
     print("\n".join(left))

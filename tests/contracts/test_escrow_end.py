@@ -460,16 +460,16 @@ def test_only_the_committee_of_the_claim_answers(
     with ape.reverts(system.escrow.TooLate, error_inputs={"deadline": 1}):
         answer(system, claimed, operators, True, deadline=1)
     impostors = [*operators[:2], system.stranger]
-    with ape.reverts():
+    with ape.reverts(system.committee.CommitteeMismatch, error_inputs={"epoch": 1}):
         answer(system, claimed, impostors, True)
     arguments = (claimed.delivery.licenseId, system.order_hash(claimed), True, 1, 2**40 - 1)
     digest = bytes(system.escrow.rangeVerdictDigest(*arguments))
     for_guilt = b"".join(sign_digest(digest, person) for person in operators)
-    with ape.reverts():  # signed for the other answer
+    with ape.reverts(system.committee.BadSigner, error_inputs={"seat": 0}):  # signed for the other answer
         system.escrow.resolveRange(
             claimed.as_tuple(), False, 1, 2**40 - 1, operators, 0b111, for_guilt, sender=system.stranger
         )
-    with ape.reverts():  # two of three where three are needed
+    with ape.reverts(system.committee.NotEnoughSignatures, error_inputs={"given": 2, "needed": 3}):
         system.escrow.resolveRange(
             claimed.as_tuple(), True, 1, 2**40 - 1, operators, 0b011, for_guilt[:130], sender=system.stranger
         )
@@ -479,6 +479,22 @@ def test_only_the_committee_of_the_claim_answers(
 def test_an_answer_needs_a_claim(system: System, operators: list[Any], revealed: Order) -> None:
     with ape.reverts(system.escrow.WrongState, error_inputs={"needed": State.RANGE_CHECK}):
         answer(system, revealed, operators, True)
+
+
+def test_an_erc20_range_claim_that_nobody_answers(
+    system: System, model: Model, operators: list[Any], parcel: Parcel, token: Any
+) -> None:
+    order = system.make_order(model, parcel, token=token.address)
+    system.open(order)
+    system.reveal(order, parcel)
+    system.escrow.rangeClaim(order.as_tuple(), bytes(32), sender=system.buyer)
+    stake, held = stake_of(system), token.balanceOf(system.escrow)
+    system.go_to(since(system, order) + 7 * DAY + 1)
+    system.escrow.refund(order.as_tuple(), sender=system.stranger)
+    paid = order.sale.price + order.sale.bond + order.sale.price // 10
+    assert (system.free(system.buyer, token.address), system.free(system.buyer)) == (paid, 0)
+    assert stake_of(system) == (stake[0], 0)
+    assert token.balanceOf(system.escrow) == held
 
 
 def test_an_erc20_range_claim(

@@ -109,6 +109,16 @@ def test_leaves_and_trees(harness: Any) -> None:
         harness.verify(bytes(32), bytes(32), 0, 0, [])
 
 
+def test_what_no_tree_or_chunk_can_have_is_refused(harness: Any) -> None:
+    """A path longer than any tree is high; an index and a length that a leaf has no room for."""
+    with ape.reverts(harness.WrongPathLength, error_inputs={"given": 33, "needed": 2}):
+        harness.verify(bytes(32), bytes(32), 0, 4, [bytes(32)] * 33)
+    with ape.reverts(harness.IndexOutOfRange, error_inputs={"index": 1 << 32}):
+        harness.plainLeafOf(1 << 32, b"data")
+    with ape.reverts(harness.WrongChunkLength, error_inputs={"given": 4097, "max": 4096}):
+        harness.plainLeafOf(0, bytes(4097))
+
+
 def test_an_inner_node_is_no_leaf(harness: Any) -> None:
     tree = Tree(bytes(32) + b"\x01" * 32 + b"\x02" * 32 + b"\x03" * 32)
     inner = sha256(b"\x01" + tree.leaf(0) + tree.leaf(1)).digest()
