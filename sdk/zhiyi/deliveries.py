@@ -17,7 +17,7 @@ from zhiyi.group import Group
 from zhiyi.models import Models
 from zhiyi.offers import Offers
 from zhiyi.orders import Orders
-from zhiyi.types import Basis, CopyRequest, Model, Offer, Order, SignedOrder, model_of_license
+from zhiyi.types import CopyRequest, Model, Offer, Order, SignedOrder, model_of_license
 
 
 class Reader(Protocol):
@@ -66,16 +66,17 @@ class Deliveries(Group):
     ) -> Package:
         """Everything a buyer can check before paying.
 
-        1. Seller and fingerprinter signed the order. 2. It says what offer and request said. 3. It can be opened now.
-        4. The seller owns the model, or holds the license that is passed on, and the order has the model's figures.
-        5. Every leaf of the package fits the order and the registered model (`zhiyi.delivery.verify_before_payment`).
-        Raises BadSignature (1), BadInput (2-4), TxReverted (3), IntegrityError (4, 5), NotFound.
+        1. Seller and fingerprinter signed the order. 2. It says what offer and request said. 3. It can be opened now:
+        in time, a prepare fee that it counts on was paid, and the model can be sold so (`Offers.check`). 4. It has the
+        model's figures. 5. Every leaf of the package fits the order and the registered model
+        (`zhiyi.delivery.verify_before_payment`).
+        Raises BadSignature (1), BadInput (2, 3), TxReverted (3), IntegrityError (4, 5), NotFound.
         """
         order = signed.order
         self._orders.verify(signed)  # 1
         expected = self._orders.draft(offer, request, order.delivery, open_by=order.sale.open_by).sale  # 2
         differing = [
-            f"{name} is {getattr(order.sale, name)}, offered was {value}"
+            f"{name} {getattr(order.sale, name)} instead of {value}"
             for name, value in expected
             if name != "order_nonce" and getattr(order.sale, name) != value
         ]
@@ -85,13 +86,9 @@ class Deliveries(Group):
         if now > order.sale.open_by:
             raise BadInput(f"the order could be opened until {order.sale.open_by}, the chain's time is {now}")
         self._orders.quote(order)
+        parties = {"buyer": order.delivery.buyer, "fingerprinter": order.delivery.fingerprinter}
+        Offers(self._chain, self._deployment).check(offer, **parties)
         model = self._models.get(model_of_license(order.delivery.license_id))  # 4
-        if offer.basis is not Basis.OWNER:
-            Offers(self._chain, self._deployment).check_source(offer)
-        elif model.owner != order.sale.seller:
-            raise IntegrityError(
-                f"model {model.model_id} belongs to {model.owner}, not to {order.sale.seller}"
-            )
         for name in ("total_bytes", "chunks", "chunk_size"):
             given, needed = getattr(order.delivery, name), getattr(model.record, name)
             if given != needed:

@@ -29,14 +29,13 @@ class Offers(Group):
             )
         return SignedOffer(offer=offer, signature=sign(self._chain.signer, self.data(offer)))
 
-    def verify(self, signed: SignedOffer, *, buyer: str | None = None) -> None:
-        """Everything a buyer or fingerprinter should know before acting on an offer.
+    def verify(
+        self, signed: SignedOffer, *, buyer: str | None = None, fingerprinter: str | None = None
+    ) -> None:
+        """Everything a buyer, seller or fingerprinter should know before acting on an offer.
 
-        1. The seller signed it. 2. It is still valid by the chain's clock. 3. The seller owns the model, or holds the
-        license that is resold or sublicensed and may pass on what is offered. 4. The model is listed and not frozen;
-        an owner's is approved. 5. No use is offered that the owner's preferences forbid: for an owner's offer, since
-        what he states later leaves his licensees what they bought. 6. `buyer`, where given, is verified as the terms
-        ask. Raises BadSignature (1), BadInput (2-6), NotFound (3), TxReverted NoSuchModel.
+        1. The seller signed it. 2. It is still valid by the chain's clock. 3. It can be sold now, see `check`.
+        Raises BadSignature (1), BadInput (2, 3), NotFound (3), TxReverted NoSuchModel.
         """
         offer = signed.offer
         self._chain.check_signature(self.data(offer), signed.signature, offer.seller)  # 1
@@ -45,25 +44,46 @@ class Offers(Group):
             raise BadInput(
                 f"the offer was valid until {offer.valid_until}, the chain's time is {now}: ask for a new one"
             )
+        self.check(offer, buyer=buyer, fingerprinter=fingerprinter)  # 3
+
+    def check(self, offer: Offer, *, buyer: str | None = None, fingerprinter: str | None = None) -> None:
+        """Whether what is offered can be sold now, as the escrow will ask when the order is opened.
+
+        1. The seller owns the model, or holds the license that is resold or sublicensed and may pass on what is
+        offered. 2. The model is listed and not frozen; an owner's is approved. 3. No use is offered that the owner's
+        preferences forbid: for an owner's offer, since what he states later leaves his licensees what they bought.
+        4. Whoever makes the copy (`fingerprinter`, by default the one that the offer names) is neither seller, nor
+        `buyer`, nor, where a holder sells, the model's owner. 5. `buyer`, where given, is verified as the terms ask.
+        Raises BadInput, NotFound (1), TxReverted NoSuchModel.
+        """
+        now = self._chain.now()
         status = ModelStatus.from_abi(self._call("ModelNFT", "statusOf", offer.model_id))
         owned = offer.basis is Basis.OWNER
-        if not owned:  # 3
+        if not owned:  # 1
             self.check_source(offer)
         elif status.owner != offer.seller:
             raise BadInput(
                 f"model {offer.model_id} belongs to {status.owner}, not to the offer's seller {offer.seller}"
             )
-        if status.delisted or (owned and status.review != Review.APPROVED):  # 4
+        if status.delisted or (owned and status.review != Review.APPROVED):  # 2
             state = "delisted" if status.delisted else status.review.name
             raise BadInput(f"model {offer.model_id} cannot be sold now: {state}")
         if status.frozen_until > now:
             raise BadInput(f"model {offer.model_id} is frozen until {status.frozen_until}")
         preferences = Preferences.unpack(status.preferences)
         forbidden = [use.name for use in offer.terms.uses if preferences.of(use) == Preference.NOT_ALLOWED]
-        if owned and forbidden:  # 5
+        if owned and forbidden:  # 3
             raise BadInput(f"the owner's preferences forbid {', '.join(sorted(forbidden))}")
+        maker = to_address(fingerprinter) if fingerprinter else offer.fingerprinter
+        parties = {offer.seller: "sells", status.owner: "owns the model"}
         if buyer is not None:
-            self._check_tier(offer, to_address(buyer))  # 6
+            parties[to_address(buyer)] = "buys"
+        if maker in parties:  # 4
+            raise BadInput(
+                f"{maker} {parties[maker]}, so it cannot make the copy: choose another fingerprinter"
+            )
+        if buyer is not None:
+            self._check_tier(offer, to_address(buyer))  # 5
 
     def _check_tier(self, offer: Offer, buyer: str) -> None:
         needed = offer.terms.min_tier

@@ -257,10 +257,14 @@ class Orders(Group):
         `evidence_cid`: the chunks in question, sealed to the committee; empty if they are handed over otherwise.
         """
         digest = digest_of(evidence_cid)
-        value = order.sale.price // 10 if order.sale.token == NATIVE else 0
+        value = self.range_bond(order) if order.sale.token == NATIVE else 0
         return self._send(
             "LicenseEscrow", "rangeClaim", order.as_tuple(), digest, value=value, dry_run=dry_run
         )
+
+    def range_bond(self, order: Order) -> int:
+        """What a range claim costs, in the order's token: a tenth of the price, as the escrow counts it."""
+        return order.sale.price // 10
 
     def range_data(self, verdict: RangeVerdict) -> eip712.TypedData:
         """What an operator signs about a range claim."""

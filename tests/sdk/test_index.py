@@ -147,6 +147,85 @@ def test_rows_tell_what_the_sdk_tells_from_the_chain(clients: Clients, index: In
     assert head.number == chain.block().number
 
 
+def follows_the_court(index: Index, clients: Clients) -> list[tuple[CaseState, Decision]]:
+    """Every case of the index against the court's storage; what they are."""
+    index.sync(clients.node.chain, clients.deployment)
+    court, found = clients.deployment.contract("MisuseCourt"), []
+    for row in reversed(index.cases()):
+        state, decision, until, share = clients.node.chain.call(court, "caseState", row.case_id)
+        challenger, _, _, _ = clients.node.chain.call(court, "caseDetail", row.case_id)
+        assert (row.state, row.decision) == (state, decision), row.key
+        assert row.until == (until or row.file["postBy"]), (
+            row.key
+        )  # the court keeps no window before a verdict
+        assert (255 if row.share_index is None else row.share_index) == share, row.key
+        assert (row.challenger or NATIVE) == challenger, row.key
+        found.append((CaseState(state), Decision(decision)))
+    return found
+
+
+def test_cases_stand_in_the_index_as_in_the_court(clients: Clients, index: Index, tmp_path: Path) -> None:
+    _, missed = leak_case(clients)
+    node, reporter, anyone = clients.node, clients["reporter"].cases, clients["stranger"].cases
+    accused, authority = clients["creator"].cases, clients["authority"].cases
+    bond = reporter.min_bond()
+    model_id = reporter.file(missed).model_id
+
+    def opened_case(text: str) -> bytes:
+        evidence = (h(text), cid_v0_from_digest(h(text + " sealed")))
+        case = reporter.open(0, model_id, Kind.OWNERSHIP, *evidence, bond, value=2 * bond)
+        assert case.case_id is not None
+        return case.case_id
+
+    def judged(case_id: bytes, decision: Decision) -> None:
+        verdict = make_verdict(
+            clients, case_id, decision=decision, share_index=255, bucket=0, subject=case_id
+        )
+        votes = {clients[n].account: clients[n].cases.sign_verdict(verdict) for n in OPERATORS[:2]}
+        anyone.post_verdict(verdict, votes)
+
+    names = ("unavailable", "escalated", "unserved", "overturned", "upheld")
+    cases = {name: opened_case(name) for name in names}
+    for name, case_id in cases.items():
+        judged(case_id, Decision.UNAVAILABLE if name == "unavailable" else Decision.GUILTY)
+    follows_the_court(index, clients)
+    # The court's clock stands still for five hours, half of a pause that was to be longer.
+    clients["deployer"].regulator.pause_posting(node.chain.now() + 10 * 3600)
+    node.travel(5 * 3600)
+    clients["deployer"].regulator.resume_posting()
+    clients["deployer"].regulator.pause_posting(node.chain.now() + 3600)
+    node.travel(2 * 3600)
+
+    value = 10**18
+    reporter.challenge(cases["unavailable"], value=value)
+    for name in ("escalated", "overturned", "upheld"):
+        accused.challenge(cases[name], value=value)
+    accused.request_service(cases["unserved"], h("a key of mine"))
+    follows_the_court(index, clients)
+    authority.rule(cases["unavailable"], False)
+    authority.rule(cases["overturned"], False)
+    authority.rule(cases["upheld"], True)
+    node.travel(25 * 3600)
+    anyone.clear_unserved(cases["unserved"])
+    follows_the_court(index, clients)
+    node.travel(node.chain.call(clients.deployment.contract("MisuseCourt"), "params")["rulingWindow"])
+    anyone.escalate(cases["escalated"])
+    anyone.share_missed(missed)
+    anyone.execute(cases["upheld"])
+    follows_the_court(index, clients)
+    node.travel(node.chain.call(clients.deployment.contract("MisuseCourt"), "params")["lastWindow"] + 1)
+    anyone.clear_silent(cases["escalated"])
+    assert follows_the_court(index, clients) == [
+        (CaseState.CLOSED, Decision.INCONCLUSIVE),  # no share was opened
+        (CaseState.CLOSED, Decision.INCONCLUSIVE),  # unavailable, overturned
+        (CaseState.CLEARED, Decision.GUILTY),
+        (CaseState.CLEARED, Decision.GUILTY),
+        (CaseState.CLEARED, Decision.GUILTY),
+        (CaseState.EXECUTED, Decision.GUILTY),
+    ]
+    assert dump(index) == fresh(node.chain, clients.deployment, tmp_path)
+
+
 def test_states_of_models_follow_their_events(clients: Clients, index: Index) -> None:
     model_id = register(clients)
     creator, regulator, chain = clients["creator"], clients["regulator"], clients.node.chain

@@ -147,6 +147,24 @@ def test_onward_offers_are_checked_as_the_escrow_checks_them(clients: Clients) -
         agree(clients, model_id, seller="buyer", buyer="buyer2", fingerprint=80, **under)
 
 
+def test_who_makes_a_copy_is_no_party_to_its_sale(clients: Clients) -> None:
+    model_id, source = source_of(clients)
+    creator, buyer, second = (clients[name].account for name in ("creator", "buyer", "buyer2"))
+    offers = clients["buyer2"].offers
+    # Of a resale the escrow refuses the model's owner too.
+    for maker, why in ((creator, "owns the model"), (buyer, "sells"), (second, "buys")):
+        offer = make_offer(clients, model_id, seller=buyer, fingerprinter=maker, **onward(source))
+        with pytest.raises(BadInput, match=f"{maker} {why}.*another fingerprinter"):
+            offers.check(offer, buyer=second)
+    offer = make_offer(clients, model_id, seller=buyer, **onward(source))
+    offers.check(offer, buyer=second)
+    with pytest.raises(BadInput, match="owns the model"):
+        offers.check(offer, fingerprinter=creator)
+    signed = clients["buyer"].offers.sign(offer)
+    with pytest.raises(BadInput, match="owns the model"):
+        offers.verify(signed, fingerprinter=creator)
+
+
 def test_a_buyer_learns_before_he_pays_that_he_is_not_verified(clients: Clients) -> None:
     model_id = register(clients)
     terms = PASSED.model_copy(update={"min_tier": 1})

@@ -25,6 +25,7 @@ from zhiyi.types import (
     Kind,
     SignedVerdict,
     Value,
+    Verdict,
     model_of_license,
     to_hex,
 )
@@ -33,6 +34,7 @@ app = typer.Typer(name="case", help="Report misuse and follow cases.", no_args_i
 
 MAX_EVIDENCE_BYTES = 64 << 30
 NO_SHARE = 255  # Verdict.share_index and Case.share_index where none was used
+POST_SLACK = 14 * 86_400  # a verdict may be posted so long after `post_by`, which pauses of the court put off
 
 SuspectArgument = Annotated[Path, typer.Argument(help="File or folder that was found: weights, or a text.")]
 ReportOption = Annotated[Path, typer.Option(help="File to keep the report in (it holds the salt).")]
@@ -60,6 +62,16 @@ class KindName(StrEnum):
     UNLICENSED = "unlicensed"
     UNDECLARED_PARENT = "undeclared-parent"
     OWNERSHIP = "ownership"
+
+
+class DecisionName(StrEnum):
+    """What operators find."""
+
+    GUILTY = "guilty"
+    NOT_GUILTY = "not-guilty"
+    INCONCLUSIVE = "inconclusive"
+    UNAVAILABLE = "unavailable"
+    UNLICENSED = "unlicensed"
 
 
 class Report(Value):
@@ -221,13 +233,7 @@ def served(
         opened = case_evidence.open_sealed(
             sealed, pair.secret, out, reporter=file.reporter, expected=file.evidence_hash
         )
-    session.console.result(
-        {
-            "object": str(opened.kind),
-            "canonical_root": to_hex(opened.canonical_root),
-            "path": str(opened.path),
-        }
-    )
+    session.console.result(_opened(opened))
 
 
 @app.command()
@@ -307,6 +313,86 @@ def clear_unserved(ctx: typer.Context, case_id: CaseArgument) -> None:
     session.show(session.client.cases.clear_unserved(words.case_id(case_id), dry_run=session.dry_run))
 
 
+@app.command()
+def evidence(
+    ctx: typer.Context,
+    case_id: CaseArgument,
+    out: Annotated[Path, typer.Argument(help="New folder for the evidence.")],
+    key: Annotated[Path, typer.Option("--key", help="Operator's key file (encryption).")],
+) -> None:
+    """Operator: fetch, open and check the evidence of a case of one's committee; tells its canonical root."""
+    session = session_of(ctx)
+    case = session.reader.cases.get(words.case_id(case_id))
+    with tempfile.TemporaryDirectory(prefix="zhiyi-case-") as scratch:
+        opened = _open(session, case.evidence_cid, case, key, Path(scratch) / "evidence.sealed", out)
+    session.console.result(_opened(opened))
+
+
+@app.command("sign-verdict")
+def sign_verdict(
+    ctx: typer.Context,
+    case_id: CaseArgument,
+    decision: Annotated[DecisionName, typer.Option(help="What is found.")],
+    subject: Annotated[
+        str,
+        typer.Option(help="Canonical root of the object judged, 0x-hex (`zhiyi case evidence` tells it)."),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write the signed verdict to.")],
+    samples: Annotated[int, typer.Option(help="How many values or outputs were looked at.")] = 0,
+    bucket: Annotated[
+        int, typer.Option(help="Strength: -log10 of the p-value, rounded down to 0, 12, 20 or 40.")
+    ] = 0,
+    detector: Annotated[
+        str | None, typer.Option(help="Hash of the detector's specification, 0x-hex; default: none was used.")
+    ] = None,
+    valid: Annotated[
+        str | None,
+        typer.Option(
+            help="Until when it may be posted: unix seconds, or +2d; default: 14 days past the case's."
+        ),
+    ] = None,
+) -> None:
+    """Operator: sign what you found in a case. Signing another decision later costs your stake.
+
+    `zhiyi oracle` signs LEAK cases by itself; the other kinds are judged by hand. All operators sign one and the same
+    verdict, so they agree on every option first. A confirm share that was opened is named in it.
+    """
+    session = session_of(ctx)
+    client, number = session.client, words.case_id(case_id)
+    case = client.cases.get(number)
+    if out.exists():
+        raise BadInput(f"{out} exists already: signing two decisions in one case costs your stake")
+    client.oracles.epoch(case.file.epoch).seat(client.account)
+    until = words.moment(valid, client.chain.now()) if valid else case.file.post_by + POST_SLACK
+    verdict = Verdict(
+        case_id=number,
+        license_id=case.file.license_id,
+        kind=case.file.kind,
+        decision=Decision[decision.name],
+        evidence_hash=case.file.evidence_hash,
+        subject=words.case_id(subject),
+        detector_hash=words.case_id(detector) if detector else bytes(32),
+        share_index=case.share_index,
+        samples=samples,
+        bucket=bucket,
+        epoch=case.file.epoch,
+        deadline=until,
+    )
+    write_document(out, SignedVerdict(verdict=verdict, signature=client.cases.sign_verdict(verdict)))
+    session.console.result({"file": str(out), **verdict.model_dump()})
+
+
+@app.command("post-verdict")
+def post_verdict(
+    ctx: typer.Context,
+    verdicts: Annotated[list[Path], typer.Argument(help="The verdict, signed by enough operators.")],
+) -> None:
+    """Anyone: post a verdict that enough operators of the case's committee signed."""
+    session = session_of(ctx)
+    verdict, votes = _votes(session, verdicts)
+    session.show(session.client.cases.post_verdict(verdict, votes, dry_run=session.dry_run))
+
+
 @app.command("sign-cure")
 def sign_cure(
     ctx: typer.Context,
@@ -344,13 +430,8 @@ def cure(
 ) -> None:
     """Anyone, within 96 hours: end a DISCLOSURE case with a passing probe; the license is active again."""
     session = session_of(ctx)
-    cases = session.client.cases
-    signed = [read_document(path, SignedVerdict) for path in answers]
-    verdict = signed[0].verdict
-    if any(one.verdict != verdict for one in signed):
-        raise BadInput("the verdicts differ: operators sign one and the same")
-    votes = {cases.verdict_signer(verdict, one.signature): one.signature for one in signed}
-    session.show(cases.cure(words.case_id(case_id), verdict, votes, dry_run=session.dry_run))
+    verdict, votes = _votes(session, answers)
+    session.show(session.client.cases.cure(words.case_id(case_id), verdict, votes, dry_run=session.dry_run))
 
 
 @app.command("open-chunk")
@@ -459,6 +540,28 @@ def claim_fee(
     """Anyone: the account behind a seat gets its part of the fee."""
     session = session_of(ctx)
     session.show(session.client.cases.claim_fee(words.case_id(case_id), seat, dry_run=session.dry_run))
+
+
+def _votes(session: Session, files: list[Path]) -> tuple[Verdict, dict[str, bytes]]:
+    """One verdict and its signatures by signer. Raises BadInput where the files differ."""
+    signed = [read_document(path, SignedVerdict) for path in files]
+    verdict = signed[0].verdict
+    for path, one in zip(files, signed, strict=True):
+        differing = [name for name, value in verdict if getattr(one.verdict, name) != value]
+        if differing:
+            raise BadInput(
+                f"{path} differs from {files[0]} in {', '.join(differing)}: operators sign one and the same"
+            )
+    cases = session.client.cases
+    return verdict, {cases.verdict_signer(verdict, one.signature): one.signature for one in signed}
+
+
+def _opened(opened: case_evidence.Opened) -> dict[str, Any]:
+    return {
+        "object": str(opened.kind),
+        "canonical_root": to_hex(opened.canonical_root),
+        "path": str(opened.path),
+    }
 
 
 def _open(session: Session, cid: str, case: Case, key: Path, sealed: Path, out: Path) -> case_evidence.Opened:

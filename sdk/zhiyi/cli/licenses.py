@@ -72,16 +72,13 @@ def sign_renewal(
 def renew(
     ctx: typer.Context,
     file: RenewalArgument,
-    approve: Annotated[
-        bool, typer.Option("--approve", help="Also approve the token, where the price is one.")
-    ] = False,
+    approve: words.ApproveOption = False,
 ) -> None:
     """Holder: pay for a renewal that the model's owner signed."""
     session = session_of(ctx)
     signed = read_document(file, SignedRenewal)
     client, renewal = session.client, signed.renewal
-    if renewal.token != NATIVE and approve and not session.dry_run:
-        client.vault.approve(renewal.price, token=renewal.token)
+    session.approve(approve, renewal.price, renewal.token)
     result = client.sales.renew(signed, dry_run=session.dry_run)
     session.show(result, license_id=renewal.license_id, expires_at=renewal.expiry or "never")
 

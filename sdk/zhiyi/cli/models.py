@@ -16,7 +16,7 @@ from zhiyi import delivery, metadata
 from zhiyi.cli import words
 from zhiyi.cli.console import jsonable
 from zhiyi.cli.session import Session, read_bytes, read_document, session_of, write_bytes, write_document
-from zhiyi.delivery import Bundle, DeclaredRange, Tree
+from zhiyi.delivery import Bundle, Tree
 from zhiyi.errors import BadInput, ConfigError, IntegrityError, NotFound, Timeout
 from zhiyi.types import (
     NATIVE,
@@ -362,16 +362,13 @@ def sell(
 def buy(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="Signed sale of the model.")],
-    approve: Annotated[
-        bool, typer.Option("--approve", help="Also approve the token, where the price is one.")
-    ] = False,
+    approve: words.ApproveOption = False,
 ) -> None:
     """Buyer: pay for the model itself. Its licenses stay, income from now on is yours, older orders become void."""
     session = session_of(ctx)
     signed = read_document(file, SignedModelSale)
     client, sale = session.client, signed.sale
-    if sale.token != NATIVE and approve and not session.dry_run:
-        client.vault.approve(sale.price, token=sale.token)
+    session.approve(approve, sale.price, sale.token)
     result = client.sales.buy_model(signed, dry_run=session.dry_run)
     session.show(result, model_id=sale.model_id, price=sale.price)
 
@@ -423,26 +420,6 @@ def delist(
     session = session_of(ctx)
     until_day = session.reader.chain.now() // 86_400 + days if days else 0
     session.show(session.client.regulator.delist(model_id, until_day, reason, dry_run=session.dry_run))
-
-
-def registered(session: Session, model: Model) -> delivery.Registered:
-    """What the chain fixes of a model, opened by its public files; both hashes are checked by whoever uses
-    it.
-
-    Raises NotFound, Timeout, IntegrityError, BadInput when the files cannot be had.
-    """
-    document = metadata.parse(session.ipfs.cat(model.metadata_cid, metadata.MAX_BYTES))
-    leaves_cid = document.model.get("leaves_cid")
-    if not isinstance(leaves_cid, str):
-        raise NotFound(f"the metadata of model {model.model_id} names no leaves file; ask its owner for one")
-    size = model.record.chunks * 32
-    leaves = session.ipfs.cat(leaves_cid, size)
-    return delivery.Registered(
-        weights_root=model.record.weights_root,
-        range_hash=model.record.range_hash,
-        leaves=leaves,
-        declared_range=DeclaredRange.from_json(document.model.get("declared_range")),
-    )
 
 
 def _summary(model: Model) -> dict[str, Any]:

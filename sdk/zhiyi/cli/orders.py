@@ -12,15 +12,13 @@ import typer
 from zhiyi import delivery, eip712
 from zhiyi.cli import words
 from zhiyi.cli.keys import open_key
-from zhiyi.cli.models import registered
 from zhiyi.cli.offers import described_terms
 from zhiyi.cli.session import Session, read_document, read_secret, session_of, write_document
 from zhiyi.delivery import WrongChunk
-from zhiyi.errors import BadInput, BadSignature, IntegrityError
+from zhiyi.errors import BadInput, BadSignature
 from zhiyi.keys import KeyKind
 from zhiyi.types import (
     NATIVE,
-    Basis,
     Bytes32,
     CopyRequest,
     Delivery,
@@ -45,6 +43,7 @@ app = typer.Typer(
 # What a sealed package may have more than its bundle: leaves, manifest, envelope and archive headers.
 PACKAGE_SPARE: Final = 64 << 20
 LEAF_BYTES: Final = 32
+PERMIT_SECONDS: Final = 3600  # a permit signed now can be used no longer
 
 
 class Prepared(Value):
@@ -95,6 +94,7 @@ def request(
     fingerprinter: Annotated[
         str | None, typer.Option(help="Whom the fee is for; default: the one that the offer names.")
     ] = None,
+    approve: words.ApproveOption = False,
 ) -> None:
     """Buyer: sign a request for a copy under an offer; pays the prepare fee into the vault where there is one."""
     session = session_of(ctx)
@@ -126,6 +126,7 @@ def request(
     payee = fingerprinter or found.fingerprinter
     if payee is None:
         raise BadInput("the offer names no fingerprinter: say with --fingerprinter whom the fee is for")
+    session.approve(approve, wanted.prepare_fee, found.token)
     paid = client.orders.pay_prepare_fee(wanted, payee, token=found.token, dry_run=session.dry_run)
     session.show(paid, **answer)
 
@@ -149,7 +150,9 @@ def draft(
     client = session.client
     signed_offer, signed_request = read_document(offer, SignedOffer), read_document(request, SignedRequest)
     made = read_document(prepared, Prepared)
-    client.offers.verify(signed_offer, buyer=signed_request.request.buyer)
+    client.offers.verify(
+        signed_offer, buyer=signed_request.request.buyer, fingerprinter=made.delivery.fingerprinter
+    )
     client.orders.verify_request(signed_request)
     if made.request_hash != client.orders.request_hash(signed_request.request):
         raise BadInput(f"{prepared} was prepared for another request")
@@ -233,11 +236,17 @@ def buy(
     offer: OfferOption,
     request: RequestOption,
     package: PackageOption,
-    approve: Annotated[
-        bool, typer.Option("--approve", help="Also approve the token, where the price is one.")
+    approve: words.ApproveOption = False,
+    permit: Annotated[
+        bool,
+        typer.Option(
+            "--permit", help="Sign an EIP-2612 permit, where the token knows one: no approval needed."
+        ),
     ] = False,
 ) -> None:
     """Buyer: check everything again, then pay price and bond into the vault."""
+    if approve and permit:
+        raise BadInput("--approve or --permit, not both")
     session = session_of(ctx)
     found = read_document(file, OrderFile)
     check_before_payment(
@@ -246,11 +255,18 @@ def buy(
     signed, client = found.signed(), session.client
     if client.account != found.order.delivery.buyer:
         raise BadInput(f"the order is for {found.order.delivery.buyer}, this account is {client.account}")
-    if found.order.sale.token != NATIVE and approve and not session.dry_run:
-        client.vault.approve(client.orders.quote(found.order), token=found.order.sale.token)
-    result = client.orders.open(
-        signed.order, signed.seller_signature, signed.fingerprinter_signature, dry_run=session.dry_run
-    )
+    sale, signatures = found.order.sale, (signed.seller_signature, signed.fingerprinter_signature)
+    amount = client.orders.quote(found.order)
+    if permit:
+        if sale.token == NATIVE:
+            raise BadInput("the price is in the chain's coin: it needs no permit")
+        granted = client.vault.sign_permit(
+            amount, token=sale.token, deadline=client.chain.now() + PERMIT_SECONDS
+        )
+        result = client.orders.open_with_permit(found.order, *signatures, granted, dry_run=session.dry_run)
+    else:
+        session.approve(approve, amount, sale.token)
+        result = client.orders.open(found.order, *signatures, dry_run=session.dry_run)
     session.show(result, license_id=found.order.delivery.license_id)
 
 
@@ -345,11 +361,13 @@ def range_claim(
     evidence: Annotated[
         str, typer.Option(help="CID of the chunks in question, sealed to the committee.")
     ] = "",
+    approve: words.ApproveOption = False,
 ) -> None:
     """Buyer: claim that the declared range breaks its registered bound; the bond is a tenth of the price."""
     session = session_of(ctx)
     orders = session.client.orders
     order = orders.get(words.license_id(license_id))
+    session.approve(approve, orders.range_bond(order), order.sale.token)
     session.show(orders.range_claim(order, evidence_cid=evidence, dry_run=session.dry_run))
 
 
@@ -489,40 +507,11 @@ def fetch_package(session: Session, found: OrderFile, delivery_key: Path, packag
 def check_before_payment(
     session: Session, found: OrderFile, offer: SignedOffer, request: SignedRequest, package: Path
 ) -> None:
-    """Everything a buyer can know before paying.
-
-    1. Seller and fingerprinter signed this order. 2. It says what offer and request said. 3. It can still
-    be opened. 4. The seller owns the model, or may pass its source on, and the order has the model's figures.
-    5. Every leaf of the package fits the order and the registered model. Raises BadSignature (1), BadInput
-    (2, 3, 4), TxReverted (3), IntegrityError (4, 5).
-    """
-    client, order = session.reader, found.order
-    client.orders.verify(found.signed())  # 1
-    promised = client.orders.draft(
-        offer.offer, request.request, order.delivery, open_by=order.sale.open_by
-    )  # 2
-    ours, theirs = promised.sale.model_dump(), order.sale.model_dump()
-    differing = [name for name in ours if name != "order_nonce" and ours[name] != theirs[name]]
-    if differing:
-        what = ", ".join(f"{name} {theirs[name]} instead of {ours[name]}" for name in differing)
-        raise BadInput(f"the order is not what was offered: {what}")
-    now = client.chain.now()  # 3
-    if order.sale.open_by < now:
-        raise BadInput(f"the order could be opened until {order.sale.open_by}, the chain's time is {now}")
-    client.orders.quote(order)
-    model = client.models.get(model_of_license(order.delivery.license_id))  # 4
-    if order.sale.basis is Basis.OWNER and model.owner != order.sale.seller:
-        raise IntegrityError(
-            f"model {model.model_id} belongs to {model.owner}, the order's seller is {order.sale.seller}"
-        )
-    if order.sale.basis is not Basis.OWNER:
-        client.offers.verify(offer)
-    for name in ("total_bytes", "chunks", "chunk_size"):
-        given, needed = getattr(order.delivery, name), getattr(model.record, name)
-        if given != needed:
-            raise IntegrityError(f"the order has {name} {given}, the registered model {needed}: do not pay")
+    """All of `Deliveries.verify`, with a bar. Raises as it does."""
     with session.console.progress("checking every leaf") as progress:
-        delivery.verify_before_payment(package, order.delivery, registered(session, model), progress)  # 5
+        session.reader.delivery.verify(
+            found.signed(), offer.offer, request.request, package, progress=progress
+        )
 
 
 def described(order: Order) -> dict[str, Any]:

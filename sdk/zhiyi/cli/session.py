@@ -115,6 +115,13 @@ class Session:
 
         return getpass.getpass(f"{what}: ")
 
+    def approve(self, wanted: bool, amount: int, token: str) -> None:
+        """Before a command pulls `amount` of an ERC-20 token: lets the vault take it, where asked for (`--approve`)."""
+        from zhiyi.types import NATIVE
+
+        if wanted and amount and token != NATIVE and not self.dry_run:
+            self.client.vault.approve(amount, token=token)
+
     def show(self, result: TxResult, **more: Any) -> None:
         """What a write did, would do, or asks to be signed."""
         if result.status == "unsigned":

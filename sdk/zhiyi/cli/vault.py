@@ -8,9 +8,11 @@ import typer
 
 from zhiyi.cli import words
 from zhiyi.cli.session import session_of
-from zhiyi.types import NATIVE
+from zhiyi.types import NATIVE, to_address
 
-app = typer.Typer(name="vault", help="Free balances: look, deposit, withdraw.", no_args_is_help=True)
+app = typer.Typer(
+    name="vault", help="Free balances: look, deposit, approve a token, withdraw.", no_args_is_help=True
+)
 
 TokenOption = Annotated[str, typer.Option(help="ERC-20 address; default: the chain's coin.")]
 ToOption = Annotated[str | None, typer.Option(help="Another receiver than the caller.")]
@@ -47,9 +49,21 @@ def deposit(
     session = session_of(ctx)
     client = session.client
     value = words.amount(amount)
-    if token != NATIVE and not session.dry_run:
-        client.vault.approve(value, token=token)
+    session.approve(True, value, to_address(token))
     session.show(client.vault.deposit(value, token=token, to=to, dry_run=session.dry_run))
+
+
+@app.command()
+def approve(
+    ctx: typer.Context,
+    amount: Annotated[
+        str, typer.Argument(help="Most that the vault may pull, in the token's smallest unit; 0 ends it.")
+    ],
+    token: Annotated[str, typer.Option(help="ERC-20 address.")],
+) -> None:
+    """Let the vault pull an ERC-20 token: what a command with such a price needs before, or its `--approve`."""
+    session = session_of(ctx)
+    session.show(session.client.vault.approve(words.amount(amount), token=token, dry_run=session.dry_run))
 
 
 @app.command()

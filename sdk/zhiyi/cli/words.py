@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
-from typing import Final
+from typing import Annotated, Final
+
+import typer
 
 from zhiyi.errors import BadInput
 from zhiyi.types import FINGERPRINT_BITS, Preference, Preferences, Split, Use, to_address, to_bytes
+
+ApproveOption = Annotated[
+    bool, typer.Option("--approve", help="Also approve the token, where the price is one.")
+]
 
 _UNITS: Final = {"wei": 0, "gwei": 9, "eth": 18, "ether": 18}
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -5,13 +5,15 @@ So a reorganisation is undone by folding again the events that are left.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
 
 from zhiyi.cid import cid_of
 from zhiyi.errors import IntegrityError
 from zhiyi.index.tables import Base, CaseRow, EventRow, LicenseRow, ModelRow, OrderRow, split_license
 from zhiyi.types import NATIVE, CaseState, Decision, Kind, LicenseEnd, LicenseTerms, OrderState, Review
+
+AFTERMATH: Final = 14 * 86_400  # seconds, as in CourtExtension
 
 Subject = tuple[str, str]  # kind and key
 _Row = TypeVar("_Row")
@@ -251,8 +253,20 @@ def fold_license(row: LicenseRow | None, event: EventRow) -> LicenseRow:
     return row
 
 
-def fold_case(row: CaseRow | None, event: EventRow) -> CaseRow:
-    """A case after one more event."""
+def paused_seconds(pauses: Iterable[EventRow], now: int) -> int:
+    """For how long the court's clock has stood still at `now`, unix seconds, by all its pauses before, in order."""
+    before = start = end = 0
+    for event in pauses:
+        if event.name == "PostingPaused":
+            before += min(end, event.time) - start
+            start, end = event.time, event.args["until"]
+        else:
+            end = event.time
+    return before + min(end, now) - start
+
+
+def fold_case(row: CaseRow | None, event: EventRow, court_time: int | None = None) -> CaseRow:
+    """A case after one more event. `court_time`: the court's clock at the event; default: it never stood still."""
     args = event.args
     if event.name == "CaseOpened":
         file = args["file"]
@@ -284,10 +298,18 @@ def fold_case(row: CaseRow | None, event: EventRow) -> CaseRow:
         row.challenger = args["challenger"] if args["challenger"] != NATIVE else None
     elif event.name == "Escalated":
         row.state, row.until = int(CaseState.ESCALATED), args["ruleBy"]
+    elif event.name == "ShareMissed":
+        row.decision = int(Decision.INCONCLUSIVE)
     elif event.name == "Ruled":
         row.upheld = args["upheld"]
+        if not row.upheld and row.decision not in (Decision.GUILTY, Decision.NOT_GUILTY):
+            row.decision = int(Decision.INCONCLUSIVE)
     elif event.name == "VerdictFinal":
         row.state = args["state"]
+        if (
+            row.state == CaseState.CLEARED and row.upheld is None
+        ):  # by silence: the bond stays held for a while
+            row.until = (event.time if court_time is None else court_time) + AFTERMATH
     elif event.name == "ServiceRequested":
         row.state, row.until = int(CaseState.SERVING), args["serveBy"]
     elif event.name == "Served":
@@ -298,7 +320,7 @@ def fold_case(row: CaseRow | None, event: EventRow) -> CaseRow:
     return row
 
 
-FOLDS: Final[dict[str, tuple[type[Base], Callable[[Any, EventRow], Base]]]] = {
+FOLDS: Final[dict[str, tuple[type[Base], Callable[..., Base]]]] = {
     "model": (ModelRow, fold_model),
     "order": (OrderRow, fold_order),
     "license": (LicenseRow, fold_license),

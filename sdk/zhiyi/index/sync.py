@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from zhiyi.abi import NAMES
 from zhiyi.deployment import Contract, Deployment
 from zhiyi.errors import BadInput, ConfigError, IntegrityError, NotFound, Timeout
-from zhiyi.index.fold import BEGINNINGS, FOLDS, Subject, subjects_of
+from zhiyi.index.fold import BEGINNINGS, FOLDS, Subject, paused_seconds, subjects_of
 from zhiyi.index.tables import (
     Base,
     BlockRow,
@@ -540,12 +540,22 @@ def _fold(session: Session, subject: Subject, events: Iterable[EventRow]) -> Non
                 key,
             )
             continue
-        folded = fold(row, item)
+        folded = fold(row, item, _court_time(session, item)) if kind == "case" else fold(row, item)
         if folded is not row:
             if row is not None:
                 raise IntegrityError(f"{item.name} of {kind} {key} came twice, in block {item.block_number}")
             session.add(folded)
         row = folded
+
+
+def _court_time(session: Session, item: EventRow) -> int:
+    """The court's clock at an event: unix seconds less all pauses of posting."""
+    earlier = (EventRow.block_number < item.block_number) | (
+        (EventRow.block_number == item.block_number) & (EventRow.log_index < item.log_index)
+    )
+    pauses = select(EventRow).where(EventRow.name.in_(("PostingPaused", "PostingResumed")), earlier)
+    ordered = pauses.order_by(EventRow.block_number, EventRow.log_index)
+    return item.time - paused_seconds(session.scalars(ordered), item.time)
 
 
 def _read_document(source: DocumentSource, cid: str) -> tuple[dict[str, Any] | None, str]:
