@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 # Ape keeps its own files beside the project's build, not in the home directory.
 export APE_DATA_FOLDER ?= $(CURDIR)/.build/ape
 
-.PHONY: help setup demo test lint types contracts abi vectors test-contracts fuzz test-python slither slither-write coverage mutation branches forge gas gas-check gas-scaling bench bench-delivery clean lock
+.PHONY: help setup demo test lint types contracts abi vectors test-contracts fuzz test-python slither slither-write coverage mutation branches forge gas gas-check gas-scaling bench bench-delivery bench-calibration clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -96,7 +96,10 @@ gas-scaling: setup contracts ## docs/benchmarks/scaling.json: gas with more ance
 bench-delivery: setup ## docs/benchmarks/delivery.json: speed of preparing and verifying a copy
 	$(PY) benchmarks/delivery.py
 
-bench: gas bench-delivery ## every benchmark
+bench-calibration: setup ## docs/benchmarks/calibration.json: false positives of the marks on a million unmarked (key, object) pairs
+	$(PY) benchmarks/calibration.py
+
+bench: gas bench-delivery bench-calibration ## every benchmark
 
 lock: ## resolve requirements.lock and package-lock.json anew
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -q -o requirements.lock

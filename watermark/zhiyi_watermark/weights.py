@@ -638,6 +638,34 @@ def _licenses(given: Sequence[int]) -> list[int]:
     return licenses
 
 
+@dataclass(frozen=True, eq=False)
+class LicenseScores:
+    """Hypothesis (b) on one object: the score of every license, and the law of an innocent's."""
+
+    trace_key: bytes
+    parts: npt.NDArray[np.int64]  # p_b in 1/256.  # (bits,)
+    gain: npt.NDArray[np.int64]  # what a 1 scores more than a 0.  # (bits,)
+    all_zero: int  # score of the codeword without a 1
+    law: stats.TwoPointLaw
+
+    @classmethod
+    def of(cls, trace_key: bytes, q: npt.NDArray[np.int64]) -> LicenseScores:
+        """For an object's quantised bit sums.  # (bits,)"""
+        which = _p_index(trace_key, len(q))
+        parts = np.array(_P_PARTS, dtype=np.int64)[which]
+        one, zero = np.array(_SCORE_ONE)[which] * q, np.array(_SCORE_ZERO)[which] * q
+        law = stats.two_point_law(one, zero, parts, 256)
+        return cls(trace_key, parts, (one - zero).astype(np.int64), int(zero.sum()), law)
+
+    def totals(self, licenses: Sequence[int]) -> npt.NDArray[np.int64]:
+        """T_j of every license.  # (licenses,)"""
+        out = np.empty(len(licenses), dtype=np.int64)
+        for at in range(0, len(licenses), 4096):
+            words = _codewords(self.trace_key, licenses[at : at + 4096], self.parts) > 0  # (licenses, bits)
+            out[at : at + 4096] = words @ self.gain + self.all_zero
+        return out
+
+
 def trace(
     weights: Path,
     kit: TraceKit,
@@ -657,16 +685,8 @@ def trace(
     ids = _licenses(licenses)
     sums, _, _ = _trace_sums(weights, kit, base)
     q = sums.quantised(BIT_LEVELS).q
-    which = _p_index(kit.trace_key, kit.spec.code_bits)
-    parts = np.array(_P_PARTS, dtype=np.int64)[which]
-    one, zero = np.array(_SCORE_ONE)[which] * q, np.array(_SCORE_ZERO)[which] * q  # (bits,)
-    law = stats.two_point_law(one, zero, parts, 256)
-
-    scores: list[int] = []
-    gain = (one - zero).astype(np.int64)
-    for at in range(0, len(ids), 4096):
-        words = _codewords(kit.trace_key, ids[at : at + 4096], parts) > 0  # (licenses, bits)
-        scores += (words @ gain + int(zero.sum())).tolist()
+    scored = LicenseScores.of(kit.trace_key, q)
+    scores, law = scored.totals(ids).tolist(), scored.law
     ranked = sorted(range(len(ids)), key=lambda i: (-scores[i], i))
     count = stats.hypotheses(models=models, licenses=len(ids))
     best = ranked[0]

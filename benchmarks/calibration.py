@@ -1,0 +1,613 @@
+"""Null calibration of the marks: are the p-values of unmarked texts and weights what they say?
+
+    python benchmarks/calibration.py            # 10^6 (key, object) pairs a method, six CPU minutes;
+                                                # writes docs/benchmarks/calibration.json, .md and .svg
+    python benchmarks/calibration.py --quick    # 10^4 pairs, writes nothing
+
+A method takes part by one function in METHODS. It yields blocks: totals T of many keys on unmarked objects, and the
+tail that the detector itself would report for each T. Counted is how often a tail is at or below a nominal level,
+decided by zhiyi_watermark.stats in exact arithmetic. Beside it: innocent licenses on marked objects, at bit level
+(right) and at chip level (the mistake), and what transformers' WatermarkDetector reports on the same counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import hashlib
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cache, partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from report import FOLDER, Row, clopper_pearson, environment, proportion, write
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "scripts"))
+
+from fetch_corpora import CORPORA, paragraphs  # noqa: E402
+from fetch_model import FetchError, ensure_model  # noqa: E402
+from zhiyi_watermark import prf, stats, weights  # noqa: E402
+from zhiyi_watermark.payload import Short  # noqa: E402
+from zhiyi_watermark.text_multibit import BinPlus, canonical_text, user_of  # noqa: E402
+
+Int64 = npt.NDArray[np.int64]
+Tail = Callable[[int], stats.Tail]
+
+ROOT_KEY: Final = hashlib.sha256(b"zhiyi calibration").digest()
+LEVELS: Final = {f"1e{k}": Fraction(1, 10**k) for k in (2, 3, 4, 5)}
+GRID: Final = [Fraction(10 ** (-k / 8)) for k in range(4, 57)]  # nominal levels of the plot, .32 to 1e-7
+PAIRS: Final = 128  # distinct (context, token) pairs of a text: 8,064 votes
+USERS: Final = 1 << 16
+LICENSES: Final = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Totals on unmarked objects that share one law."""
+
+    tail: Tail
+    totals: Int64  # (pairs,)
+
+
+@dataclass
+class Count:
+    """How many pairs had p <= each level."""
+
+    pairs: int = 0
+    hits: dict[Fraction, int] = field(default_factory=dict)
+
+    def add(self, block: Block) -> None:
+        """Counts a block; the tail is asked for a few totals only, because it falls with T."""
+        values, counts = np.unique(block.totals, return_counts=True)
+        above = [*np.cumsum(counts[::-1])[::-1].tolist(), 0]
+        at = 0
+        for level in sorted({*LEVELS.values(), *GRID}, reverse=True):
+            passes = partial(_passes, block.tail, level)
+            at = bisect.bisect_left(values.tolist(), True, lo=at, key=passes)
+            self.hits[level] = self.hits.get(level, 0) + above[at]
+        self.pairs += int(block.totals.size)
+
+
+def _passes(tail: Tail, level: Fraction, total: int) -> bool:
+    return tail(total).at_most(level)
+
+
+# --- the objects --------------------------------------------------------------------------------------------
+
+
+def human_texts(language: str, count: int) -> list[list[int]]:
+    """Token windows of human-written prose, each with PAIRS distinct (context, token) pairs.
+
+    Raises FetchError when the texts or the tokenizer can't be had.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(ensure_model())
+    out: list[list[int]] = []
+    tokens: list[int] = []
+    seen: set[tuple[int, ...]] = set()
+    for text in paragraphs(language):
+        for token in tokenizer.encode(canonical_text(text + "\n\n"), add_special_tokens=False):
+            tokens.append(token)
+            if len(tokens) >= 3:
+                seen.add(tuple(tokens[-3:]))
+            if len(seen) == PAIRS:
+                out.append(tokens)
+                tokens, seen = [], set()
+                if len(out) == count:
+                    return out
+    raise FetchError(f"the {language} text gives {len(out)} windows of {PAIRS} pairs, {count} are wanted")
+
+
+def pairs_of(text: Sequence[int]) -> Int64:
+    """The distinct (context, token) rows of a text, in order.  # (pairs, 3)"""
+    rows = np.lib.stride_tricks.sliding_window_view(np.array(text, dtype=np.int64), 3)
+    first, _ = stats.pooled(rows, np.ones(len(rows), dtype=np.int64), 1)
+    return rows[first]
+
+
+class Unmarked(NamedTuple):
+    """A tensor that carries no mark, in a file or folder of safetensors."""
+
+    what: str
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+
+
+def random_tensors(folder: Path, count: int) -> list[Unmarked]:
+    """Files of random weights, written here."""
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(2)
+    side = (512, 512)
+    draws: list[tuple[str, Callable[[], npt.NDArray[np.float64]]]] = [
+        ("Gaussian", lambda: rng.normal(0, 0.05, side)),
+        ("Student t of 3 degrees", lambda: 0.05 * rng.standard_t(3, side)),
+        ("uniform", lambda: rng.uniform(-1, 1, side)),
+        ("Gaussian with 70 % pruned", lambda: rng.normal(0, 1, side) * (rng.random(side) > 0.7)),
+    ]
+    out = []
+    for i in range(count):
+        what, draw = draws[i % len(draws)]
+        path = folder / f"random{i}.safetensors"
+        save_file({"layer.down_proj.weight": draw().astype(np.float32)}, path)
+        out.append(Unmarked(what, path, "layer.down_proj.weight", side))
+    return out
+
+
+def model_tensors() -> list[Unmarked]:
+    """Layers of SmolLM2-135M-Instruct. Raises FetchError when it can't be had."""
+    model = ensure_model()
+    name = "model.layers.{}.mlp.down_proj.weight"
+    return [Unmarked("SmolLM2-135M-Instruct", model, name.format(i), (576, 1536)) for i in range(0, 30, 2)]
+
+
+def spec_of(tensor: str, shape: tuple[int, ...]) -> weights.WfpSpec:
+    """A small fingerprint in one tensor."""
+    return weights.WfpSpec(
+        (weights.TensorShape(tensor, shape),), code_bits=512, weights_per_bit=256, shares=2, weights_per_share=2048
+    )  # fmt: skip
+
+
+# --- the methods --------------------------------------------------------------------------------------------
+
+
+def binplus(texts: Sequence[Sequence[int]], pairs: int) -> Iterator[Block]:
+    """BIN+, hypothesis (a): matches of all votes with one user's codeword, each pass over the texts by a fresh key."""
+    grams, index = np.unique(np.concatenate([pairs_of(text) for text in texts]), axis=0, return_inverse=True)
+    packed = [row.tobytes() for row in grams.astype("<u4")]
+    index = index.reshape(len(texts), PAIRS)
+    for i in range(-(-pairs // len(texts))):
+        mark = BinPlus(prf.derive_key(ROOT_KEY, "binplus", i))
+        word = mark.code.encode(Short(i % USERS))
+        digests = []
+        for gram in packed:
+            state = mark._hash.copy()
+            state.update(gram)
+            digests.append(state.digest())
+        matches = matching_bits(digests, word)[index].sum(axis=1)  # (texts,)
+        yield Block(_votes_tail, matches)
+
+
+@cache
+def _votes_tail(matches: int) -> stats.Tail:
+    return stats.binomial_tail(matches, PAIRS * 63)
+
+
+def matching_bits(digests: Sequence[bytes], word: npt.NDArray[np.uint8]) -> Int64:
+    """How many of the first 63 bits of each 8-byte digest equal the word's.  # (digests,)"""
+    code = np.frombuffer(np.packbits(np.append(word, 0)).tobytes(), dtype=">u8")[0]
+    given = np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
+    x = ~(given ^ np.uint64(code)) & np.uint64(0xFFFF_FFFF_FFFF_FFFE)
+    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555_5555_5555_5555))
+    x = (x & np.uint64(0x3333_3333_3333_3333)) + ((x >> np.uint64(2)) & np.uint64(0x3333_3333_3333_3333))
+    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F_0F0F_0F0F_0F0F)
+    with np.errstate(over="ignore"):
+        return ((x * np.uint64(0x0101_0101_0101_0101)) >> np.uint64(56)).astype(np.int64)
+
+
+def wfp_trace(tensors: Sequence[Unmarked], pairs: int) -> Iterator[Block]:
+    """WFP's trace mark, hypothesis (b): Tardos codewords of licenses that were never used, blind."""
+    laws = 100
+    for i in range(laws):
+        _, path, tensor, shape = tensors[i % len(tensors)]
+        kit = weights.TraceKit.derive(prf.derive_key(ROOT_KEY, "trace", i), spec_of(tensor, shape))
+        sums, _, _ = weights._trace_sums(path, kit, None)
+        scored = weights.LicenseScores.of(kit.trace_key, sums.quantised(weights.BIT_LEVELS).q)
+        yield Block(scored.law.tail, scored.totals(range(-(-pairs // laws))))
+
+
+def confirm_objects(tensors: Sequence[Unmarked], count: int) -> list[Int64]:
+    """q of one share's chips in suspects that were never marked: fine-tuned, rounded, unrelated, hostile.  # (n,)"""
+    from zhiyi_watermark.tensorfile import Checkpoint
+
+    rng = np.random.default_rng(3)
+    out: list[Int64] = []
+    for i in range(count):
+        _, path, tensor, shape = tensors[i % len(tensors)]
+        spec = spec_of(tensor, shape)
+        with Checkpoint(path) as file:
+            base = file.floats(tensor, shape)
+        step = weights._spread(base) * np.float32(spec.epsilon)
+        match i // len(tensors) % 4:
+            case 0:
+                suspect = base + rng.normal(0, 2, base.shape).astype(np.float32) * step
+            case 1:
+                grid = np.float32(np.abs(base).max() / 127)
+                suspect = np.rint(base / grid) * grid
+            case 2:
+                suspect = base[rng.permutation(base.size)]
+            case _:
+                suspect = base + step * np.where(base > 0, np.float32(3), np.float32(1))
+        q = weights._difference(suspect, base, shape, spec.epsilon)
+        block, _, _ = weights._choose_share(prf.derive_key(ROOT_KEY, "share", i), spec, 0).of(0, spec.blocks)
+        out.append(weights._as_blocks(q)[block].reshape(-1).astype(np.int64))
+    return out
+
+
+def wfp_confirm(objects: Sequence[Int64], pairs: int) -> Iterator[tuple[Block, Block]]:
+    """WFP's confirm mark, hypothesis (a): a share's signs on fixed chips; blocks by the exact law and by the bound."""
+    each = -(-pairs // len(objects))
+    for i, q in enumerate(objects):
+        totals = np.empty(each, dtype=np.int64)
+        for at in range(0, each, 1000):
+            seeds = range(at, min(at + 1000, each))
+            keys = [prf.derive_key(ROOT_KEY, "wfp signs", i, k) for k in seeds]
+            signs = np.stack([prf.signs(key, len(q)) for key in keys])  # (keys, n)
+            # |q| <= 15 and n <= 2^16: every float32 partial sum is an integer under 2^24
+            totals[at : at + len(keys)] = (signs.astype(np.float32) @ q.astype(np.float32)).astype(np.int64)
+        law = stats.two_point_law(q, -q, np.ones_like(q), 2)
+        yield Block(law.tail, totals), Block(partial(stats.bound_tail, sum_q2=int((q * q).sum())), totals)
+
+
+# --- innocents on marked objects ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Innocents:
+    """Codewords of licenses or users that an object was not marked for."""
+
+    tests: int
+    hits: int  # p_global < 1e-6 at bit level, or a wrong user named
+    chip_tests: int
+    chip_hits: int  # p < 1e-6 had they been scored at chip level
+    objects: int
+    named: int  # objects that named the right one
+
+
+def innocent_users(texts: int, tokens: int = 500) -> Innocents:
+    """BIN+: texts of a tiny random model, each marked for one user; every other user is registered."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model: Any = LlamaForCausalLM(  # type: ignore[no-untyped-call]  # transformers
+        LlamaConfig(
+            vocab_size=600, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, max_position_embeddings=1024, bos_token_id=None, eos_token_id=None, pad_token_id=0,
+        )
+    )  # fmt: skip
+    with torch.no_grad():
+        model.lm_head.weight.mul_(15)  # a random head is nearly flat
+    mark = BinPlus(prf.derive_key(ROOT_KEY, "marked"))
+    users = [(i * 1009) % USERS for i in range(texts)]
+    prompt = torch.tensor([[5, 6, 7, 8]]).expand(texts, -1)
+    written = model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=True, top_k=50, max_new_tokens=tokens,
+        logits_processor=[mark.processor([Short(u) for u in users])],
+    )[:, 4:].tolist()  # fmt: skip
+    words = np.stack([mark.code.encode(Short(u)) for u in range(LICENSES)]).astype(np.int64) * 2 - 1
+    hits = named = chip_hits = chip_tests = 0
+    for text, user in zip(written, users, strict=True):
+        payload = mark.detect(text, USERS).payload
+        named += payload is not None and user_of(payload) == user
+        hits += mark.detect(text, frozenset(range(USERS)) - {user}).payload is not None
+        votes = mark._distinct_votes([text])
+        n = votes.size
+        totals = np.delete(words, [user] if user < LICENSES else [], axis=0) @ votes.sum(
+            axis=0, dtype=np.int64
+        )
+        least = bisect.bisect_left(
+            range(n // 2, n), True, key=partial(_passes, partial(stats.binomial_tail, n=n), stats.TRACE)
+        )
+        chip_tests += len(totals)
+        chip_hits += int(((n + totals) // 2 >= n // 2 + least).sum())
+    return Innocents(texts * (USERS - 1), hits, chip_tests, chip_hits, texts, named)
+
+
+def innocent_licenses(tensors: Sequence[Unmarked], folder: Path, tests: int) -> Innocents:
+    """WFP: marked copies, and licenses that they were not made for, 10^4 registered ones at a time."""
+    hits = named = chip_hits = made = 0
+    files = [t for t in tensors if t.path.is_file() and "pruned" not in t.what]
+    rounds = -(-tests // (LICENSES * len(files)))
+    for i, (_, path, tensor, shape) in enumerate(files):
+        kit = weights.TraceKit.derive(prf.derive_key(ROOT_KEY, "marked", i), spec_of(tensor, shape))
+        copy, guilty = folder / f"marked{i}.safetensors", 7
+        seeds = [prf.derive_key(ROOT_KEY, "seed", i, k) for k in range(kit.spec.shares)]
+        weights.mark(path, copy, kit.spec, kit.trace_key, guilty, seeds)
+        sums, _, sum_q2 = weights._trace_sums(copy, kit, path)
+        scored = weights.LicenseScores.of(kit.trace_key, sums.quantised(weights.BIT_LEVELS).q)
+        named += scored.law.tail(int(scored.totals([guilty])[0])).at_most(stats.TRACE, LICENSES)
+        words = weights._codewords(kit.trace_key, range(100, 100 + LICENSES), scored.parts).astype(np.int64)
+        least = math.isqrt(stats.TWO_LN2_NUM * 20 * sum_q2 // stats.TWO_LN2_DEN) + 1
+        chip_hits += int((words @ sums.q >= least).sum())
+        for k in range(rounds):
+            totals = scored.totals(range(100 + k * LICENSES, 100 + (k + 1) * LICENSES))
+            hits += sum(scored.law.tail(int(t)).at_most(stats.TRACE, LICENSES) for t in np.sort(totals)[-20:])
+            made += LICENSES
+    return Innocents(made, hits, LICENSES * len(files), chip_hits, len(files), named)
+
+
+# --- transformers' detector ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What WatermarkDetector says of a text, and the exact tail of its distinct bigrams."""
+
+    what: str
+    n: int  # scored, by its own count
+    green: int
+    z: float
+    reported: float
+    distinct: int  # bigrams that differ, each one draw of its lists
+    exact: float
+
+
+class Peer:
+    """transformers' WatermarkDetector, as it is, with its green lists."""
+
+    def __init__(self, gamma: Fraction, vocabulary: int, key: int = 15485863) -> None:
+        from transformers import LlamaConfig, WatermarkDetector, WatermarkingConfig
+
+        self.gamma, self.vocabulary = gamma, vocabulary
+        model = LlamaConfig(vocab_size=vocabulary, bos_token_id=vocabulary - 1)
+        config = WatermarkingConfig(greenlist_ratio=float(gamma), hashing_key=key, context_width=1)
+        self.detector: Any = WatermarkDetector(model, "cpu", config)
+        self.lists: dict[int, frozenset[int]] = {}
+        self.merging: Any = WatermarkDetector(model, "cpu", config, ignore_repeated_ngrams=True)
+
+    def report(self, what: str, tokens: Sequence[int], *, merge: bool = False) -> Reported:
+        """One text, through the class itself."""
+        import torch
+
+        found = (self.merging if merge else self.detector)(torch.tensor([list(tokens)]), return_dict=True)
+        n, green = int(found.num_tokens_scored[0]), int(found.num_green_tokens[0])
+        bigrams = set(pairwise(tokens))
+        exact = stats.binomial_tail(sum(self.is_green(a, b) for a, b in bigrams), len(bigrams), self.gamma).p
+        assert exact is not None
+        z, p = float(found.z_score[0]), float(found.p_value[0])
+        return Reported(what, n, green, z, p, len(bigrams), float(exact))
+
+    def is_green(self, before: int, token: int) -> bool:
+        """Whether the detector's list after `before` has the token."""
+        import torch
+
+        if before not in self.lists:
+            listed = self.detector.processor._get_greenlist_ids(torch.tensor([before]))
+            self.lists[before] = frozenset(listed.tolist())
+        return token in self.lists[before]
+
+    def text(self, n: int, green: int) -> list[int]:
+        """A text of n distinct bigrams of which so many are green in the detector's own lists."""
+        rng = np.random.default_rng(n * 1000 + green)
+        tokens = [1]
+        wanted = [True] * green + [False] * (n - green)
+        rng.shuffle(wanted)
+        used = {(0, 0)}
+        for is_green in wanted:
+            while True:
+                token = int(rng.integers(0, self.vocabulary - 1))
+                if self.is_green(tokens[-1], token) is is_green and (tokens[-1], token) not in used:
+                    break
+            used.add((tokens[-1], token))
+            tokens.append(token)
+        return tokens
+
+
+def peer_table() -> list[Reported]:
+    """Reported against exact p at chosen counts, and a text that repeats itself."""
+    quarter, half = Peer(Fraction(1, 4), 2000), Peer(Fraction(1, 2), 2000)
+    out = [quarter.report("gamma 1/4", quarter.text(96, green)) for green in (24, 28, 32, 36, 40, 45, 50, 60)]
+    out += [half.report("gamma 1/2", half.text(200, green)) for green in (100, 110, 117, 124, 134, 145)]
+    once = quarter.text(30, 13)
+    often = once[1:] * 5
+    out.append(quarter.report("30 bigrams once", once))
+    out.append(quarter.report("the same, five times", often))
+    out.append(quarter.report("the same, `ignore_repeated_ngrams=True`", often, merge=True))
+    return out
+
+
+def peer_false_positives(texts: Sequence[Sequence[int]], keys: int) -> dict[str, tuple[int, int]]:
+    """(hits, pairs) of the peer at its default threshold and two levels, of exact tails over the same texts."""
+    dense: dict[int, int] = {}
+    coded = [[dense.setdefault(t, len(dense)) for t in text] for text in texts]
+    hits = {"z > 3 (its default)": 0, "its p <= 1e-2": 0, "its p <= 1e-3": 0, "exact p of distinct pairs <= 1e-2": 0,
+            "exact p of distinct pairs <= 1e-3": 0}  # fmt: skip
+    for key in range(keys):
+        peer = Peer(Fraction(1, 4), len(dense) + 1, key=15485863 + key)
+        for text in coded:
+            found = peer.report("", text)
+            hits["z > 3 (its default)"] += found.z > 3
+            hits["its p <= 1e-2"] += found.reported <= 1e-2
+            hits["its p <= 1e-3"] += found.reported <= 1e-3
+            hits["exact p of distinct pairs <= 1e-2"] += found.exact <= 1e-2
+            hits["exact p of distinct pairs <= 1e-3"] += found.exact <= 1e-3
+    return {name: (count, keys * len(coded)) for name, count in hits.items()}
+
+
+# --- the report ---------------------------------------------------------------------------------------------
+
+
+def rates(id_: str, what: str, count: Count, levels: Sequence[str] = tuple(LEVELS)) -> list[Row]:
+    """A row for each nominal level."""
+    return [
+        proportion(f"{id_}_fpr_{name}", f"{what}: p <= {name}", count.hits[LEVELS[name]], count.pairs)
+        for name in levels
+    ]
+
+
+def plot(counts: dict[str, Count]) -> Path:
+    """docs/benchmarks/calibration.svg: quantiles of -log10 p against those of a fair p, with 95 % intervals."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "calibration"
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 5.4))
+    axes.plot([0, 7], [0, 7], color="black", linewidth=0.8, label="a fair p")
+    for name, count in counts.items():
+        points = [(level, count.hits[level]) for level in GRID if count.hits[level] > 0]
+        x = [-math.log10(hits / count.pairs) for _, hits in points]
+        y = [-math.log10(level) for level, _ in points]
+        bands = [clopper_pearson(hits, count.pairs) for _, hits in points]
+        (line,) = axes.plot(x, y, marker=".", markersize=3, linewidth=0.8, label=name)
+        axes.fill_betweenx(
+            y, [-math.log10(high) for _, high in bands], [-math.log10(low) for low, _ in bands],
+            color=line.get_color(), alpha=0.15, linewidth=0,
+        )  # fmt: skip
+    axes.set_xlabel("-log10 of the share of unmarked pairs with a p as small")
+    axes.set_ylabel("-log10 p as reported")
+    axes.set_xlim(0, 7)
+    axes.set_ylim(0, 7)
+    axes.legend(fontsize=8, loc="lower right")
+    figure.tight_layout()
+    path = FOLDER / "calibration.svg"
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    pyplot.close(figure)
+    return path
+
+
+def notes(table: Sequence[Reported], false: dict[str, tuple[int, int]]) -> str:
+    """What the table's rows mean, the plot, and the peer's figures."""
+    lines = [
+        "![Quantiles of p on unmarked objects](calibration.svg)",
+        "",
+        "A curve on the diagonal is exact, below it conservative; above it, innocents would be accused more often",
+        "than stated. Bands are 95 % Clopper-Pearson intervals. Every p counted is the one that the detector reports,",
+        "and every comparison with a level is made in exact rationals. Texts are windows of human-written prose",
+        f"(Debian handbook) with {PAIRS} distinct (context, token) pairs; weights are random ones and layers of",
+        "SmolLM2-135M-Instruct. Pairs that share a text have independent keys; pairs that share a key have different",
+        "texts, which have few (context, token) pairs in common.",
+        "",
+        "`wfp_confirm_bound` is the closed bound that decides a case: a contract can check it in integers, and it",
+        "never exceeds the nominal rate; what that costs shows against `wfp_confirm`, the exact law of these totals.",
+        "",
+        "`*_chip_level_share` is the share of innocent codewords on *marked* objects that a detector would accuse at",
+        "p <= 1e-6 if it scored licenses against the chips of the model's key. The detectors do not: a license is",
+        "scored by its own secret bits alone (WFP), or must be decoded with a right MAC (BIN+). BIN+ texts are of a",
+        "tiny random model here, since the codes are tested and not the prose.",
+        "",
+        "## p-values of transformers' WatermarkDetector",
+        "",
+        "The class itself, run on texts with chosen counts in its own green lists; exact is the binomial tail of the",
+        "distinct bigrams, each of which is one draw of the lists. Its p is `0.5 exp(-2 z^2 / pi)` for z > 0: neither",
+        "the normal tail nor the binomial one, and 0 where a float ends. `ignore_repeated_ngrams=True` changes",
+        "nothing: the n-grams are counted as tensors, which are told apart by identity.",
+        "",
+        "| text | scored | green | z | reported p | distinct | exact p | reported / exact |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in table:
+        lines.append(
+            f"| {row.what} | {row.n} | {row.green} | {row.z:.2f} | {row.reported:.3g} | {row.distinct} | "
+            f"{row.exact:.3g} | {row.reported / row.exact:.3g} |"
+        )
+    lines += ["", "On unmarked human texts (English, gamma 1/4, one preceding token):", ""]
+    lines += ["| rule | share of (key, text) pairs | pairs |", "|---|---|---|"]
+    for name, (hits, pairs) in false.items():
+        low, high = clopper_pearson(hits, pairs)
+        lines.append(f"| {name} | {hits / pairs:.4f} [{low:.4f}, {high:.4f}] | {pairs} |")
+    return "\n".join(lines)
+
+
+def _counted(blocks: Iterator[Block]) -> Count:
+    count = Count()
+    for block in blocks:
+        count.add(block)
+    return count
+
+
+def _joined(*counts: Count) -> Count:
+    """All pairs of several counts."""
+    hits = {level: sum(c.hits[level] for c in counts) for level in counts[0].hits}
+    return Count(sum(c.pairs for c in counts), hits)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--quick", action="store_true", help="10^4 pairs a method; writes nothing")
+    options = parser.parse_args()
+    pairs, texts = (10_000, 100) if options.quick else (1_000_000, 500)
+
+    def said(what: str) -> None:
+        print(what, file=sys.stderr, flush=True)
+
+    try:
+        english, chinese = human_texts("en", texts), human_texts("zh", texts)
+    except FetchError as error:
+        sys.exit(f"error: {error}")
+    said("1/6 BIN+ on human texts")
+    in_english = _counted(binplus(english, pairs // 2))
+    in_chinese = _counted(binplus(chinese, pairs // 2))
+    counts = {"BIN+": _joined(in_english, in_chinese)}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tensors = random_tensors(folder, 8) + model_tensors()
+        said("2/6 trace marks")
+        counts["WFP trace"] = _counted(wfp_trace(tensors, pairs))
+        said("3/6 confirm marks")
+        exact, bound = Count(), Count()
+        for by_law, by_bound in wfp_confirm(confirm_objects(tensors, 4 if options.quick else 40), pairs):
+            exact.add(by_law)
+            bound.add(by_bound)
+        counts |= {"WFP confirm, exact law": exact, "WFP confirm, closed bound": bound}
+        said("4/6 innocent licenses on marked weights")
+        licenses = innocent_licenses(tensors, folder, pairs)
+    said("5/6 innocent users of marked texts")
+    users = innocent_users(4 if options.quick else 40)
+    said("6/6 transformers' detector")
+    table = peer_table()
+    false = peer_false_positives(english[: 10 if options.quick else 500], 1 if options.quick else 6)
+
+    rows = [
+        *rates("binplus", "BIN+ votes, English and Chinese texts, binomial law", counts["BIN+"]),
+        *rates("binplus_en", "BIN+ votes, English texts", in_english, ("1e2", "1e3", "1e4")),
+        *rates("binplus_zh", "BIN+ votes, Chinese texts", in_chinese, ("1e2", "1e3", "1e4")),
+        *rates("wfp_trace", "WFP trace mark, two-point law of innocent codewords", counts["WFP trace"]),
+        *rates("wfp_confirm", "WFP confirm share, exact law", exact),
+        *rates("wfp_confirm_bound", "WFP confirm share, closed bound", bound),
+    ]
+    level = LEVELS["1e4"]
+    ratios = [c.hits[level] / c.pairs / float(level) for c in (counts["BIN+"], counts["WFP trace"], exact)]
+    rows += [
+        Row("fpr_1e4_low", "empirical over nominal rate at 1e-4, least of the methods with an exact law", min(ratios),
+            "", pairs, 0.5, ">="),
+        Row("fpr_1e4_high", "the same, largest", max(ratios), "", pairs, 1.5, "<="),
+        proportion("innocent_license_hits", "BIN+ texts marked for another user: wrong users named, p_global < 1e-6",
+                   users.hits, users.tests, target=1e-6, sense="<="),
+        proportion("wfp_innocent_license_hits", "weights marked for another license: codewords with p_global < 1e-6",
+                   licenses.hits, licenses.tests, target=1e-6, sense="<="),
+        proportion("binplus_named", "marked texts that named their user in the same run", users.named, users.objects),
+        proportion("wfp_named", "marked weights that named their license in the same run", licenses.named,
+                   licenses.objects),
+        proportion("binplus_chip_level_share", "innocent codewords at p <= 1e-6, were they scored at chip level",
+                   users.chip_hits, users.chip_tests),
+        proportion("wfp_chip_level_share", "innocent codewords at p <= 1e-6, were they scored at chip level",
+                   licenses.chip_hits, licenses.chip_tests),
+    ]  # fmt: skip
+    for row in rows:
+        print(
+            f"{row.id:28} {row.value:.6g} {row.interval or ''} n={row.n} {'' if row.met is None else row.met}"
+        )
+    for reported in table:
+        print(reported)
+    print(false)
+    if options.quick:
+        return 0
+    plot(counts)
+    handbook = CORPORA["debian-handbook"]
+    found = environment(
+        numpy=np.__version__, texts=f"{handbook.package} {handbook.version}, sha256 {handbook.sha256[:16]}…",
+        unmarked_weights=", ".join(sorted({t.what for t in tensors})),
+    )  # fmt: skip
+    write("calibration", "make bench-calibration", rows, environment=found, notes=notes(table, false))
+    return 0 if all(row.met is not False for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

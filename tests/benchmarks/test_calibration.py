@@ -1,0 +1,123 @@
+"""The calibration itself: it scores what the detectors score, counts exactly, and would notice a wrong p."""
+
+from __future__ import annotations
+
+import sys
+from fractions import Fraction
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+import calibration
+from calibration import LEVELS, PAIRS, Block, Count
+from report import clopper_pearson
+from zhiyi_watermark import prf, stats, weights
+from zhiyi_watermark.payload import Short
+from zhiyi_watermark.text_multibit import BinPlus
+
+
+def make_texts(count: int) -> list[list[int]]:
+    rng = np.random.default_rng(4)
+    return [rng.permutation(49_152)[: PAIRS + 2].tolist() for _ in range(count)]
+
+
+def counted(*blocks: Block) -> Count:
+    count = Count()
+    for block in blocks:
+        count.add(block)
+    return count
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 40), (40, 40), (3, 1000), (117, 1_000_000), (1, 1)])
+def test_intervals_of_proportions_are_scipys(hits: int, n: int) -> None:
+    expected = binomtest(hits, n).proportion_ci(0.95, method="exact")
+    assert clopper_pearson(hits, n) == pytest.approx((expected.low, expected.high), rel=1e-9)
+
+
+def test_intervals_refuse_what_is_no_proportion() -> None:
+    for hits, n in ((-1, 5), (6, 5), (0, 0)):
+        with pytest.raises(ValueError, match="proportion"):
+            clopper_pearson(hits, n)
+
+
+def test_binplus_totals_are_the_detectors() -> None:
+    texts = make_texts(3)
+    (block,) = calibration.binplus(texts, 3)
+    mark = BinPlus(prf.derive_key(calibration.ROOT_KEY, "binplus", 0))
+    word = 2 * mark.code.encode(Short(0)).astype(np.int64) - 1
+    for text, matches in zip(texts, block.totals.tolist(), strict=True):
+        votes = mark._distinct_votes([text])
+        assert votes.shape == (PAIRS, 63)
+        assert int(votes.sum(axis=0, dtype=np.int64) @ word) == 2 * matches - votes.size
+
+
+def test_a_text_that_repeats_itself_has_its_pairs_once() -> None:
+    text = make_texts(1)[0]
+    rows = calibration.pairs_of(text + text[-2:] + text)
+    assert len({tuple(r) for r in rows.tolist()}) == len(rows)
+    assert calibration.pairs_of(text).tolist() == [text[i : i + 3] for i in range(PAIRS)]
+
+
+def test_counts_are_those_of_every_single_p() -> None:
+    tail = cache(partial(stats.binomial_tail, n=200))
+    totals = np.random.default_rng(7).binomial(200, 0.55, 240)
+    found = counted(Block(tail, totals[:100]), Block(tail, totals[100:]))
+    assert found.pairs == 240
+    for level, hits in found.hits.items():
+        assert hits == sum(tail(int(t)).at_most(level) for t in totals)
+
+
+def test_votes_counted_twice_are_noticed() -> None:
+    """The mistake of repeated text: a million pairs would show it a hundred times over."""
+    rng = np.random.default_rng(9)
+    fair, twice = rng.binomial(1000, 0.5, 20_000), 2 * rng.binomial(500, 0.5, 20_000)
+    tail = partial(stats.binomial_tail, n=1000)
+    level = LEVELS["1e3"]
+    low, _ = clopper_pearson(counted(Block(tail, twice)).hits[level], 20_000)
+    assert low > 5 * level
+    low, high = clopper_pearson(counted(Block(tail, fair)).hits[level], 20_000)
+    assert low < level < high
+
+
+def test_the_null_laws_of_weights_hold(tmp_path: Path) -> None:
+    tensors = calibration.random_tensors(tmp_path, 4)
+    objects = calibration.confirm_objects(tensors, 4)
+    exact, bound = Count(), Count()
+    for by_law, by_bound in calibration.wfp_confirm(objects, 4000):
+        assert by_law.totals.shape == (1000,)
+        exact.add(by_law)
+        bound.add(by_bound)
+    level = LEVELS["1e2"]
+    low, high = clopper_pearson(exact.hits[level], exact.pairs, 0.999)
+    assert low <= level <= high
+    assert bound.hits[level] <= exact.hits[level]
+    # the float32 product is exact
+    signs = prf.signs(prf.derive_key(calibration.ROOT_KEY, "wfp signs", 0, 5), len(objects[0]))
+    (first, _), *_ = calibration.wfp_confirm(objects[:1], 10)
+    assert int(first.totals[5]) == stats.chip_test(objects[0], signs).total
+
+
+def test_innocent_licenses_pass_at_chip_level_only(tmp_path: Path) -> None:
+    found = calibration.innocent_licenses(calibration.random_tensors(tmp_path, 1), tmp_path, 10_000)
+    assert (found.tests, found.hits, found.named, found.objects) == (10_000, 0, 1, 1)
+    assert found.chip_hits > 100
+
+
+def test_license_scores_are_those_of_single_codewords(tmp_path: Path) -> None:
+    (tensor,) = calibration.random_tensors(tmp_path, 1)
+    kit = weights.TraceKit.derive(bytes(32), calibration.spec_of(tensor.name, tensor.shape))
+    q = np.random.default_rng(1).integers(-15, 16, kit.spec.code_bits)
+    scored = weights.LicenseScores.of(kit.trace_key, q)
+    chances = [Fraction(int(p), 256) for p in scored.parts]
+    for license_id, total in zip((3, 4, 99), scored.totals([3, 4, 99]).tolist(), strict=True):
+        word = weights.codeword(kit.trace_key, license_id, len(q)).tolist()
+        expected = sum(
+            v * ((15 if p < 0.5 else 4) if bit > 0 else (-4 if p < 0.5 else -15))
+            for v, bit, p in zip(q.tolist(), word, chances, strict=True)
+        )
+        assert total == expected
