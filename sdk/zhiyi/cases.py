@@ -14,22 +14,37 @@ from zhiyi.licenses import Licenses
 from zhiyi.oracles import Oracles
 from zhiyi.signers import sign
 from zhiyi.types import (
+    NATIVE,
     Case,
     CaseDefence,
     CaseFile,
     CaseState,
+    CourtParams,
     Decision,
     Kind,
     OpenedShare,
     PostedVerdict,
     Verdict,
+    camel,
     keccak,
     to_bytes,
     to_hex,
 )
-from zhiyi.votes import bundle
+from zhiyi.votes import bundle, seats_of
 
 _CURE_DOMAIN: Final = keccak(b"zhiyi.cure.v1")
+_COURT_PARAMS: Final = (
+    "min_report_bond",
+    "fee_bps",
+    "post_window",
+    "challenge_window",
+    "ruling_window",
+    "last_window",
+    "mark_age",
+    "reporter_bps",
+    "challenge_bond",
+    "missed_share_penalty",
+)
 
 
 class Cases(Group):
@@ -124,6 +139,7 @@ class Cases(Group):
     def _case(self, opened: Event) -> Case:
         case_id, file = bytes(opened["caseId"]), _file(opened)
         state, decision, until, share_index = self._call("MisuseCourt", "caseState", case_id)
+        challenger, unpaid, _, held = self._call("MisuseCourt", "caseDetail", case_id)
         shares = self._events("MisuseCourt", "ShareOpened", {"caseId": case_id})
         posted = self._events("MisuseCourt", "VerdictPosted", {"caseId": case_id})
         return Case(
@@ -136,6 +152,9 @@ class Cases(Group):
             share_index=share_index,
             share=_share(shares[0]) if shares else None,
             posted=_posted(posted[0]) if posted else None,
+            challenger=challenger if challenger != NATIVE else None,
+            unpaid_seats=seats_of(unpaid),
+            held=held,
             opened_block=opened.block_number,
             opened_tx=opened.tx_hash,
         )
@@ -154,6 +173,28 @@ class Cases(Group):
             chunk_opened=opened,
             cure_by=cure_by,
         )
+
+    def params(self) -> CourtParams:
+        """What the deployment fixed for cases: bonds, windows, slashes, who rules."""
+        found = self._call("MisuseCourt", "params")
+        return CourtParams(
+            appeal_authority=self._call("MisuseCourt", "APPEAL_AUTHORITY"),
+            last_instance=self._call("MisuseCourt", "LAST_INSTANCE"),
+            slash_bps=tuple(found["slashBps"]),
+            **{name: found[camel(name)] for name in _COURT_PARAMS},
+        )
+
+    def slashed_for(self, license_id: int, kind: Kind) -> int:
+        """What cases of this kind have taken of a license's bond; the table's amount for a new one is less by it."""
+        return int(self._call("MisuseCourt", "slashedFor", license_id, int(kind)))
+
+    def leak_bucket(self, license_id: int) -> int:
+        """Highest bucket of a final guilty LEAK verdict against a license; the same or a lower one adds nothing."""
+        return int(self._call("MisuseCourt", "leakBucket", license_id))
+
+    def is_counted(self, number: int, subject: bytes) -> bool:
+        """Whether a final guilty verdict counted this subject: against a license (TERMS), or a model by its id."""
+        return bool(self._call("MisuseCourt", "counted", number, to_bytes(subject, 32)))
 
     def shares_opened(self, license_id: int) -> int:
         """Bitmap of the confirm shares of a license that were ever opened."""

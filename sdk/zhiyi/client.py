@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from zhiyi.access import Access
 from zhiyi.cases import Cases
 from zhiyi.chain import Chain, ChainOptions
 from zhiyi.deployment import Deployment
@@ -57,6 +58,7 @@ class Zhiyi:
         self.identity = Identity(chain, deployment)
         self.regulator = Regulator(chain, deployment)
         self.oversight = Oversight(chain, deployment)
+        self.access = Access(chain, deployment)
 
     @classmethod
     def connect(
@@ -150,6 +152,7 @@ class AsyncZhiyi:
         self.identity = _AsyncGroup(client.identity)
         self.regulator = _AsyncGroup(client.regulator)
         self.oversight = _AsyncGroup(client.oversight)
+        self.access = _AsyncGroup(client.access)
         self.delivery = _AsyncGroup(client.delivery)
 
     @classmethod

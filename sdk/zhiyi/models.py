@@ -224,6 +224,14 @@ class Models(Group):
         """The platform's share of the gross, in 1/10000."""
         return int(self._call("ModelNFT", "platformBps"))
 
+    def contract_uri(self) -> str:
+        """Display metadata of the collection of models (ERC-7572)."""
+        return str(self._call("ModelNFT", "contractURI"))
+
+    def set_contract_uri(self, uri: str, *, dry_run: bool = False) -> TxResult:
+        """Steward, once scheduled (`access.schedule`): changes the collection's display metadata."""
+        return self._send("ModelNFT", "setContractURI", uri, dry_run=dry_run)
+
     def review(
         self,
         model_id: int,

@@ -18,6 +18,7 @@ from zhiyi.types import (
     Epoch,
     Member,
     MemberInfo,
+    OracleParams,
     Order,
     ProvenSigner,
     Role,
@@ -26,6 +27,7 @@ from zhiyi.types import (
     to_address,
     to_bytes,
 )
+from zhiyi.votes import seats_of
 
 POSSESSION_SECONDS = 86_400  # how long a signer key's word counts, by default
 
@@ -90,8 +92,7 @@ class Oracles(Group):
 
     def announce_epoch(self, signers: Sequence[str], threshold: int, *, dry_run: bool = False) -> TxResult:
         """Oracle admin: names the next committee; the signers are sorted here. Event EpochAnnounced has its number."""
-        ordered = sorted((to_address(signer) for signer in signers), key=lambda a: int(a, 16))
-        return self._send("OracleCommittee", "announceEpoch", ordered, threshold, dry_run=dry_run)
+        return self._send("OracleCommittee", "announceEpoch", ascending(signers), threshold, dry_run=dry_run)
 
     def activate_epoch(self, number: int, *, dry_run: bool = False) -> TxResult:
         """Anyone, once the announcement delay is over (the first epoch: at once)."""
@@ -248,9 +249,35 @@ class Oracles(Group):
             raise NotFound(f"{account} never joined as operator or fingerprinter")
         return key, self._chain.block(block).timestamp
 
+    def counts(self, number: int) -> bool:
+        """Whether signatures of an epoch count: it is active, or was replaced less than the overlap ago."""
+        return bool(self._call("OracleCommittee", "epochCounts", number))
+
+    def vacated_seats(self, number: int) -> tuple[int, ...]:
+        """Seats of an epoch whose members asked to leave: their signatures do not count."""
+        return seats_of(self._call("OracleCommittee", "vacatedSeats", number))
+
+    def params(self) -> OracleParams:
+        """What the deployment fixed for the committee: stakes, threshold, delays."""
+        return OracleParams(
+            min_threshold=self._call("OracleCommittee", "MIN_THRESHOLD"),
+            max_seats=self._call("OracleCommittee", "MAX_SEATS"),
+            min_operator_stake=self._call("OracleCommittee", "MIN_OPERATOR_STAKE"),
+            min_fingerprinter_stake=self._call("OracleCommittee", "MIN_FINGERPRINTER_STAKE"),
+            stake_reserve=self._call("LicenseEscrow", "stakeReserve"),
+            announce_delay=self._call("OracleCommittee", "ANNOUNCE_DELAY"),
+            overlap=self._call("OracleCommittee", "OVERLAP"),
+            exit_delay=self._call("OracleCommittee", "EXIT_DELAY"),
+        )
+
     def min_stake(self, role: Role) -> int:
         """wei."""
         return int(self._call("OracleCommittee", "minStake", int(role)))
+
+
+def ascending(signers: Sequence[str]) -> list[str]:
+    """Addresses in the order of an epoch's seats."""
+    return sorted((to_address(signer) for signer in signers), key=lambda address: int(address, 16))
 
 
 def _possession(signer: str | ProvenSigner) -> tuple[str, int, bytes]:

@@ -252,7 +252,7 @@ class Orders(Group):
         return self._send("LicenseEscrow", "refund", order.as_tuple(), dry_run=dry_run)
 
     def range_claim(self, order: Order, *, evidence_cid: str = "", dry_run: bool = False) -> TxResult:
-        """Buyer: claims that the declared range breaks its bound; the bond is a tenth of the price.
+        """Buyer: claims that the declared range breaks its bound, with the bond of `range_bond`.
 
         `evidence_cid`: the chunks in question, sealed to the committee; empty if they are handed over otherwise.
         """
@@ -263,7 +263,10 @@ class Orders(Group):
         )
 
     def range_bond(self, order: Order) -> int:
-        """What a range claim costs, in the order's token: a tenth of the price, as the escrow counts it."""
+        """What a range claim costs, in the order's token; back when the claim is upheld or not answered.
+
+        The contract has no view of it: derived from the price, as the contract derives it.
+        """
         return order.sale.price // 10
 
     def range_data(self, verdict: RangeVerdict) -> eip712.TypedData:

@@ -41,23 +41,35 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "{caller} 没有调用此功能的角色；可由管理员授予。",
     ),
     "AccessManagedRequiredDelay": (
-        "This power has a delay of {delay} s: schedule it in the AccessManager, then execute it.",
-        "该权限有 {delay} 秒延迟：请先在 AccessManager 中排期，再执行。",
+        "This power has a delay of {delay} s: announce it with `zhiyi access schedule`, repeat this call after that.",
+        "该权限有 {delay} 秒延迟：请先用 `zhiyi access schedule` 排期，延迟期结束后再次调用。",
     ),
     "AccessManagerUnauthorizedAccount": (
         "{msgsender} does not hold role {roleId}; an administrator can grant it.",
         "{msgsender} 没有角色 {roleId}；可由管理员授予。",
     ),
     "AccessManagerUnauthorizedCall": (
-        "{caller} may not call this function; an administrator can grant the role.",
-        "{caller} 无权调用该函数；可由管理员授予角色。",
+        "{caller} holds no role for this function, or has no delay and calls it at once; a time must be after "
+        "the delay. `zhiyi access holders` lists who holds what.",
+        "{caller} 没有该函数的角色，或其角色没有延迟、可直接调用；指定的时间须在延迟期之后。"
+        "`zhiyi access holders` 列出各角色的持有人。",
     ),
-    "AccessManagerNotScheduled": ("Schedule the operation first.", "请先为该操作排期。"),
-    "AccessManagerNotReady": ("Wait until the delay of the operation is over.", "请等待该操作的延迟期结束。"),
-    "AccessManagerExpired": ("The schedule expired: schedule it again.", "排期已过期：请重新排期。"),
+    "AccessManagerNotScheduled": (
+        "This power has a delay: announce it with `zhiyi access schedule` (the same account, function and arguments), "
+        "repeat this call after the delay.",
+        "该权限有延迟：请先用 `zhiyi access schedule` 排期（同一账户、函数与参数），延迟期结束后再次调用。",
+    ),
+    "AccessManagerNotReady": (
+        "It is announced, its delay is not over: `zhiyi access pending` says from when on it can be done.",
+        "已排期但延迟期未结束：`zhiyi access pending` 显示何时可以执行。",
+    ),
+    "AccessManagerExpired": (
+        "It was to be done within a week after its delay: announce it again with `zhiyi access schedule`.",
+        "延迟期结束后一周内未执行，排期已失效：请用 `zhiyi access schedule` 重新排期。",
+    ),
     "AccessManagerAlreadyScheduled": (
-        "It is scheduled already: wait and execute it.",
-        "已排期：请等待后执行。",
+        "It is announced already: `zhiyi access pending` says from when on it can be done.",
+        "已排期：`zhiyi access pending` 显示何时可以执行。",
     ),
     "AccessManagerBadConfirmation": (
         "Name your own account to renounce a role.",

@@ -1026,6 +1026,14 @@ class Demand(Value):
     answer_cid: str  # empty: no answer
 
 
+class ListedToken(Value):
+    """An ERC-20 token that orders may be paid in, or could be before it was taken off the list."""
+
+    token: Address
+    index: U8
+    listed: bool
+
+
 # -- committee and cases ---------------------------------------------------------------------------
 
 
@@ -1065,6 +1073,37 @@ class Epoch(Value):
             return self.signers.index(to_address(signer))
         except ValueError as exc:
             raise BadInput(f"{signer} has no seat in epoch {self.number}") from exc
+
+
+class OracleParams(Value):
+    """What a deployment fixed for the committee. Seconds, wei."""
+
+    min_threshold: U8
+    max_seats: int
+    min_operator_stake: U256
+    min_fingerprinter_stake: U256
+    stake_reserve: U128  # part of every stake that no deposit may lock
+    announce_delay: U40  # between the announcement of an epoch and its activation
+    overlap: U40  # for which an epoch that was replaced counts on
+    exit_delay: U40  # between the wish to leave and the stake's return
+
+
+class CourtParams(Value):
+    """What a deployment fixed for cases. Seconds, wei, basis points."""
+
+    appeal_authority: Address  # rules on challenged verdicts
+    last_instance: Address  # rules where the authority is silent
+    min_report_bond: U96  # doubled for each case open on the license and, for LEAK, each share spent
+    fee_bps: U16  # of the reporter's bond, to the signers of a verdict
+    post_window: U40  # from opening to the last moment for a verdict
+    challenge_window: U40  # its first third belongs to the accused alone
+    ruling_window: U40
+    last_window: U40
+    mark_age: U40  # a license must be older than a LEAK case against it
+    reporter_bps: U16  # of a slash, to the reporter
+    slash_bps: tuple[U16, ...]  # of the original bond, for buckets 12, 20, 40
+    challenge_bond: U96
+    missed_share_penalty: U96
 
 
 class CaseFile(ChainStruct):
@@ -1227,5 +1266,8 @@ class Case(Value):
     share_index: U8
     share: OpenedShare | None
     posted: PostedVerdict | None
+    challenger: Address | None
+    unpaid_seats: tuple[int, ...]  # signed the verdict and have not been paid
+    held: bool  # the case holds the license's bond
     opened_block: int
     opened_tx: str

@@ -9,7 +9,7 @@ from zhiyi.chain import TxResult
 from zhiyi.deployment import Contract
 from zhiyi.errors import BadInput, TxReverted
 from zhiyi.group import Group
-from zhiyi.types import NATIVE, Bond, Royalty, Stake, to_address, to_bytes
+from zhiyi.types import NATIVE, Bond, ListedToken, Royalty, Stake, to_address, to_bytes
 
 
 def _function(name: str, inputs: tuple[str, ...], output: str, mutability: str) -> dict[str, Any]:
@@ -132,6 +132,22 @@ class Vault(Group):
     def channel_funds(self, *, token: str = NATIVE) -> int:
         """What all usage channels together hold."""
         return int(self._call("LicenseEscrow", "channelFunds", to_address(token)))
+
+    def list_token(self, token: str, listed: bool = True, *, dry_run: bool = False) -> TxResult:
+        """Steward, once scheduled (`access.schedule`): allows a token for new orders and deposits, or stops it.
+
+        List only tokens that move exactly what they are told, never rebase, and cannot block one holder alone. What is
+        held stays withdrawable.
+        """
+        return self._send("LicenseEscrow", "listToken", to_address(token), listed, dry_run=dry_run)
+
+    def tokens(self) -> tuple[ListedToken, ...]:
+        """Every ERC-20 token that was ever listed, in the order of their numbers. The chain's coin needs no listing."""
+        last = {int(e["index"]): e for e in self._events("LicenseEscrow", "TokenListed")}
+        return tuple(
+            ListedToken(token=event["token"], index=index, listed=event["listed"])
+            for index, event in sorted(last.items())
+        )
 
     def treasury(self) -> str:
         """The account that gets what belongs to nobody else."""

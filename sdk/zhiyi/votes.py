@@ -23,3 +23,8 @@ def bundle(epoch: Epoch, signatures: Mapping[str, bytes]) -> tuple[int, bytes]:
             raise BadSignature(f"the signature of seat {seat} has {len(signature)} bytes, 65 are needed")
     bitmap = sum(1 << seat for seat in by_seat)
     return bitmap, b"".join(by_seat[seat] for seat in sorted(by_seat))
+
+
+def seats_of(bitmap: int) -> tuple[int, ...]:
+    """Seats whose bits are set, ascending."""
+    return tuple(seat for seat in range(bitmap.bit_length()) if bitmap >> seat & 1)

@@ -55,6 +55,11 @@ class Interface:
         return found
 
     @cached_property
+    def selectors(self) -> dict[bytes, Entry]:
+        """Functions by selector."""
+        return {selector(entry): entry for entry in self._of("function")}
+
+    @cached_property
     def events(self) -> dict[str, Entry]:
         """By name."""
         return {entry["name"]: entry for entry in self._of("event")}

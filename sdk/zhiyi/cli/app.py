@@ -12,6 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from zhiyi.cli import (
+    access,
     cases,
     channels,
     committee,
@@ -111,6 +112,7 @@ def build() -> typer.Typer:
         vault,
         identity,
         oversight,
+        access,
         evidence,
         keys,
         index,

@@ -184,7 +184,7 @@ def _report(
 
 @app.command()
 def show(ctx: typer.Context, case_id: CaseArgument) -> None:
-    """A case as it stands: state, decision, windows, share, verdict."""
+    """A case as it stands: state, decision, windows, share, verdict, challenger, seats still to be paid."""
     session = session_of(ctx)
     found = session.reader.cases.get(words.case_id(case_id))
     more = {
@@ -192,9 +192,19 @@ def show(ctx: typer.Context, case_id: CaseArgument) -> None:
         "share": found.share,
         "verdict": found.posted,
         "defence": session.reader.cases.defence(found.case_id),
+        "challenger": found.challenger,
+        "unpaid_seats": found.unpaid_seats,
+        "held": found.held,
         "now": session.reader.chain.now(),
     }
     session.console.result({**_summary(found), **more})
+
+
+@app.command()
+def params(ctx: typer.Context) -> None:
+    """What the deployment fixed: bonds, windows, slashes, who rules (seconds, wei, basis points)."""
+    session = session_of(ctx)
+    session.console.result(session.reader.cases.params())
 
 
 @app.command("list")
@@ -462,13 +472,14 @@ def rule_fault(ctx: typer.Context, case_id: CaseArgument) -> None:
 
 @app.command()
 def challenge(ctx: typer.Context, case_id: CaseArgument, value: ValueOption = "0") -> None:
-    """Accused (later anyone) of a guilty verdict, reporter of another: ask for a ruling, with a bond."""
+    """Accused (later anyone) of a guilty verdict, reporter of another: ask for a ruling, with a bond.
+
+    `zhiyi case params` says how much: challenge_bond.
+    """
     session = session_of(ctx)
-    session.show(
-        session.client.cases.challenge(
-            words.case_id(case_id), value=words.amount(value), dry_run=session.dry_run
-        )
-    )
+    cases = session.client.cases
+    result = cases.challenge(words.case_id(case_id), value=words.amount(value), dry_run=session.dry_run)
+    session.show(result, bond=cases.params().challenge_bond)
 
 
 @app.command()

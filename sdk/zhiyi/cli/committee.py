@@ -68,10 +68,19 @@ def epoch(
     ctx: typer.Context,
     number: Annotated[int | None, typer.Argument(help="Epoch; default: the present one.")] = None,
 ) -> None:
-    """The committee of an epoch: signers in seat order and how many must sign."""
+    """The committee of an epoch: signers in seat order, how many must sign, seats that no longer count."""
     session = session_of(ctx)
     oracles = session.reader.oracles
-    session.console.result(oracles.current_epoch() if number is None else oracles.epoch(number))
+    found = oracles.current_epoch() if number is None else oracles.epoch(number)
+    more = {"counts": oracles.counts(found.number), "vacated_seats": oracles.vacated_seats(found.number)}
+    session.console.result({**found.model_dump(), **more})
+
+
+@app.command()
+def params(ctx: typer.Context) -> None:
+    """What the deployment fixed: stakes, threshold, delays (seconds, wei)."""
+    session = session_of(ctx)
+    session.console.result(session.reader.oracles.params())
 
 
 @app.command()
@@ -154,7 +163,7 @@ def announce_epoch(
     threshold: Annotated[int, typer.Argument(help="How many must sign.")],
     signers: Annotated[list[str], typer.Argument(help="Signer addresses of the operators.")],
 ) -> None:
-    """Oracle admin: name the next committee."""
+    """Oracle admin: name the next committee; announced first: `zhiyi access schedule OracleCommittee announceEpoch`."""
     session = session_of(ctx)
     session.show(session.client.oracles.announce_epoch(signers, threshold, dry_run=session.dry_run))
 
@@ -202,6 +211,14 @@ def commit_canaries(
     session = session_of(ctx)
     root = read_document(canaries, CanarySet).root()
     session.show(session.client.oracles.commit_canaries(epoch, root, dry_run=session.dry_run), root=root)
+
+
+@app.command("canaries-root")
+def canaries_root(
+    ctx: typer.Context, canaries: Annotated[Path, typer.Argument(help="Test cases (JSON).")]
+) -> None:
+    """Oracle admin: the root of hidden test cases, for `zhiyi access schedule OracleCommittee commitCanaries`."""
+    session_of(ctx).console.result({"root": read_document(canaries, CanarySet).root()})
 
 
 @app.command("accuse-canary")

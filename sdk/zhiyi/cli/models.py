@@ -317,6 +317,15 @@ def prefer(
     session.show(result, metadata_cid=cid)
 
 
+@app.command("set-contract-uri")
+def set_contract_uri(
+    ctx: typer.Context, uri: Annotated[str, typer.Argument(help="Where the collection's metadata lie.")]
+) -> None:
+    """Steward: display metadata of the collection (ERC-7572); announced first: `zhiyi access schedule`."""
+    session = session_of(ctx)
+    session.show(session.client.models.set_contract_uri(uri, dry_run=session.dry_run))
+
+
 @app.command()
 def transfer(
     ctx: typer.Context,

@@ -368,7 +368,8 @@ def range_claim(
     orders = session.client.orders
     order = orders.get(words.license_id(license_id))
     session.approve(approve, orders.range_bond(order), order.sale.token)
-    session.show(orders.range_claim(order, evidence_cid=evidence, dry_run=session.dry_run))
+    result = orders.range_claim(order, evidence_cid=evidence, dry_run=session.dry_run)
+    session.show(result, bond=orders.range_bond(order))
 
 
 @app.command("answer-range")

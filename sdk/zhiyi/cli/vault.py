@@ -1,4 +1,4 @@
-"""`zhiyi vault`: free balances and stakes."""
+"""`zhiyi vault`: free balances, stakes, listed tokens."""
 
 from __future__ import annotations
 
@@ -78,3 +78,21 @@ def withdraw(
     client = session.client
     value = client.vault.balance(token=token) if amount == "all" else words.amount(amount)
     session.show(client.vault.withdraw(value, token=token, to=to, dry_run=session.dry_run), amount=value)
+
+
+@app.command()
+def tokens(ctx: typer.Context) -> None:
+    """ERC-20 tokens that orders may be paid in, and those that were taken off the list."""
+    session = session_of(ctx)
+    session.console.result(session.reader.vault.tokens(), title="tokens")
+
+
+@app.command("list-token")
+def list_token(
+    ctx: typer.Context,
+    token: Annotated[str, typer.Argument(help="ERC-20 address.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Take it off the list.")] = False,
+) -> None:
+    """Steward: allow a token for new orders, or stop it; announced first: `zhiyi access schedule`."""
+    session = session_of(ctx)
+    session.show(session.client.vault.list_token(token, not remove, dry_run=session.dry_run))

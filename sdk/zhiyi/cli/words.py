@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -109,6 +109,28 @@ def splits(pairs: list[str]) -> tuple[Split, ...]:
     """`0xADDRESS=10%` or `0xADDRESS=1000` (basis points). Raises BadInput."""
     named = (pair.partition("=") for pair in pairs)
     return tuple(Split(account=to_address(account.strip()), bps=share(part)) for account, _, part in named)
+
+
+def argument(kind: str, text: str) -> Any:
+    """An argument of a contract's function by its ABI type; lists as `a,b,c`. Raises BadInput."""
+    array = re.fullmatch(r"(.+)\[\d*\]", kind)
+    if array:
+        return [argument(array.group(1), item.strip()) for item in text.split(",")] if text else []
+    if kind.startswith(("uint", "int")):
+        if not re.fullmatch(r"-?[0-9]{1,78}", text):
+            raise BadInput(f"{text!r} is no {kind}: write a whole number")
+        return int(text)
+    if kind == "bool":
+        if text not in ("true", "false"):
+            raise BadInput(f"{text!r} is no {kind}: write true or false")
+        return text == "true"
+    if kind == "string":
+        return text
+    if kind == "address":
+        return to_address(text)
+    if kind.startswith("bytes"):
+        return to_bytes(text, int(kind[5:]) if kind[5:] else None)
+    raise BadInput(f"the command line cannot write a {kind}: use `access.schedule` of the SDK")
 
 
 def pairs(texts: list[str]) -> dict[str, str]:
