@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import calibration
-from calibration import LEVELS, PAIRS, Block, Count
+from calibration import LEVELS, PAIRS, Block, Count, Objects
 from report import clopper_pearson
 from zhiyi_watermark import prf, stats, weights
 from zhiyi_watermark.payload import Short
@@ -47,7 +47,7 @@ def test_intervals_refuse_what_is_no_proportion() -> None:
 
 def test_binplus_totals_are_the_detectors() -> None:
     texts = make_texts(3)
-    (block,) = calibration.binplus(texts, 3)
+    (block,) = calibration.binplus_votes(texts, 3)
     mark = BinPlus(prf.derive_key(calibration.ROOT_KEY, "binplus", 0))
     word = 2 * mark.code.encode(Short(0)).astype(np.int64) - 1
     for text, matches in zip(texts, block.totals.tolist(), strict=True):
@@ -85,21 +85,42 @@ def test_votes_counted_twice_are_noticed() -> None:
 
 
 def test_the_null_laws_of_weights_hold(tmp_path: Path) -> None:
-    tensors = calibration.random_tensors(tmp_path, 4)
-    objects = calibration.confirm_objects(tensors, 4)
-    exact, bound = Count(), Count()
-    for by_law, by_bound in calibration.wfp_confirm(objects, 4000):
-        assert by_law.totals.shape == (1000,)
-        exact.add(by_law)
-        bound.add(by_bound)
+    objects = Objects({}, calibration.random_tensors(tmp_path, 2), suspects=8)
+    counts: dict[str, Count] = {}
+    for label, block in calibration.wfp_confirm(objects, 4000):
+        assert block.totals.shape == (500,)
+        counts.setdefault(label, Count()).add(block)
     level = LEVELS["1e2"]
+    exact, bound = counts["wfp_confirm"], counts["wfp_confirm_bound"]
     low, high = clopper_pearson(exact.hits[level], exact.pairs, 0.999)
     assert low <= level <= high
     assert bound.hits[level] <= exact.hits[level]
-    # the float32 product is exact
-    signs = prf.signs(prf.derive_key(calibration.ROOT_KEY, "wfp signs", 0, 5), len(objects[0]))
-    (first, _), *_ = calibration.wfp_confirm(objects[:1], 10)
-    assert int(first.totals[5]) == stats.chip_test(objects[0], signs).total
+
+
+def test_confirm_totals_are_the_detectors(tmp_path: Path) -> None:
+    """The product in float32 is exact."""
+    objects = Objects({}, calibration.random_tensors(tmp_path, 1), suspects=1)
+    _, block = next(iter(calibration.wfp_confirm(objects, 10)))
+    q = calibration.confirm_objects(objects.tensors, 1)[0]
+    signs = prf.signs(prf.derive_key(calibration.ROOT_KEY, "wfp signs", 0, 5), len(q))
+    assert int(block.totals[5]) == stats.chip_test(q, signs).total
+
+
+def test_the_extremes_are_of_exact_laws_only() -> None:
+    level = LEVELS["1e4"]
+    hits = {
+        name: dict.fromkeys(LEVELS.values(), 0) for name in ("binplus_en", "wfp_trace", "wfp_confirm_bound")
+    }
+    hits["binplus_en"][level], hits["wfp_trace"][level] = 90, 160
+    rows = {
+        row.id: row for row in calibration.rates({name: Count(10**6, found) for name, found in hits.items()})
+    }
+    assert rows["binplus_en_fpr_1e4"].value == 90e-6
+    assert rows["fpr_1e4_low"].value == pytest.approx(0.9)
+    assert rows["fpr_1e4_low"].met
+    assert rows["fpr_1e4_high"].value == pytest.approx(1.6)
+    assert rows["fpr_1e4_high"].met is False
+    assert "wfp_trace" in rows["fpr_1e4_high"].what
 
 
 def test_innocent_licenses_pass_at_chip_level_only(tmp_path: Path) -> None:

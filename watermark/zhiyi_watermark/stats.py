@@ -362,9 +362,8 @@ def hypotheses(
     windows: int = 1,
     offered: int = 1,
     used: int = 1,
-    grind_bits: int = 0,
 ) -> int:
-    """How many hypotheses were tried: p_global = min(1, this * p).
+    """How many hypotheses were tried: p_global = min(1, this * allowance * p).
 
     offered, used: of how many objects the used ones were chosen after the key could be tried on them; the
     choices, C(offered, used), all count. Objects committed before detection and used together are one choice.
@@ -383,8 +382,7 @@ def hypotheses(
             raise SpecError(f"{name} = {count}: every hypothesis tried is counted, so at least 1")
     if used > offered:
         raise SpecError(f"{used} objects can't be chosen of {offered}")
-    tried = models * licenses * sync * windows * math.comb(offered, used)
-    return tried * allowance(grind_bits=grind_bits)
+    return models * licenses * sync * windows * math.comb(offered, used)
 
 
 def allowance(*, grind_bits: int = 0, shares: int = 1) -> int:
