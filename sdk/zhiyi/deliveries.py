@@ -12,7 +12,7 @@ from zhiyi.delivery import ComplaintProof, DeclaredRange, DecryptResult, Package
 from zhiyi.delivery.hashing import HASH_BYTES
 from zhiyi.delivery.package import silent
 from zhiyi.deployment import Deployment
-from zhiyi.errors import BadInput, IntegrityError, NotFound
+from zhiyi.errors import BadInput, IntegrityError, NotFound, Timeout, ZhiyiError
 from zhiyi.group import Group
 from zhiyi.models import Models
 from zhiyi.offers import Offers
@@ -36,23 +36,31 @@ class Deliveries(Group):
         self._orders = Orders(chain, deployment)
 
     def registered(self, model: Model | int) -> Registered:
-        """The model's leaves and declared range, from the public files that its metadata names.
+        """Leaves and declared range of the version in force, from the public files that its metadata names.
 
-        Whoever uses them checks both against the chain's hashes. Raises NotFound, BadInput, IntegrityError, Timeout.
+        That is the metadata it was submitted with, else the model's present one: a version that waits or was rejected
+        brought its own. Whoever uses leaves and range checks both against the chain's hashes.
+        Raises NotFound, BadInput, IntegrityError, Timeout.
         """
         found = model if isinstance(model, Model) else self._models.get(model)
-        document = metadata.parse(self._ipfs().cat(found.metadata_cid, metadata.MAX_BYTES))
-        cid, declared = document.model.get("leaves_cid"), document.model.get("declared_range")
-        if not isinstance(cid, str) or declared is None:
-            raise NotFound(
-                f"the metadata of model {found.model_id} names no leaves_cid and declared_range: ask its owner"
-            )
-        return Registered(
-            weights_root=found.record.weights_root,
-            range_hash=found.record.range_hash,
-            leaves=self._ipfs().cat(cid, found.record.chunks * HASH_BYTES),
-            declared_range=DeclaredRange.from_json(declared),
+        problem: ZhiyiError = NotFound(
+            f"the metadata of model {found.model_id} names no leaves_cid and declared_range: ask its owner"
         )
+        for source in dict.fromkeys((found.record_cid, found.metadata_cid)):
+            try:
+                described = metadata.parse(self._ipfs().cat(source, metadata.MAX_BYTES)).model
+            except (NotFound, Timeout, BadInput) as error:
+                problem = error
+                continue
+            cid, declared = described.get("leaves_cid"), described.get("declared_range")
+            if isinstance(cid, str) and declared is not None:
+                return Registered(
+                    weights_root=found.record.weights_root,
+                    range_hash=found.record.range_hash,
+                    leaves=self._ipfs().cat(cid, found.record.chunks * HASH_BYTES),
+                    declared_range=DeclaredRange.from_json(declared),
+                )
+        raise problem
 
     def verify(
         self,

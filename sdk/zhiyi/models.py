@@ -92,21 +92,24 @@ class Models(Group):
                 f"the events of model {model_id} do not hash to its record: use another RPC endpoint"
             )
         waiting = self._call("ModelNFT", "versionUnderReview", model_id) if added else bytes(32)
-        approved: dict[bytes, ModelRecord] = {}
+        approved: dict[bytes, tuple[ModelRecord, Event]] = {first.weights_root: (first, registered)}
         for event in added:
             record = ModelRecord.from_abi(event["record"])
             if record.weights_root != waiting and self._is_kept(model_id, record):
                 approved.pop(record.weights_root, None)  # rejected first, then added again
-                approved[record.weights_root] = record
+                approved[record.weights_root] = (record, event)
+        versions = tuple(record for record, _ in approved.values())
+        submitted = approved[versions[-1].weights_root][1]
         commit, since = self._call("ModelNFT", "traceKeyOf", model_id)
         return Model(
             model_id=model_id,
             owner=status.owner,
-            versions=(first, *approved.values()),
+            versions=versions,
             trace_key_commit=commit if since else first.trace_key_commit,
             royalties=royalties,
             status=status,
             metadata_cid=cid_v0_from_digest(self._call("ModelNFT", "metadataDigest", model_id)),
+            record_cid=cid_v0_from_digest(submitted["metadataDigest"]),
             registered_block=registered.block_number,
             registered_tx=registered.tx_hash,
         )
@@ -171,22 +174,46 @@ class Models(Group):
 
     def queue(self) -> tuple[ReviewItem, ...]:
         """What waits for a registrar, longest first: new models and new versions."""
-        waiting: dict[int, Event] = {}
-        for event in self._submissions():
-            waiting.pop(event["modelId"], None)
-            if event.name != "ModelReviewed":
-                waiting[event["modelId"]] = event
-        return tuple(self._waiting(event) for event in waiting.values())
+        pairs = self._reviewed()
+        return tuple(self._review_item(submitted, None) for submitted, outcome in pairs if outcome is None)
 
-    def _waiting(self, event: Event) -> ReviewItem:
-        return ReviewItem(
-            model_id=event["modelId"],
-            owner=self.status(event["modelId"]).owner,
-            weights_root=event["weightsRoot"],
-            metadata_cid=cid_v0_from_digest(event["metadataDigest"]),
-            is_version=event.name == "VersionAdded",
-            submitted=self._time_of(event),
-            submitted_tx=event.tx_hash,
+    def reviews(self, model_id: int | None = None) -> tuple[ReviewItem, ...]:
+        """Everything that was submitted, with what came of it, oldest first, of one model or all."""
+        return tuple(self._review_item(*pair) for pair in self._reviewed(model_id))
+
+    def _reviewed(self, model_id: int | None = None) -> Sequence[tuple[Event, Event | None]]:
+        """Submissions, each with its review: of a model one waits at a time."""
+        found: dict[int, tuple[Event, Event | None]] = {}
+        waiting: dict[int, int] = {}
+        for at, event in enumerate(self._submissions(model_id)):
+            if event.name != "ModelReviewed":
+                waiting[event["modelId"]] = at
+                found[at] = (event, None)
+            else:
+                submitted = waiting.pop(event["modelId"])
+                found[submitted] = (found[submitted][0], event)
+        return tuple(found.values())
+
+    def _review_item(self, submitted: Event, reviewed: Event | None) -> ReviewItem:
+        item = ReviewItem(
+            model_id=submitted["modelId"],
+            owner=self.status(submitted["modelId"]).owner,
+            weights_root=submitted["weightsRoot"],
+            metadata_cid=cid_v0_from_digest(submitted["metadataDigest"]),
+            is_version=submitted.name == "VersionAdded",
+            submitted=self._time_of(submitted),
+            submitted_tx=submitted.tx_hash,
+        )
+        if reviewed is None:
+            return item
+        return item.model_copy(
+            update={
+                "outcome": Review(reviewed["review"]),
+                "registrar": reviewed["registrar"],
+                "reason_hash": bytes(reviewed["reasonHash"]),
+                "reviewed": self._time_of(reviewed),
+                "reviewed_tx": reviewed.tx_hash,
+            }
         )
 
     def trace_keys(self, model_id: int) -> tuple[TraceKey, ...]:

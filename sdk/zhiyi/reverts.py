@@ -160,8 +160,8 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "期限应在 {min} 与 {max} 之间（unix 秒）：即 1 至 30 天之后。",
     ),
     "NotTheAddressee": (
-        "Only {addressee}, who owns the model or holds the license now, may answer.",
-        "只有现模型所有者或许可持有人 {addressee} 可以答复。",
+        "Only {addressee}, who owned the model or held the license when it was demanded, may answer.",
+        "只有 {addressee} 可以答复：提出要求时的模型所有者或许可持有人。",
     ),
     # usage channels
     "ChannelNotOpen": (
@@ -277,8 +277,9 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
     ),
     "OrderVoid": ("The seller cancelled it: ask for a new order.", "卖方已取消：请索取新订单。"),
     "SaleNonceStale": (
-        "The model was sold since: ask its owner for a new order.",
-        "模型已易主：请向现所有者索取新订单。",
+        "The order has sale nonce {given}, {current} is needed: the model was sold since, ask its owner for a new "
+        "order; a resale or sublicense has 0.",
+        "订单的 saleNonce 为 {given}，应为 {current}：模型已易主，请向现所有者索取新订单；转售与分许可应为 0。",
     ),
     "WindowOutOfRange": (
         "A window is {given}, allowed are {min} to {max}.",
@@ -338,8 +339,9 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "{licenseId} 不能作为该订单的许可编号：权利人出售用 1 至 2^27-1，持有人转售或再许可用 2^27 至 2^28-1。",
     ),
     "NotNeutral": (
-        "The fingerprinter {fingerprinter} is a party to the order: take a neutral one.",
-        "指纹方 {fingerprinter} 是交易一方：请选择中立的指纹方。",
+        "The fingerprinter {fingerprinter} sells or buys here, or owns the model that a holder passes "
+        "on: take another.",
+        "指纹方 {fingerprinter} 是买卖一方，或是被转让许可的模型所有者：请另选指纹方。",
     ),
     "OpeningIsPaused": ("Opening orders is paused until {until}: wait.", "开单暂停至 {until}：请等待。"),
     "NotPaused": ("Nothing is paused.", "当前未暂停。"),
@@ -389,8 +391,10 @@ HINTS: Final[dict[str, tuple[str, str]]] = {
         "{account} 可用质押 {given}，需要 {needed}：请追加质押。",
     ),
     "BondTooSmall": (
-        "The bond of {licenseId} is {given}, {needed} are needed.",
-        "许可 {licenseId} 保证金 {given}，需要 {needed}。",
+        "License {licenseId}: a bond of {given} was given, {needed} are needed. A resale or sublicense carries at "
+        "least what is left of its source's bond, in the same token.",
+        "许可 {licenseId}：保证金为 {given}，需要 {needed}。转售或分许可的保证金不得低于"
+        "来源许可尚余的保证金，且须为同一代币。",
     ),
     "CaseBondTooSmall": ("The case holds {given}, {needed} are needed.", "案件押金 {given}，需要 {needed}。"),
     "RoyaltyTooSmall": (

@@ -508,7 +508,8 @@ class Model(Value):
     trace_key_commit: Bytes32  # now; the records keep what they were registered with
     royalties: RoyaltyTerms
     status: ModelStatus
-    metadata_cid: str
+    metadata_cid: str  # now: of a version that waits, or was rejected, until the owner states something else
+    record_cid: str  # that the version in force was submitted with; names its public files
     registered_block: int
     registered_tx: str
 
@@ -539,7 +540,7 @@ class TraceKey(Value):
 
 
 class ReviewItem(Value):
-    """Weights that wait for a registrar."""
+    """Weights that were submitted for review, and what came of it; who reviewed them is None while they wait."""
 
     model_id: U64
     owner: Address
@@ -548,6 +549,15 @@ class ReviewItem(Value):
     is_version: bool  # of a model that is sold already
     submitted: U40
     submitted_tx: str
+    outcome: Review = Review.PENDING
+    registrar: Address | None = None
+    reason_hash: Bytes32 | None = None
+    reviewed: U40 | None = None
+    reviewed_tx: str | None = None
+
+    def has_reason(self, text: str) -> bool:
+        """Whether this is the text of the reason, of which the chain keeps the hash."""
+        return self.reason_hash == keccak(text.encode())
 
 
 class PreferenceChange(Value):

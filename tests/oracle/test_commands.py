@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,12 @@ def test_a_leaked_file_is_traced_by_command(world: World, run: Run, sold: Any, t
     kit.write_text(world.registered.kit.to_json())
     found = run("trace", str(sold.second_copy), "--kit", f"{world.model_id}={kit}", "--json")
     assert (found["found"], found["license_id"]) == (True, sold.second)
+    keys = world.as_("creator").models.trace_keys(world.model_id)
+    assert (found["key_since"], found["key_until"], found["not_committed"]) == (keys[0].since, None, [])
+    other = tmp_path / "other.json"
+    other.write_text(replace(world.registered.kit, trace_key=bytes(32)).to_json())
+    strange = run("trace", str(sold.second_copy), "--kit", f"{world.model_id}={other}", "--json")
+    assert (strange["key_since"], strange["not_committed"]) == (None, [world.model_id])
     run("trace", str(sold.second_copy), fails=3)
     run("trace", str(sold.second_copy), "--kit", str(kit), fails=2)
     (tmp_path / "x.bin").write_bytes(b"\x80")

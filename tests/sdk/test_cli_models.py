@@ -35,7 +35,19 @@ def test_versions_keys_and_filings_by_commands(zhiyi: Shell) -> None:
     model_id = registered_as(zhiyi, "creator", "model", plan, *filing)["model_id"]
     [waiting] = zhiyi("registrar", "model", "queue")
     assert (waiting["model_id"], waiting["is_version"]) == (model_id, False)
-    zhiyi("registrar", "model", "review", model_id, "approve")
+    assert (waiting["name"], waiting["outcome"]) == ("Tiny", "pending")
+    zhiyi("registrar", "model", "review", model_id, "approve", "--reason", "papers seen")
+    [row] = zhiyi("", "model", "reviews", model_id, "--reason", "papers seen")
+    registrar = zhiyi("registrar", "keys", "address")["address"]
+    assert (row["name"], row["outcome"], row["registrar"]) == ("Tiny", "approved", registrar)
+    assert row["reason_fits"]
+    [row] = zhiyi("", "model", "reviews", "--reason", "paid me", "--no-metadata")
+    assert not row["reason_fits"]
+    assert "name" not in row
+    ipfs = zhiyi.options.index("--ipfs") + 1
+    zhiyi.options[ipfs], kept = "http://127.0.0.1:9", zhiyi.options[ipfs]
+    assert zhiyi("", "model", "reviews")[0]["name"] is None
+    zhiyi.options[ipfs] = kept
 
     make_model(zhiyi.folder / "better")
     with (zhiyi.folder / "better" / "model.safetensors").open("r+b") as file:
@@ -59,6 +71,7 @@ def test_versions_keys_and_filings_by_commands(zhiyi: Shell) -> None:
     keys = [(key["commit"][:4], bool(key["until"])) for key in told["trace_keys"]]
     assert keys == [("0x71", True), ("0x72", True), ("0x73", False)]
     assert len(told["preferences"]) == 1
+    assert [review["outcome"] for review in told["reviews"]] == ["approved", "approved"]
 
 
 def test_a_derivative_is_registered_with_its_parents_consent(zhiyi: Shell) -> None:

@@ -49,6 +49,8 @@ class Files:
 
     def cat(self, cid: str, max_bytes: int = 1 << 20) -> bytes:
         digest_from_cid(cid)
+        if cid not in self.content:
+            raise NotFound(f"nobody has {cid}")
         if len(self.content[cid]) > max_bytes:
             raise BadInput(f"{cid} has more than {max_bytes} bytes")
         return self.content[cid]
@@ -274,6 +276,49 @@ def test_forged_public_files_are_refused(market: Market) -> None:
     with pytest.raises(IntegrityError, match="not those of the order's model"):
         buyer.delivery.verify(signed, offer, request, copy.folder, registered=forged)
     buyer.delivery.verify(signed, offer, request, copy.folder, registered=known)
+
+
+def test_what_waits_or_was_rejected_does_not_stop_checks_of_what_is_sold(market: Market) -> None:
+    copy = honest(market)
+    signed, offer, request = market.signed(copy)
+    buyer, creator, registrar = (market.client(name) for name in ("buyer", "creator", "registrar"))
+    in_force, number = buyer.delivery.registered(market.model_id), market.model_id
+    own = creator.models.get(number).record_cid
+    other = market.files.add(b"other leaves")
+    described = {"leaves_cid": other, "declared_range": market.declared.to_json()}
+    document = metadata.build(name="m2", description="", preferences=PREFERENCES, model=described)
+    cid = market.files.add(metadata.encode(document))
+    record = creator.models.get(number).record.model_copy(update={"royalty_hash": bytes(32)})
+
+    creator.models.add_version(number, record.model_copy(update={"weights_root": h("v2")}), cid)
+    waiting = buyer.models.get(number)
+    assert (waiting.metadata_cid, waiting.record_cid) == (cid, own)
+    assert buyer.delivery.registered(number) == in_force
+    registrar.models.review(number, Review.REJECTED, "unclear sources")
+    rejected = buyer.models.get(number)
+    assert (rejected.metadata_cid, rejected.record_cid) == (cid, own)
+    buyer.delivery.verify(signed, offer, request, copy.folder)
+
+    # The owner states wishes anew with the old files' names, and nobody keeps the first metadata any more.
+    again = {"leaves_cid": market.files.add(market.tree.leaves), "declared_range": market.declared.to_json()}
+    document = metadata.build(name="m3", description="", preferences=PREFERENCES, model=again)
+    creator.models.set_preferences(number, PREFERENCES, market.files.add(metadata.encode(document)))
+    first = market.files.content.pop(own)
+    assert buyer.delivery.registered(number) == in_force
+    for present in (
+        b"{",
+        metadata.encode(metadata.build(name="m", description="", preferences=PREFERENCES, model={})),
+    ):
+        creator.models.set_preferences(number, PREFERENCES, market.files.add(present))
+        with pytest.raises((NotFound, BadInput)):
+            buyer.delivery.registered(number)
+    market.files.content[own] = first
+
+    creator.models.add_version(number, record.model_copy(update={"weights_root": h("v3")}), cid)
+    registrar.models.review(number, Review.APPROVED)
+    approved = buyer.models.get(number)
+    assert (approved.record.weights_root, approved.record_cid) == (h("v3"), cid)
+    assert buyer.delivery.registered(number).leaves == b"other leaves"
 
 
 def test_late_order_is_refused(market: Market) -> None:

@@ -46,6 +46,36 @@ def test_a_version_waits_in_the_queue_until_it_is_reviewed(clients: Clients) -> 
     assert creator.models.of_root(h("version 2")) == first
 
 
+def test_every_review_is_kept_with_its_reason(clients: Clients) -> None:
+    creator, registrar, reader = clients["creator"], clients["registrar"], clients["stranger"].models
+    model_id = creator.models.register(make_record(), CID, PREFERENCES).model_id
+    [waiting] = reader.reviews()
+    assert [waiting] == list(reader.queue())
+    assert (waiting.outcome, waiting.registrar, waiting.reviewed) == (Review.PENDING, None, None)
+    assert not waiting.has_reason("")
+    registrar.models.review(model_id, Review.APPROVED, "papers seen")
+    version = make_record(weights_root=h("version 2"))
+    for outcome in (Review.REJECTED, Review.APPROVED):
+        creator.models.add_version(model_id, version, OTHER)
+        clients.node.travel(DAY)
+        done = registrar.models.review(model_id, outcome, f"now {outcome.name}")
+    second = creator.models.register(make_record(weights_root=h("more")), CID, PREFERENCES).model_id
+    found = reader.reviews(model_id)
+    assert [(item.is_version, item.outcome) for item in found] == [
+        (False, Review.APPROVED),
+        (True, Review.REJECTED),
+        (True, Review.APPROVED),
+    ]
+    assert {item.registrar for item in found} == {registrar.account}
+    assert found[0].has_reason("papers seen")
+    assert [item.has_reason("now REJECTED") for item in found] == [False, True, False]
+    last = found[-1]
+    assert last.reviewed is not None
+    assert (last.reviewed_tx, last.reviewed - last.submitted) == (done.tx_hash, pytest.approx(DAY, abs=60))
+    assert [item.model_id for item in reader.reviews()] == [model_id] * 3 + [second]
+    assert [item.model_id for item in reader.queue()] == [second]
+
+
 def test_a_license_is_of_a_version_that_was_approved_when_its_order_was_opened(clients: Clients) -> None:
     model_id, creator, registrar = register(clients), clients["creator"].models, clients["registrar"].models
     old = bought(clients, model_id).order.delivery.license_id

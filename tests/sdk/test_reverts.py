@@ -45,6 +45,49 @@ def test_enums_are_named() -> None:
     assert str(error).startswith("LicenseEscrow.settle: WrongState(licenseId=5, given=OPEN, needed=REVEALED)")
 
 
+@pytest.mark.parametrize(
+    ("name", "kinds", "values", "says", "chinese"),
+    [
+        (
+            "NotTheAddressee",
+            ["address", "address"],
+            ["0x" + "11" * 20] * 2,
+            "when it was demanded",
+            "提出要求时",
+        ),
+        (
+            "SaleNonceStale",
+            ["uint24", "uint24"],
+            [3, 0],
+            "a resale or sublicense has 0",
+            "转售与分许可应为 0",
+        ),
+        (
+            "BondTooSmall",
+            ["uint256"] * 3,
+            [5, 1, 2],
+            "left of its source's bond, in the same token",
+            "同一代币",
+        ),
+        (
+            "NotNeutral",
+            ["address"],
+            ["0x" + "11" * 20],
+            "owns the model that a holder passes on",
+            "模型所有者",
+        ),
+    ],
+)
+def test_hints_fit_onward_orders_and_demands(
+    name: str, kinds: list[str], values: list[object], says: str, chinese: str
+) -> None:
+    entry = next(e for e in ERRORS if e["name"] == name)
+    error = reverted(abi.selector(entry) + encode(kinds, values), "f")
+    assert error.error_name == name
+    assert says in error.hint
+    assert chinese in error.hint_zh
+
+
 def test_enum_values_of_a_newer_contract_stay_numbers() -> None:
     entry = next(e for e in ERRORS if e["name"] == "WrongState")
     data = abi.selector(entry) + encode(["uint256", "uint8", "uint8"], [5, 99, 2])

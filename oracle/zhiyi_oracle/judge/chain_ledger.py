@@ -113,7 +113,7 @@ class ChainLedger:
             found = self._client.models.versions_at(file.license_id)
             return [RegisteredModel(file.model_id, one.record, one.metadata_cid) for one in found]
         model = self._client.models.get(file.model_id)
-        return [RegisteredModel(file.model_id, model.record, model.metadata_cid)]
+        return [RegisteredModel(file.model_id, model.record, model.record_cid)]
 
     def case_status(self, case_id: bytes) -> CaseStatus:
         """At the head of the chain."""

@@ -14,7 +14,7 @@ from zhiyi.keys import KeyKind
 from zhiyi.usage_log import UsageLog
 from zhiyi_oracle.api_users import ApiUsers
 from zhiyi_oracle.tracer.trace_text import MAX_TEXT_BYTES, trace_text
-from zhiyi_oracle.tracer.trace_weights import licenses_of, read_kit, trace_weights
+from zhiyi_oracle.tracer.trace_weights import key_of, licenses_of, read_kit, trace_weights
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 
 TEXT_SUFFIXES: Final = frozenset({".txt", ".md"})
@@ -65,7 +65,20 @@ def _weights(session: Session, file: Path, given: list[str]) -> None:
             raise BadInput(f"--kit {item!r}: write MODEL_ID=FILE")
         kits[int(number)] = read_kit(Path(path))
     found, _ = trace_weights(file, kits, {model: licenses_of(session.reader, model) for model in kits})
-    session.console.result(found)
+    counts = {model: key_of(session.reader, model, kit) for model, kit in kits.items()}
+    for model, key in counts.items():
+        if key is None:
+            session.console.note(
+                f"the kit of model {model} was never committed on chain: what it finds counts for nothing"
+            )
+    key = counts[found.model_id] if found.model_id is not None else None
+    since, until = (key.since, key.until or None) if key else (None, None)
+    told = {
+        "key_since": since,
+        "key_until": until,
+        "not_committed": [m for m, key in counts.items() if key is None],
+    }
+    session.console.result({**found.model_dump(), **told})
 
 
 def _text(session: Session, file: Path, model_key: Path, tokenizer: Path, provider: Path) -> None:

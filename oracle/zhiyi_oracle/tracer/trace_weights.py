@@ -9,7 +9,7 @@ from typing import Final
 from zhiyi.client import Zhiyi
 from zhiyi.delivery import Bundle
 from zhiyi.errors import BadInput, IntegrityError, NotFound
-from zhiyi.types import U64, U256, Value, model_of_license
+from zhiyi.types import U64, U256, TraceKey, Value, model_of_license
 from zhiyi_watermark import weights
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.result import Detection
@@ -45,6 +45,15 @@ def licenses_of(client: Zhiyi, model_id: int) -> list[int]:
     """Every license id under which an order of the model was ever opened: ended ones leak as well."""
     found = {order.delivery.license_id for order in client.orders.list()}
     return sorted(i for i in found if model_of_license(i) == model_id)
+
+
+def key_of(client: Zhiyi, model_id: int, kit: weights.TraceKit) -> TraceKey | None:
+    """Since when (and until when) the kit counts: from its commitment on chain on. None where it never was committed.
+
+    Committed twice, the first time counts. Raises NotFound without such a model.
+    """
+    commitment = kit.commitment()
+    return next((key for key in client.models.trace_keys(model_id) if key.commit == commitment), None)
 
 
 def check_object(path: Path) -> None:

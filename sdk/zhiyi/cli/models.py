@@ -27,6 +27,7 @@ from zhiyi.types import (
     ParentProof,
     Preferences,
     Review,
+    ReviewItem,
     SignedConsent,
     SignedModelSale,
     Use,
@@ -39,6 +40,11 @@ app = typer.Typer(name="model", help="Register, review and show models.", no_arg
 
 MAX_TEXT_BYTES: Final = 1 << 18  # of a license text
 DEFAULT_CHANGE_PPM: Final = 50_000  # a copy may change a declared tensor by 5 % of its norm
+
+
+MetadataOption = Annotated[
+    bool, typer.Option("--metadata/--no-metadata", help="Read the metadata from IPFS.")
+]
 
 
 class MarkPlan(BaseModel):
@@ -204,15 +210,35 @@ def consent(
 
 
 @app.command()
-def queue(ctx: typer.Context) -> None:
+def queue(ctx: typer.Context, fetch: MetadataOption = True) -> None:
     """Registrar: what waits for review, longest first."""
     session = session_of(ctx)
-    session.console.result(list(session.reader.models.queue()), title="waiting for review")
+    rows = [_review_row(session, item, fetch) for item in session.reader.models.queue()]
+    session.console.result(rows, title="waiting for review")
+
+
+@app.command()
+def reviews(
+    ctx: typer.Context,
+    model_id: Annotated[int | None, typer.Argument(help="Model id; default: all models.")] = None,
+    reason: Annotated[
+        str | None,
+        typer.Option(help="Text that you were given as a reason: which review has its hash on chain."),
+    ] = None,
+    fetch: MetadataOption = True,
+) -> None:
+    """All that was submitted for review, with who decided what and when, oldest first."""
+    session = session_of(ctx)
+    rows = []
+    for item in session.reader.models.reviews(model_id):
+        told = {} if reason is None else {"reason_fits": item.has_reason(reason)}
+        rows.append({**_review_row(session, item, fetch), **told})
+    session.console.result(rows, title="reviews")
 
 
 @app.command()
 def history(ctx: typer.Context, model_id: Annotated[int, typer.Argument(help="Model id.")]) -> None:
-    """Versions, trace keys with the times for which they count, and stated preferences, oldest first."""
+    """Versions and their reviews, trace keys with the times for which they count, stated preferences, oldest first."""
     session = session_of(ctx)
     models = session.reader.models
     model = models.get(model_id)
@@ -220,6 +246,7 @@ def history(ctx: typer.Context, model_id: Annotated[int, typer.Argument(help="Mo
         {
             "model_id": model_id,
             "versions": [jsonable(version.weights_root) for version in model.versions],
+            "reviews": [_review_row(session, item, fetch=False) for item in models.reviews(model_id)],
             "trace_keys": models.trace_keys(model_id),
             "preferences": [
                 {**dict(change), "preferences": _stated(change.preferences)}
@@ -253,9 +280,7 @@ def check(
 def show(
     ctx: typer.Context,
     model_id: Annotated[int, typer.Argument(help="Model id.")],
-    fetch: Annotated[
-        bool, typer.Option("--metadata/--no-metadata", help="Read the metadata from IPFS.")
-    ] = True,
+    fetch: MetadataOption = True,
 ) -> None:
     """A model as it stands: record, owner, review, preferences, income split, metadata."""
     session = session_of(ctx)
@@ -444,6 +469,20 @@ def _summary(model: Model) -> dict[str, Any]:
         "weights_root": jsonable(model.record.weights_root),
         "metadata_cid": model.metadata_cid,
     }
+
+
+def _review_row(session: Session, item: ReviewItem, fetch: bool) -> dict[str, Any]:
+    row = {**item.model_dump(), "outcome": item.outcome.name.lower()}
+    return {"name": _name(session, item.metadata_cid), **row} if fetch else row
+
+
+def _name(session: Session, cid: str) -> str | None:
+    """What the metadata calls the work, None where it cannot be had."""
+    try:
+        return metadata.parse(session.ipfs.cat(cid, metadata.MAX_BYTES)).name
+    except (ConfigError, NotFound, Timeout, IntegrityError, BadInput) as error:
+        session.console.note(f"no metadata: {error}")
+        return None
 
 
 def _stated(preferences: Preferences) -> dict[str, str]:
