@@ -108,6 +108,12 @@ def test_a_buyer_who_is_not_verified_as_the_terms_ask_is_refused_before_any_work
         maker.prepare(offer, request)
 
 
+def test_no_copy_is_made_for_a_sale_that_we_are_a_party_to(world: World, maker: Fingerprinter) -> None:
+    offer = world.offer(fingerprinter=None)
+    with pytest.raises(BadInput, match="buys, so it cannot make the copy"):
+        maker.prepare(offer, world.request("fingerprinter", offer, next(_nonces)))
+
+
 def test_a_fee_is_believed_only_when_it_lies_in_the_vault(world: World, maker: Fingerprinter) -> None:
     maker._rules = Rules(min_fee=PRICE // 100)
     offer, free = ask(world)

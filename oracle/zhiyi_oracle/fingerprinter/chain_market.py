@@ -73,8 +73,8 @@ class ChainMarket:
         return self._client.orders.request_hash(request)
 
     def check_offer(self, signed: SignedOffer, buyer: str) -> None:
-        """Raises BadSignature; BadInput when it is over, or seller, model, terms and buyer do not fit now."""
-        self._client.offers.verify(signed, buyer=buyer)
+        """Raises BadSignature; BadInput when it is over, or seller, model, terms, buyer and we do not fit now."""
+        self._client.offers.verify(signed, buyer=buyer, fingerprinter=self.account)
 
     def check_request(self, signed: SignedRequest) -> None:
         """Raises BadSignature; BadInput when it is over."""
