@@ -19,6 +19,16 @@ _ORDER_STATES = {
 }
 
 
+CASE_STATES = {
+    "CaseOpened": 1,
+    "VerdictPosted": 2,
+    "ServiceRequested": 3,
+    "Challenged": 4,
+    "Escalated": 5,
+    "Executed": 11,
+}
+
+
 class Replay:
     """Folds events in order. Amounts by (account, token), states by id."""
 
@@ -31,7 +41,7 @@ class Replay:
         self.inherited: dict[tuple[int, str], int] = defaultdict(int)
         self.bonds: dict[int, int] = {}
         self.case_bonds: dict[bytes, int] = defaultdict(int)
-        self.channels: dict[str, int] = defaultdict(int)  # by token
+        self.channels: dict[str, int] = defaultdict(int)  # funds by token
         self.orders: dict[int, Any] = {}
         self.states: dict[int, int] = {}
         self.terms: dict[int, int] = {}
@@ -43,6 +53,10 @@ class Replay:
         self.nonces: dict[int, int] = defaultdict(int)
         self.frozen: dict[int, int] = defaultdict(int)
         self.fees: dict[bytes, int] = {}  # by request
+        self.channel_terms: dict[bytes, Any] = {}
+        self.cases: dict[bytes, int] = {}  # states
+        self.finals: dict[bytes, list[int]] = defaultdict(list)
+        self.before_service: dict[bytes, int] = {}
         self.seen: list[Log] = []
 
     def fold(self, logs: list[Log]) -> None:
@@ -123,6 +137,7 @@ class Replay:
         self.free[a["to"], NATIVE] += a["amount"]
 
     def _onCaseExecuted(self, a: dict[str, Any]) -> None:
+        self.cases[a["caseId"]] = CASE_STATES["Executed"]
         self.case_bonds[a["caseId"]] -= a["bondBack"]
         self.free[a["reporter"], NATIVE] += a["bondBack"]
         if not a["slashed"]:
@@ -144,6 +159,42 @@ class Replay:
             self.balance[a["modelId"], a["token"]] -= a["amount"]
             self.balance[a["ancestorId"], a["token"]] += a["amount"]
             self.inherited[a["ancestorId"], a["token"]] += a["amount"]
+
+    # ---------------------------------------------------------------- channels and cases
+
+    def _UsageChannel(self, log: Log, a: dict[str, Any]) -> None:
+        match log.name:
+            case "ChannelOpened":
+                self.channel_terms[a["channelId"]] = a["channel"]
+                self._into_channel(a["channel"], a["channel"][4])
+            case "ChannelToppedUp":
+                self._into_channel(self.channel_terms[a["channelId"]], a["amount"])
+            case "VoucherRedeemed":
+                _, provider, _, token, *_ = self.channel_terms[a["channelId"]]
+                token = to_checksum_address(token)
+                self.channels[token] -= a["toProvider"] + a["toModel"]
+                self.free[to_checksum_address(provider), token] += a[
+                    "toProvider"
+                ]  # toModel comes by RoyaltyPaid
+            case "ChannelClosed":
+                terms = self.channel_terms[a["channelId"]]
+                self._into_channel(terms, -a["refund"])
+
+    def _into_channel(self, terms: Any, amount: int) -> None:
+        payer, token = to_checksum_address(terms[0]), to_checksum_address(terms[3])
+        self.channels[token] += amount
+        self.free[payer, token] -= amount
+
+    def _MisuseCourt(self, log: Log, a: dict[str, Any]) -> None:
+        if log.name == "VerdictFinal":
+            self.cases[a["caseId"]] = a["state"]
+            self.finals[a["caseId"]].append(a["state"])
+        elif log.name == "Served":
+            self.cases[a["caseId"]] = self.before_service[a["caseId"]]
+        elif log.name in CASE_STATES:
+            if log.name == "ServiceRequested":
+                self.before_service[a["caseId"]] = self.cases[a["caseId"]]
+            self.cases[a["caseId"]] = CASE_STATES[log.name]
 
     # ---------------------------------------------------------------- tokens
 

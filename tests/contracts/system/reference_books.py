@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from market import DAY, FIRST_ONWARD, NATIVE, Order, Parcel, Review, State
 
@@ -19,11 +19,13 @@ COMMERCIAL, RESALE, SUBLICENSE, DERIVATIVES, DISCLOSURE, UPDATES = (1 << i for i
 PLATFORM, OWNER, COLLABORATOR, ANCESTOR = 0, 1, 16, 32  # names of shares in the ledger
 RANGE_ANSWER = 7 * DAY
 PAUSE, PAUSE_PERIOD = 7 * DAY, 30 * DAY
+CLOSE_WINDOW = 2 * DAY
 LIVE = (State.OPEN, State.REVEALED, State.RANGE_CHECK)
 ESCROW, COURT = "escrow", "court"  # the two things that can be paused
 NOBODY = NATIVE
 REVOKED, SURRENDERED, RESOLD = 1, 2, 3
 PLATFORM_BPS = 500
+MAX_TIER = 2  # that the stage's issuer may attest
 
 
 class Forbidden(Exception):
@@ -220,6 +222,52 @@ class Stake:
 
 
 @dataclass
+class Channel:
+    """A usage channel."""
+
+    terms: tuple[Any, ...]  # as the contract takes it
+    deposited: int
+    onward_bps: int
+    redeemed: int = 0
+    to_model: int = 0
+    closes_at: int = 0
+    closed: bool = False
+
+    @property
+    def payer(self) -> str:
+        return str(self.terms[0])
+
+    @property
+    def provider(self) -> str:
+        return str(self.terms[1])
+
+    @property
+    def signer(self) -> str:
+        return str(self.terms[2])
+
+    @property
+    def token(self) -> str:
+        return str(self.terms[3])
+
+    @property
+    def expiry(self) -> int:
+        return int(self.terms[5])
+
+    @property
+    def model(self) -> int:
+        return int(self.terms[6])
+
+    @property
+    def held(self) -> int:
+        return 0 if self.closed else self.deposited - self.redeemed
+
+    @property
+    def closable_at(self) -> int:
+        by_expiry = self.expiry + CLOSE_WINDOW
+        return min(self.closes_at, by_expiry) if self.closes_at else by_expiry
+
+
+@dataclass
 class Pause:
     """Pauses of one thing."""
 
@@ -265,7 +313,9 @@ class Books:
         self.floors: dict[str, int] = defaultdict(int)
         self.pauses = {ESCROW: Pause(), COURT: Pause()}
         self.listed: set[str] = set()
-        self.tiers: dict[str, int] = defaultdict(int)
+        self.attested: dict[str, tuple[int, int]] = {}  # tier and expiry by account
+        self.attestations: dict[str, int] = defaultdict(int)  # the issuer's nonces
+        self.channels: dict[bytes, Channel] = {}
 
     # ---------------------------------------------------------------- money
 
@@ -421,7 +471,7 @@ class Books:
             need(self.now >= m.delisted_until, "ModelNotOffered")
             need(self.now >= m.frozen_until, "ModelFrozen")
             self.check_not_void(need, sale.seller, sale.orderNonce, hash_)
-            need(self.tiers[sender] >= terms.min_tier, "IdentityTooLow")
+            need(self.tier(sender) >= terms.min_tier, "IdentityTooLow")
             need(genuine, "BadSignature")
             if any(sale.requestHash):
                 fee = self.fee_for(need, order)
@@ -694,10 +744,105 @@ class Books:
     def resume(self, what: str) -> None:
         self.pauses[what].finish(self.now)
 
+    # ---------------------------------------------------------------- identity
+
+    def tier(self, account: str) -> int:
+        tier, expiry = self.attested.get(account, (0, 0))
+        return tier if self.now < expiry else 0
+
+    def attest(self, account: str, tier: int, expiry: int, nonce: int, *, sender: str) -> None:
+        with step() as need:
+            need(sender == account, "NotTheSubject")
+            need(0 < tier <= MAX_TIER, "TierOutOfRange")
+            need(self.now < expiry, "AttestationExpired")
+            need(nonce == self.attestations[account], "WrongNonce")
+        self.attestations[account] += 1
+        self.attested[account] = (tier, expiry)
+
+    def revoke_attestation(self, account: str) -> None:
+        self.attestations[account] += 1
+        self.attested.pop(account, None)
+
+    # ---------------------------------------------------------------- usage channels
+
+    def check_provider(self, need: Need, model: int, license_id: int, provider: str) -> int:
+        """The model's share of the income, in basis points."""
+        m = self.models[model]
+        served = m.review == Review.APPROVED and self.now >= max(m.delisted_until, m.frozen_until)
+        need(served, "ModelNotServed")
+        if not license_id:
+            need(provider == m.owner, "NotTheProvider")
+            return BPS
+        license_ = self.licenses.get(license_id)
+        if not need(license_ is not None, "NoSuchLicense"):
+            return 0
+        assert license_ is not None
+        commercial = Terms.of(license_.terms).flags & COMMERCIAL and license_id >> 28 == model
+        need(bool(commercial) and self.active(license_id), "LicenseNotCommercial")
+        need(provider == license_.holder, "NotTheProvider")
+        return Terms.of(license_.terms).onward_bps
+
+    def open_channel(self, number: bytes, terms: tuple[Any, ...], *, sender: str) -> None:
+        payer, provider, _, token, amount, expiry, model, license_id, _ = terms
+        with step() as need:
+            need(sender == payer, "NotThePayer")
+            need(number not in self.channels, "ChannelExists")
+            need(self.now < expiry, "ChannelCloses")
+            onward_bps = self.check_provider(need, model, license_id, provider)
+            need(amount > 0, "EmptyChannel")
+            need(token in self.listed or token == NATIVE, "TokenNotListed")
+            self.take(sender, token, amount, need)
+        self.free[payer, token] -= amount
+        self.channels[number] = Channel(terms, amount, onward_bps)
+
+    def live_channel(self, need: Need, number: bytes) -> Channel:
+        channel = self.channels.get(number)
+        need(channel is not None and not channel.closed, "ChannelNotOpen")
+        need.stop()
+        assert channel is not None
+        return channel
+
+    def top_up(self, number: bytes, amount: int, *, sender: str) -> None:
+        with step() as need:
+            channel = self.live_channel(need, number)
+            need(sender == channel.payer, "NotThePayer")
+            need(not channel.closes_at and self.now < channel.expiry, "ChannelCloses")
+            self.check_provider(need, channel.model, channel.terms[7], channel.provider)
+            need(amount > 0, "EmptyChannel")
+            need(channel.token in self.listed or channel.token == NATIVE, "TokenNotListed")
+            self.take(sender, channel.token, amount, need)
+        self.free[channel.payer, channel.token] -= amount
+        channel.deposited += amount
+
+    def request_close(self, number: bytes, *, sender: str) -> None:
+        with step() as need:
+            channel = self.live_channel(need, number)
+            need(sender == channel.payer, "NotThePayer")
+            need(not channel.closes_at and self.now < channel.expiry, "ChannelCloses")
+        channel.closes_at = self.now + CLOSE_WINDOW
+
+    def redeem(self, number: bytes, cumulative: int, *, genuine: bool) -> None:
+        with step() as need:
+            channel = self.live_channel(need, number)
+            redeemed = min(cumulative, channel.deposited)
+            need(redeemed > channel.redeemed, "VoucherTooSmall")
+            need(genuine, "VoucherUnsigned")
+        to_model = redeemed * channel.onward_bps // BPS - channel.redeemed * channel.onward_bps // BPS
+        self.free[channel.provider, channel.token] += redeemed - channel.redeemed - to_model
+        self.pay_royalty(channel.model, channel.token, to_model)
+        channel.redeemed, channel.to_model = redeemed, channel.to_model + to_model
+
+    def close_channel(self, number: bytes, *, sender: str) -> None:
+        with step() as need:
+            channel = self.live_channel(need, number)
+            need(sender == channel.provider or self.now >= channel.closable_at, "TooEarly")
+        self.free[channel.payer, channel.token] += channel.held
+        channel.closed = True
+
     # ---------------------------------------------------------------- sums
 
     def held(self) -> dict[str, int]:
-        """What the vault has to hold, by token; extended by whoever adds accounts."""
+        """What the vault has to hold, by token, cases apart."""
         sums: dict[str, int] = defaultdict(int)
         for (_, token), amount in self.free.items():
             sums[token] += amount
@@ -710,4 +855,6 @@ class Books:
             sums[bond.token] += bond.amount
         for fee in self.fees.values():
             sums[fee.token] += fee.amount
+        for channel in self.channels.values():
+            sums[channel.token] += channel.held
         return sums

@@ -10,6 +10,8 @@ from market import DAY, HOUR, NATIVE
 from market import State as OrderState
 from reference_books import BPS, COURT, DISCLOSURE, REVOKED, Books, Need, Terms, step
 
+from contracts_plan import CourtParams
+
 NOTICE = 96 * HOUR
 SERVICE = 24 * HOUR
 AFTERMATH = 14 * DAY
@@ -57,10 +59,10 @@ class Case:
 
 
 class Court:
-    """Cases over the books. Addresses are names of people."""
+    """Cases over the books."""
 
     def __init__(
-        self, books: Books, params: object, *, arbiter: str, last: str, seats: list[str], threshold: int
+        self, books: Books, params: CourtParams, *, arbiter: str, last: str, seats: list[str], threshold: int
     ) -> None:
         self.books, self.p = books, params
         self.arbiter, self.last, self.seats, self.threshold = arbiter, last, seats, threshold

@@ -10,24 +10,35 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis.stateful import run_state_machine_as_test
 from market import DAY, ETHER, NATIVE, State, deploy
 from reference_books import LIVE, Books, ModelState, Stake
-from walk_invariants import DUST, MarketInvariants
+from reference_court import Court
+from walk_court_invariants import ChannelInvariants, CourtInvariants
+from walk_invariants import DUST
 from walk_machine import Move
 from walk_market import MarketMoves
-from walk_stage import OWNERS, STAKE, Stage, build
+from walk_people import PeopleMoves
+from walk_stage import OWNERS, STAKE, THRESHOLD, Stage, build
 from walks import is_deep, walk
 
 
-class Walk(MarketMoves, MarketInvariants):
-    """The whole system."""
+class Walk(CourtInvariants, ChannelInvariants, MarketMoves, PeopleMoves):
+    """The whole system; `courtly` walks are mostly of cases and channels."""
+
+    courtly: bool
 
     def moves(self) -> tuple[list[Move], list[Move]]:
-        return self.market_moves()
+        market, court, people = self.market_moves(), self.court_moves(), self.people_moves()
+        if not self.courtly:
+            return market
+        now = [group for group in (market[0], *[court[0]] * 3, people[0]) if group]
+        later = [group for group in (*[court[1]] * 3, people[1]) if group]
+        return self.pick(*now), self.pick(*later) if later else []
 
     def thinkable(self) -> list[Move]:
-        return self.market_thoughts()
+        return [*self.market_thoughts(), *self.court_thoughts(), *self.people_thoughts()]
 
     # ---------------------------------------------------------------- everything ends
 
@@ -41,6 +52,8 @@ class Walk(MarketMoves, MarketInvariants):
         for key, fee in list(self.books.fees.items()):
             self.clock = max(self.clock, fee.by)
             self.reclaim_fee(key)
+        self.end_cases()
+        self.end_channels()
         self.end_bonds()
         self.end_royalties()
         self.end_stakes()
@@ -50,6 +63,8 @@ class Walk(MarketMoves, MarketInvariants):
         self.look()
         self.only_dust_stays()
         self.reached["moves"] += self.moved
+        for case in self.court.cases.values():
+            self.reached[f"{case.file.kind.name} {case.state.name}"] += 1
         for p in self.books.purchases.values():
             self.reached[f"{p.state.name.lower()} on basis {p.order.sale.basis}"] += 1
 
@@ -105,7 +120,7 @@ class Walk(MarketMoves, MarketInvariants):
             assert self.seen.vault[token] == sum(pools)
 
 
-def opening_books(stage: Stage) -> Books:
+def opening_books(stage: Stage) -> Court:
     """The books as the setup left the system."""
     books = Books(stage.address("treasury"), stage.system.params.min_fingerprinter_stake)
     books.now = stage.time
@@ -119,7 +134,11 @@ def opening_books(stage: Stage) -> Books:
     for owner, (number, model) in zip(OWNERS, stage.models.items(), strict=True):
         royalties = model.royalties
         books.models[number] = ModelState(stage.address(owner), royalties.collaborators, royalties.ancestors)
-    return books
+    seats = [operator.address for operator in stage.operators]
+    arbiter, last = stage.address("arbiter"), stage.address("last")
+    return Court(
+        books, stage.system.params.court, arbiter=arbiter, last=last, seats=seats, threshold=THRESHOLD
+    )
 
 
 MUST_REACH = {
@@ -130,9 +149,21 @@ MUST_REACH = {
 }  # fmt: skip
 
 
-def test_the_system_follows_the_books(project: Any, accounts: Any) -> None:
+MUST_JUDGE = {
+    "openCase", "openShare", "shareMissed", "postVerdict", "lapse", "challenge", "rule", "requestService", "finalize",
+    "execute", "claimFee", "redeem", "close", "topUp", "requestClose", "attest",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("courtly", "must_reach"), [(False, MUST_REACH), (True, MUST_JUDGE)], ids=["market", "court"]
+)
+def test_the_system_follows_the_books(
+    project: Any, accounts: Any, courtly: bool, must_reach: set[str]
+) -> None:
     stage = build(deploy(project, accounts), project)
     reached: Counter[str] = Counter()
-    members = {"stage": stage, "start": opening_books(stage), "reached": reached}
-    run_state_machine_as_test(type("SystemWalk", (Walk,), members), settings=walk(14, 60))
-    assert is_deep() or set(reached) >= MUST_REACH, (MUST_REACH - set(reached), reached)
+    members = {"stage": stage, "start": opening_books(stage), "reached": reached, "courtly": courtly}
+    steps = walk(10, 80) if courtly else walk(14, 60)
+    run_state_machine_as_test(type("SystemWalk", (Walk,), members), settings=steps)
+    assert is_deep() or set(reached) >= must_reach, (must_reach - set(reached), reached)

@@ -1,4 +1,4 @@
-"""What must hold after every step of a walk. `docs/invariants.md` says why."""
+"""What must hold of the market after every step of a walk. `docs/invariants.md` says why."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ class MarketInvariants(Machine):
             owed += sum(self.seen.bonds[n][0] for n, b in self.books.bonds.items() if b.token == token)
             owed += sum(p.held for p in self.books.purchases.values() if p.order.sale.token == token)
             owed += sum(fee.amount for fee in self.books.fees.values() if fee.token == token)
+            owed += self.seen.channel_funds[token]
             if token == NATIVE:
                 owed += sum(staked for staked, _ in self.seen.stakes.values())
+                owed += sum(pot for _, _, pot, _ in self.seen.cases.values())
             assert self.seen.vault[token] == owed
 
     @invariant()
@@ -63,6 +65,11 @@ class MarketInvariants(Machine):
             assert told.holders[number].lower() == holder.lower()
             assert (told.terms[number], told.ends[number]) == (packed, end)
             assert (told.suspended[number], told.offered[number]) == (suspended, offered)
+        assert told.cases == {number: state[0] for number, (state, *_) in seen.cases.items()}
+        assert {n: told.case_bonds[n] for n in seen.cases} == {
+            n: pot for n, (_, _, pot, _) in seen.cases.items()
+        }
+        assert {token: told.channels[token] for token in self.tokens} == seen.channel_funds
         for number, (owner, *_, frozen, _, nonce) in seen.models.items():
             assert (told.owners[number].lower(), told.nonces[number]) == (owner.lower(), nonce)
             assert told.frozen[number] == frozen
@@ -225,6 +232,18 @@ class MarketInvariants(Machine):
             assert license_[2] != 0 or 0 < expiry <= asked[number]
 
     @invariant()
+    def a_bond_is_not_shed_by_passing_the_license_on(self) -> None:
+        for log in self.past("LicensePassedOn"):
+            new, old = (self.books.purchases[log.args[key]].order.sale for key in ("licenseId", "source"))
+            slashed = sum(
+                e.args["slashed"]
+                for e in self.past("CaseExecuted")
+                if e.args["licenseId"] == log.args["source"]
+            )
+            assert new.bond >= old.bond - slashed
+            assert new.token == old.token or not old.bond - slashed
+
+    @invariant()
     def a_bond_is_what_the_books_say(self) -> None:
         for number, bond in self.books.bonds.items():
             amount, price, cases, asked, _ = self.seen.bonds[number]
@@ -306,6 +325,8 @@ class MarketInvariants(Machine):
         for number in self.stage.models:
             times = [log.time for log in self.past("ModelFrozen") if log.args["modelId"] == number]
             assert all(log.args["until"] <= log.time + 30 * DAY for log in self.past("ModelFrozen"))
+            verdicts = {log.args["caseId"] for log in self.past("ModelFrozenByVerdict")}
+            assert len(verdicts) == len(self.past("ModelFrozenByVerdict"))
             assert all(later - first > 180 * DAY for first, later in zip(times, times[3:], strict=False))
 
     def paused(self, what: str) -> list[tuple[int, int]]:

@@ -14,11 +14,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from market import NATIVE, isolated
 from quick_node import Log, Reverted
-from reference_books import Books, Forbidden
+from reference_books import Forbidden
+from reference_court import Court
 from walk_stage import Stage
 
 SEEDS = st.integers(0, 2**32)
 Move = tuple[str, dict[str, Any]]  # a method's name and its arguments
+CASE_VIEWS = (
+    ("MisuseCourt", "caseState"),
+    ("MisuseCourt", "caseDetail"),
+    ("LicenseEscrow", "caseBondOf"),
+    ("MisuseCourt", "defenceOf"),
+)
 LICENSE_VIEWS = ("ownerOf", "termsOf", "endOf", "isSuspended", "isOffered", "isActive")
 
 
@@ -35,13 +42,16 @@ class Seen:
     licenses: dict[int, tuple[str, int, int, bool, bool, bool]]  # as LICENSE_VIEWS
     models: dict[int, Any]
     vault: dict[str, int]  # by token
+    channel_funds: dict[str, int]  # by token
+    channels: dict[bytes, Any]
+    cases: dict[bytes, tuple[Any, Any, int, Any]]  # as CASE_VIEWS
 
 
 class Machine(RuleBasedStateMachine):
     """`stage`, `start` and `reached` are set on a subclass by the test; moves come from the classes mixed in."""
 
     stage: Stage
-    start: Books
+    start: Court  # over the books as the setup left the system
     reached: Counter[str]
 
     def __init__(self) -> None:
@@ -51,9 +61,11 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.books = copy.deepcopy(self.start)
-        self.clock = self.start.now
+        self.court = copy.deepcopy(self.start)
+        self.books = self.court.books
+        self.clock = self.books.now
         self.requests = 0
+        self.closed_by_provider: set[bytes] = set()
         self.replay = Replay(self.stage.address("treasury"))
         self.replay.fold(self.stage.history)
         self.tokens = [NATIVE, self.stage.token.address]
@@ -150,41 +162,57 @@ class Machine(RuleBasedStateMachine):
 
     def look(self) -> None:
         """One request for all that the invariants ask."""
-        stage, books = self.stage, self.books
-        escrow, licenses, models, ledger = (
-            stage.faces[name] for name in ("LicenseEscrow", "LicenseNFT", "ModelNFT", "RoyaltyLedger")
-        )
-        accounts = [person.address for person in stage.people.values()]
-        pairs = [(account, token) for account in accounts for token in self.tokens]
-        incomes = [(model, token) for model in stage.models for token in self.tokens]
-        groups: list[list[tuple[Any, ...]]] = [
-            [(escrow, "balanceOf", *pair) for pair in pairs],
-            [(escrow, "stakeOf", account) for account in books.stakes],
-            [(escrow, "royaltyOf", *income) for income in incomes],
-            [(ledger, "inherited", *income) for income in incomes],
-            [(escrow, "orderState", number) for number in books.purchases],
-            [(escrow, "bondOf", number) for number in books.purchases],
-            *([(licenses, view, number) for number in books.licenses] for view in LICENSE_VIEWS),
-            [(models, "statusOf", number) for number in stage.models],
-            [(stage.token, "balanceOf", escrow.address)],
-        ]
-        answers = iter(stage.node.read(*(call for group in groups for call in group)))
-        free, stakes, royalties, inherited, orders, bonds, *views, status, tokens = (
-            [next(answers) for _ in group] for group in groups
-        )
-        coins = int(stage.node.ask("eth_getBalance", escrow.address, "latest"), 16)
+        faces, books = self.stage.faces, self.books
+        escrow = faces["LicenseEscrow"]
+        people = [person.address for person in self.stage.people.values()]
+        cases = list(self.court.cases)
+        keys: dict[str, list[Any]] = {
+            "free": [(account, token) for account in people for token in self.tokens],
+            "stakes": list(books.stakes),
+            "royalties": [(model, token) for model in self.stage.models for token in self.tokens],
+            "orders": list(books.purchases),
+            "models": list(self.stage.models),
+            "licenses": list(books.licenses),
+            "channels": list(books.channels),
+        }
+        calls: dict[str, list[tuple[Any, ...]]] = {
+            "free": [(escrow, "balanceOf", *key) for key in keys["free"]],
+            "stakes": [(escrow, "stakeOf", key) for key in keys["stakes"]],
+            "royalties": [(escrow, "royaltyOf", *key) for key in keys["royalties"]],
+            "inherited": [(faces["RoyaltyLedger"], "inherited", *key) for key in keys["royalties"]],
+            "orders": [(escrow, "orderState", key) for key in keys["orders"]],
+            "bonds": [(escrow, "bondOf", key) for key in keys["orders"]],
+            "models": [(faces["ModelNFT"], "statusOf", key) for key in keys["models"]],
+            "channels": [(faces["UsageChannel"], "stateOf", key) for key in keys["channels"]],
+            "funds": [(escrow, "channelFunds", token) for token in self.tokens],
+            "vault": [(self.stage.token, "balanceOf", escrow.address)],
+            **{
+                view: [(faces["LicenseNFT"], view, key) for key in keys["licenses"]] for view in LICENSE_VIEWS
+            },
+            **{view: [(faces[contract], view, key) for key in cases] for contract, view in CASE_VIEWS},
+        }
+        answers = iter(self.stage.node.read(*(call for group in calls.values() for call in group)))
+        read = {name: [next(answers) for _ in group] for name, group in calls.items()}
+        coins = int(self.stage.node.ask("eth_getBalance", escrow.address, "latest"), 16)
+
+        def by_key(name: str, key: str = "") -> dict[Any, Any]:
+            return dict(zip(keys[key or name], read[name], strict=True))
+
         self.seen = Seen(
-            free=dict(zip(pairs, free, strict=True)),
-            stakes={a: (s[0], s[1]) for a, s in zip(books.stakes, stakes, strict=True)},
-            royalties=dict(zip(incomes, royalties, strict=True)),
-            inherited=dict(zip(incomes, inherited, strict=True)),
-            orders={n: (state, since) for n, (state, since, _) in zip(books.purchases, orders, strict=True)},
-            bonds=dict(zip(books.purchases, bonds, strict=True)),
-            licenses=dict(zip(books.licenses, zip(*views, strict=True), strict=True))
-            if books.licenses
-            else {},
-            models=dict(zip(stage.models, status, strict=True)),
-            vault={NATIVE: coins, self.tokens[1]: tokens[0]},
+            free=by_key("free"),
+            stakes={account: (stake[0], stake[1]) for account, stake in by_key("stakes").items()},
+            royalties=by_key("royalties"),
+            inherited=by_key("inherited", "royalties"),
+            orders={number: (state, since) for number, (state, since, _) in by_key("orders").items()},
+            bonds=by_key("bonds", "orders"),
+            licenses=dict(
+                zip(keys["licenses"], zip(*(read[v] for v in LICENSE_VIEWS), strict=True), strict=True)
+            ),
+            models=by_key("models"),
+            vault=dict(zip(self.tokens, (coins, read["vault"][0]), strict=True)),
+            channel_funds=dict(zip(self.tokens, read["funds"], strict=True)),
+            channels=by_key("channels"),
+            cases=dict(zip(cases, zip(*(read[v] for _, v in CASE_VIEWS), strict=True), strict=True)),
         )
 
     def past(self, name: str) -> list[Log]:

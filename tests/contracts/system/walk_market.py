@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import astuple
 from typing import Any
 
+from courtroom import share_levels, share_seeds
 from eth_utils.address import to_checksum_address
 from market import DAY, ETHER, FIRST_ONWARD, HOUR, NATIVE, Order, Parcel, State, terms
 from reference_books import COMMERCIAL, COURT, DISCLOSURE, ESCROW, RESALE, SUBLICENSE, Purchase, Terms
@@ -143,7 +144,11 @@ class MarketMoves(Machine):
             "price": price,
             "bond": self.pick(ETHER // 5, ETHER // 5 + 3, 0),
             "terms": terms(
-                flags=flags, expiry=expiry, uses=self.pick(0, 1, 3), onward_bps=self.pick(0, 333, 2_500)
+                flags=flags,
+                expiry=expiry,
+                uses=self.pick(0, 1, 3),
+                onward_bps=self.pick(0, 333, 2_500),
+                min_tier=self.pick(0, 0, 0, 0, 1),
             ),
             "deposit": self.pick(ETHER // 3, ETHER // 3, 3 * ETHER),
             "fingerprinter": fingerprinter,
@@ -160,6 +165,8 @@ class MarketMoves(Machine):
         number = (FIRST_ONWARD if changes.get("basis") else 0) + len(taken) + 1
         if twisted and taken and self.pick(True, False):
             number = self.pick(*taken)  # a fingerprint number that may be used up
+        license_id = model << 28 | number
+        changes["markCommit"] = share_levels(license_id, share_seeds(str(license_id)))[-1][0]
         order = self.stage.order(model, number, parcel, seller=seller, buyer=buyer, **changes)
         if not twisted:
             return order
@@ -209,6 +216,7 @@ class MarketMoves(Machine):
             ),
             "uses": own.uses & self.pick(1, 3),
             "onward_bps": own.onward_bps,
+            "min_tier": own.min_tier,
         }
         seller = self.pick(*[source.holder] * 9, self.address("sam"))
         bond = self.books.bonds[number]
@@ -219,7 +227,7 @@ class MarketMoves(Machine):
             "source": number,
             "token": bond.token,
             "price": self.pick(ETHER // 7, 10**9 + 1),
-            "bond": self.pick(*[bond.original] * 9, 0),
+            "bond": max(0, bond.amount + self.pick(0, 0, 0, 5, -1)),
             "terms": terms(**narrower),
             "fingerprinter": self.address(self.pick("fred", "flora")),
             "saleNonce": self.pick(*[0] * 9, 1),

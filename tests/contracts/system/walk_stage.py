@@ -286,6 +286,7 @@ class Stage:
         return [o.address for o in self.operators], sum(1 << seat for seat in seats), signatures
 
 
+ISSUER = "kai"  # of attestations, up to the second tier
 OWNERS = ("anna", "bert", "carl", "dora")
 BUYERS = ("emma", "finn", "gina")
 OTHERS = ("kim", "kai", "fred", "flora", "hugo", "sam")
@@ -322,6 +323,7 @@ def build(system: System, project: Any) -> Stage:
     stage.time = BEGIN
     _money(stage)
     _members(stage)
+    stage.setup("IdentityRegistry", "setIssuer", stage.address(ISSUER), 2, by="admin")
     for owner, parent in zip(OWNERS, (None, 0, 1, 2), strict=True):
         _register(stage, owner, None if parent is None else list(stage.models.values())[parent])
     return stage
