@@ -30,8 +30,8 @@ HALVES = {"EscrowExtension": "LicenseEscrow", "CourtExtension": "MisuseCourt"}  
 PRODUCTION = Params(
     admin=ADDRESS["authority"],
     treasury=ADDRESS["treasury"],
-    appeal_authority=ADDRESS["authority"],
-    last_instance=ADDRESS["regulator"],
+    appeal_authority=ADDRESS["collaborator"],
+    last_instance=ADDRESS["reporter"],
     holders={
         "REGISTRAR": (ADDRESS["registrar"],),
         "ORACLE_ADMIN": (ADDRESS["regulator"],),
