@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 from zhiyi.chain import TxResult
 from zhiyi.group import Group, reason_hash
-from zhiyi.types import RegulatorAct
+from zhiyi.types import Pause, RegulatorAct
 
 _ACTS: Final = ("ModelFrozen", "FreezeLifted", "ModelDelisted")
 
@@ -45,6 +45,19 @@ class Regulator(Group):
             )
             for event in sorted(found, key=lambda e: (e.block_number, e.log_index))
         )
+
+    def pauses(self) -> tuple[Pause, ...]:
+        """Pauses that are running; from events, the contracts have no view of them."""
+        found = (self._pause("opening", "LicenseEscrow"), self._pause("posting", "MisuseCourt"))
+        return tuple(pause for pause in found if pause)
+
+    def _pause(self, what: Literal["opening", "posting"], contract: str) -> Pause | None:
+        names = (f"{what.capitalize()}Paused", f"{what.capitalize()}Resumed")
+        events = [event for name in names for event in self._events(contract, name)]
+        last = max(events, key=lambda e: (e.block_number, e.log_index), default=None)
+        if last is None or last.args.get("until", 0) <= self._chain.now():
+            return None
+        return Pause(what=what, by=last["by"], until=last["until"])
 
     def pause_opening(self, until: int, *, dry_run: bool = False) -> TxResult:
         """Pauser: no order can be opened until `until` (unix seconds, at most 7 d ahead)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import IntEnum, IntFlag
-from typing import Annotated, Any, Final, NamedTuple, Self, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -1006,6 +1006,14 @@ class RegulatorAct(Value):
     reason_hash: Bytes32
     time: U40
     tx_hash: str
+
+
+class Pause(Value):
+    """A pause that is running."""
+
+    what: Literal["opening", "posting"]  # of orders, of verdicts
+    by: Address
+    until: U40  # unix seconds
 
 
 class Complaint(Value):

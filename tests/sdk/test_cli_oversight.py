@@ -57,5 +57,6 @@ def test_complaints_demands_and_pauses_by_commands(zhiyi: Shell, clients: Client
     )
     for what in ("opening", "posting"):
         zhiyi("deployer", "oversight", "pause", what, "--until", "+2d")
+        assert [row["what"] for row in zhiyi("", "oversight", "pauses")] == [what]
         zhiyi("deployer", "oversight", "resume", what)
         assert zhiyi("deployer", "oversight", "resume", what, code=6)["error"]["error_name"] == "NotPaused"

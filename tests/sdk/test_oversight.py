@@ -8,7 +8,7 @@ from test_story import CID, agree, bought, h, make_record, opened, register
 
 from zhiyi.errors import BadInput, NotFound, TxReverted
 from zhiyi.group import reason_hash
-from zhiyi.types import ComplaintOutcome, DemandState, SubjectKind
+from zhiyi.types import ComplaintOutcome, DemandState, Pause, SubjectKind
 
 
 def test_a_complaint_is_answered_or_seen_to_be_late(clients: Clients) -> None:
@@ -96,12 +96,23 @@ def test_a_freeze_and_a_pause_stop_new_orders_until_they_end(clients: Clients) -
     regulator.lift(model_id, "order withdrawn")
     with pytest.raises(TxReverted, match="PauseTooLong"):
         pauser.pause_opening(clients.node.chain.now() + 8 * DAY)
-    pauser.pause_opening(clients.node.chain.now() + 3600)
+    assert pauser.pauses() == ()
+    end = clients.node.chain.now() + 3600
+    pauser.pause_opening(end)
+    opening = Pause(what="opening", by=clients["deployer"].account, until=end)
+    assert regulator.pauses() == (opening,)
     with pytest.raises(TxReverted, match="OpeningIsPaused"):
         opened(clients, purchase)
+    pauser.pause_posting(end)
+    posting = Pause(what="posting", by=clients["deployer"].account, until=end)
+    assert regulator.pauses() == (opening, posting)
     pauser.resume_opening()
+    assert regulator.pauses() == (posting,)
     opened(clients, purchase)
-    pauser.pause_posting(clients.node.chain.now() + 3600)
     pauser.resume_posting()
+    assert regulator.pauses() == ()
+    pauser.pause_posting(end)
+    clients.node.travel(3600)
+    assert regulator.pauses() == ()
     with pytest.raises(TxReverted, match="NotPaused"):
         pauser.resume_posting()

@@ -193,6 +193,13 @@ def pause(
 
 
 @app.command()
+def pauses(ctx: typer.Context) -> None:
+    """Pauses that are running, and until when."""
+    session = session_of(ctx)
+    session.console.result(session.reader.regulator.pauses(), title="pauses")
+
+
+@app.command()
 def resume(
     ctx: typer.Context,
     what: Annotated[Pausable, typer.Argument(help="Opening of orders, or posting of verdicts.")],
