@@ -280,13 +280,14 @@ class Market:
         """The owner's share of all income up to the sale of the model, by the model's own terms."""
         sold = next(e for e in self._events("LicenseEscrow", "ModelSold") if e["modelId"] == model_id)
         paid = [e for e in self._events("LicenseEscrow", "RoyaltyPaid") if e["modelId"] == model_id]
-        gross = sum(
+        gross: int = sum(
             e["amount"] for e in paid if e.block_number < sold.block_number or e.tx_hash == sold.tx_hash
         )
         registered = next(e for e in self._events("ModelNFT", "ModelRegistered") if e["modelId"] == model_id)
         terms = RoyaltyTerms.from_abi(registered["royalties"])
         net = gross * (BPS - terms.platform_bps - sum(a.bps for a in terms.ancestors)) // BPS
-        return net * (BPS - sum(split.bps for split in terms.collaborators)) // BPS
+        own: int = net * (BPS - sum(split.bps for split in terms.collaborators)) // BPS
+        return own
 
     # -- oversight ------------------------------------------------------------------------------
 

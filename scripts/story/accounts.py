@@ -74,7 +74,7 @@ def money(world: World) -> dict[str, Any]:
     names |= {LocalSigner(private_key(i)).address: f"unused{i}" for i in range(len(ROLES), ACCOUNTS)}
     for address in seen - set(names):
         names[address] = "fees" if int(address, 16) == 0 else "other"
-    rows = []
+    rows: list[dict[str, Any]] = []
     for address, name in sorted(names.items(), key=lambda item: item[1]):
         stake = vault.stake_of(address)
         genesis = ETH_EACH * ETHER if name in ROLES or name.startswith("unused") else 0

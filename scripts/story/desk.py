@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from safetensors.numpy import save_file
 
 from story import buy, register
@@ -42,7 +43,7 @@ def _small_model(world: World, folder: Path, *, seed: int) -> register.Measured:
     folder.mkdir()
     rng = np.random.default_rng(seed)
 
-    def drawn(rows: int, columns: int) -> np.ndarray:
+    def drawn(rows: int, columns: int) -> npt.NDArray[np.float32]:
         return rng.normal(0, 0.02, (rows, columns)).astype(np.float32)
 
     tensors = {"model.embed_tokens.weight": drawn(1500, 256)}
