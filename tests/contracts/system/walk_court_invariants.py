@@ -162,6 +162,28 @@ class CourtInvariants(MarketInvariants, CourtMoves):
         assert {n for n, seen in self.seen.licenses.items() if seen[3]} == suspending
 
     @invariant()
+    def a_label_has_its_time_to_be_restored(self) -> None:
+        """Four days from notice: of a guilty verdict, or of the ruling that overturned another."""
+        for log in self.executed():
+            logs = self.of_case(log.args["caseId"])
+            if self.file(log.args["caseId"])[0] == Kind.DISCLOSURE:
+                given = min(e.time for e in logs if self.gives_notice(e))
+                assert log.time > given + NOTICE
+
+    @staticmethod
+    def gives_notice(log: Log) -> bool:
+        guilty = log.name == "VerdictPosted" and log.args["decision"] == Decision.GUILTY
+        return guilty or (log.name == "Ruled" and not log.args["upheld"])
+
+    @invariant()
+    def who_signed_what_was_overturned_is_paid_nothing(self) -> None:
+        for case_id in self.court.cases:
+            logs = self.of_case(case_id)
+            faults = any(log.name == "FaultFound" for log in logs)
+            overturned = any(log.name == "Ruled" and not log.args["upheld"] for log in logs)
+            assert faults or not overturned or all(log.name != "FeeClaimed" for log in logs)
+
+    @invariant()
     def an_accused_is_served_or_cleared(self) -> None:
         """Once he asked, nothing but serving, curing or clearing follows; and then he has his whole window."""
         for case_id in self.court.cases:
