@@ -344,7 +344,8 @@ class Cases(Group):
     def challenge(self, case_id: bytes, *, value: int = 0, dry_run: bool = False) -> TxResult:
         """Accused, anyone later (guilty), or the reporter (anything else): asks for a ruling, with the bond C.
 
-        Not whoever would rule. Overturned, C comes back, and the signers lose their fee and as much as C of stake.
+        Not whoever would rule. Overturned, C comes back, and the signers lose their fee; where they had said guilty or
+        not guilty, as much as C of stake, too.
         The bond comes from the caller's free balance in the vault, to which `value` is added first.
         """
         return self._by_file("challenge", case_id, value=value, dry_run=dry_run)
