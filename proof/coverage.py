@@ -3,7 +3,8 @@
 
 `proof/coverage.py [pytest arguments]`; without arguments all contract tests run, in parts with a node each, and only
 then the documents are written. An interrupted run goes on with the parts that are missing or whose contracts or tests
-changed; with `--keep` it does not run a part anew because contracts changed, but forgets what it showed of those files.
+changed; with `--keep` it does not run a part anew because contracts changed, but forgets what it showed of functions
+that did.
 A line is covered when every statement that starts on it ran, a branch is one outcome of one decision. What the tests
 showed is kept in build/coverage/hits.json, where the mutation tests look which tests reach a line.
 """
@@ -62,7 +63,7 @@ def parts(files: list[Path]) -> list[list[Path]]:
 def run_parts(keep: bool, items: Items) -> int:
     """Runs all contract tests that have not run on these contracts; the first exit status that is not 0.
 
-    With `keep`, what ran on other contracts counts too, for the contracts that are still the same."""
+    With `keep`, what ran on other contracts counts too, for the functions that are still the same."""
     contracts, status = digest(sources()), 0
     now = {
         str(path.relative_to(ROOT)): digest({"": path.read_text()})
@@ -107,14 +108,13 @@ def only(hits: dict[str, Any], files: set[str]) -> dict[str, Any]:
 
 
 def merged(found: list[dict[str, Any]], items: Items) -> dict[str, Any]:
-    """One file of hits out of several. What they showed of a file that has changed since is forgotten."""
+    """One file of hits out of several. What they showed of a function that has changed since is forgotten."""
     whole: dict[str, Any] = {"tests": {}, "traces": [], "failed": [], "seconds": {}, "unread": []}
-    places = items.places()
     for hits in found:
         now = {
-            first + n: places[file][1] + n
-            for file, (text, first, count) in hits["files"].items()
-            if file in places and places[file][0] == text
+            first + n: items.places[name][1] + n
+            for name, (text, first, count) in hits["places"].items()
+            if name in items.places and items.places[name][0] == text
             for n in range(count)
         }
         before = len(whole["traces"])
@@ -124,7 +124,7 @@ def merged(found: list[dict[str, Any]], items: Items) -> dict[str, Any]:
         whole["seconds"].update(hits["seconds"])
         whole["failed"] += hits["failed"]
         whole["unread"] += hits["unread"]
-    return {**whole, "files": places}
+    return {**whole, "places": items.places}
 
 
 class Coverage:

@@ -5,8 +5,8 @@ the node gets room for it. Every transaction and call that the tests send is tra
 seen before: same code, same function, same gas and result. That can only miss what ran, never invent it.
 
 The file: {"tests": {test: [trace]}, "traces": [[item]], "failed": [test], "seconds": {test: time}, "unread": [reason],
-"sources": digest, "files": {file: [hash, first item, items]}}. What fixtures of a session or module do is under the
-test "" (empty).
+"sources": digest, "places": {function: [hash, first item, items]}}. What fixtures of a session or module do is under
+the test "" (empty).
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Recorder:
             "seconds": {test: round(seconds, 2) for test, seconds in self._seconds.items()},
             "unread": self._unread,
             "sources": self._digest,
-            "files": self._items.places(),
+            "places": self._items.places,
         }
         self._out.parent.mkdir(parents=True, exist_ok=True)
         self._out.write_text(json.dumps(found))

@@ -25,7 +25,7 @@ from coverage import HITS
 from coverage_plugin import SHARED, use_code
 from mutants import Mutant, drawn, mutants
 from mutation import JUDGED, STATE
-from solc import AST, CODE, CompileError, compile_sources, measured_code, sources
+from solc import AST, CODE, CompileError, compile_sources, digest, measured_code, sources
 from source_items import Item, Items, Range, instructions
 
 TARGETS = tuple(
@@ -79,10 +79,8 @@ class Trial:
         self._session = session
         self._texts = sources()
         answer = compile_sources(self._texts, AST)
-        items = Items(answer, self._texts)
-        self._items = items.all
-        self._places = items.places()
-        self._hits = _hits()
+        self._items = Items(answer, self._texts).all
+        self._hits = _hits(self._texts)
         trees = {path: answer["sources"][path]["ast"] for path in TARGETS}
         every = drawn(
             [m for path, tree in trees.items() for m in mutants(path, tree, self._texts[path])], seed
@@ -105,7 +103,7 @@ class Trial:
         for mutant in self._drawn:
             if judged >= count:
                 break
-            if mutant.id in known or not self._has_hits(mutant.file):
+            if mutant.id in known:
                 continue
             start = time.monotonic()
             result, by = self._verdict(mutant)
@@ -127,15 +125,6 @@ class Trial:
             took = time.monotonic() - start
             where = f"{mutant.name}:{mutant.line} {mutant.operator}"
             print(f"{judged}/{count} {mutant.id} {result} {took:.0f} s {where} {by}", flush=True)
-
-    def _has_hits(self, file: str) -> bool:
-        return self._moved(file) is not None
-
-    def _moved(self, file: str) -> int | None:
-        """By how much the file's items have other numbers than under coverage; None if the file is another."""
-        text, first, _ = self._places[file]
-        then = self._hits["files"].get(file)
-        return then[1] - first if then and then[0] == text else None
 
     def _verdict(self, mutant: Mutant) -> tuple[str, str]:
         """(result, test that killed it)"""
@@ -188,10 +177,7 @@ class Trial:
 
     def _tests_of(self, mutant: Mutant) -> list[str]:
         """Tests that reached the changed place, quickest first; if shared fixtures did, others while there is time."""
-        moved = self._moved(mutant.file) or 0
-        items = {
-            item.id + (moved if item.range.file == mutant.file else 0) for item in self._reaching(mutant)
-        }
+        items = {item.id for item in self._reaching(mutant)}
         traces = {place for place, shown in enumerate(self._hits["traces"]) if not items.isdisjoint(shown)}
         reached = [test for test, seen in self._hits["tests"].items() if not traces.isdisjoint(seen)]
         seconds = self._hits["seconds"]
@@ -273,10 +259,12 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _hits() -> dict[str, Any]:
+def _hits(texts: Mapping[str, str]) -> dict[str, Any]:
     if not HITS.exists():
         raise pytest.UsageError("build/coverage/hits.json is missing: run `make coverage` first")
     hits: dict[str, Any] = json.loads(HITS.read_text())
+    if hits["sources"] != digest(texts):
+        raise pytest.UsageError("the contracts changed since `make coverage`: run it again")
     return hits
 
 

@@ -82,10 +82,16 @@ class Items:
         self.all: list[Item] = []
         self._decisions: dict[Range, tuple[int, int, str]] = {}  # range -> (held, failed, kind of node)
         self._texts = {path: text.encode() for path, text in texts.items()}
+        self.places: dict[str, tuple[str, int, int]] = {}
+        """Function -> (hash of its text, its first item, how many it has)."""
         for path in sorted(answer["sources"]):
             if is_measured(path):
-                for _, node in functions(answer["sources"][path]["ast"]):
+                for contract, node in functions(answer["sources"][path]["ast"]):
+                    first = len(self.all)
                     self._add(path, node["body"])
+                    self._place(
+                        f"{path} {contract}.{node.get('name') or node.get('kind')}", path, node, first
+                    )
         self._statements = [item for item in self.all if item.kind == "statement"]
 
     def _range(self, path: str, node: dict[str, Any]) -> Range:
@@ -137,13 +143,12 @@ class Items:
             held, failed = (self._new(where, text_at, kind, outcome) for outcome in (True, False))
             self._decisions[where] = (held, failed, kind)
 
-    def places(self) -> dict[str, tuple[str, int, int]]:
-        """File -> (hash of its text, first of its items, how many they are)."""
-        found = {}
-        for file in dict.fromkeys(item.range.file for item in self.all):
-            ids = [item.id for item in self.all if item.range.file == file]
-            found[file] = hashlib.sha256(self._texts[file]).hexdigest(), ids[0], len(ids)
-        return found
+    def _place(self, name: str, path: str, node: dict[str, Any], first: int) -> None:
+        where = self._range(path, node)
+        text = hashlib.sha256(self._texts[path][where.start : where.end]).hexdigest()[:16]
+        while name in self.places:  # of one name with other parameters
+            name += "'"
+        self.places[name] = text, first, len(self.all) - first
 
     def code_map(self, code: bytes, source_map: str, paths: dict[int, str]) -> CodeMap:
         """Reads a contract's code; `paths` are the compiler's file numbers."""

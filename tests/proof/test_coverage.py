@@ -273,25 +273,23 @@ def test_what_never_ran_is_left(bench: Bench) -> None:
 
 
 def test_parts_are_put_together_and_forget_what_changed() -> None:
-    def items(texts: dict[str, str]) -> Items:
-        return Items(compile_sources(texts, AST), texts)
+    def items(source: str) -> Items:
+        return Items(compile_sources({PATH: source}, AST), {PATH: source})
 
-    other = "contracts/Another.sol"
-    before = items({PATH: SOURCE, other: SOURCE.replace("Sample", "Another")})
-    after = items({PATH: SOURCE, other: SOURCE.replace("Sample", "Renamed").replace("n * 2", "n * 3")})
+    before, after = items(SOURCE), items(SOURCE.replace("if (a || b)", "a;\n        if (a || b)"))
+    same, changed = f"{PATH} Sample.later", f"{PATH} Sample.choose"
+    assert before.places[same] != after.places[same]  # other numbers
     one = {"tests": {"": [0], "a": [0, 1]}, "seconds": {"a": 1.0}, "failed": [], "unread": []}
     two = {"tests": {"": [0], "b": [0]}, "seconds": {"b": 2.0}, "failed": ["b"], "unread": ["why"]}
-    kept = after.places()[PATH]
-    assert before.places()[PATH] == kept
-    sample = before.places()[PATH][1]
-    gone = before.places()[other][1]
+    then, now = before.places[same][1], after.places[same][1]
+    gone = before.places[changed][1]
     found = merged(
         [
-            {**one, "traces": [[sample], [gone, sample + 1]], "files": before.places()},
-            {**two, "traces": [[sample + 2]], "files": after.places()},
+            {**one, "traces": [[then], [gone, then + 1]], "places": before.places},
+            {**two, "traces": [[now + 2]], "places": after.places},
         ],
         after,
     )
-    assert found["traces"] == [[sample], [sample + 1], [sample + 2]]
+    assert found["traces"] == [[now], [now + 1], [now + 2]]
     assert found["tests"] == {"": [0, 2], "a": [0, 1], "b": [2]}
     assert (found["seconds"], found["failed"], found["unread"]) == ({"a": 1.0, "b": 2.0}, ["b"], ["why"])
