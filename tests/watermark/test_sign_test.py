@@ -58,9 +58,38 @@ def test_binomial_tail_is_the_exact_one_rounded_up_by_almost_nothing(n: int, dat
 
 
 def test_binomial_tail_agrees_with_scipy_for_many_chips() -> None:
-    for n, matches in ((31_500, 16_300), (31_500, 17_000), (5_000, 2_501)):
+    for n, matches in ((31_500, 16_300), (31_501, 17_000), (5_000, 2_501), (4_000_000, 2_004_000)):
         ours = stats.binomial_tail(matches, n).log2_p
-        assert ours == pytest.approx(float(binom.logsf(matches - 1, n, 0.5)) / math.log(2), rel=1e-9)
+        assert ours == pytest.approx(float(binom.logsf(matches - 1, n, 0.5)) / math.log(2), rel=1e-8)
+
+
+@pytest.mark.parametrize("n", [8193, 8194, 9001, 12_000])
+@pytest.mark.parametrize("chance", [Fraction(1, 2), Fraction(1, 4), Fraction(7, 100), Fraction(1, 10**5)])
+def test_binomial_tails_of_many_coins_are_upper_bounds_and_close(n: int, chance: Fraction) -> None:
+    yes, no = chance.numerator, chance.denominator - chance.numerator
+    spread = math.isqrt(n * yes * no // chance.denominator**2) + 1
+    mean = n * yes // chance.denominator
+    near = Fraction(1, 2**28) if chance == Fraction(1, 2) else 1 / (7 * n * chance * (1 - chance))
+    for matches in (mean + 1, mean + spread, mean + 5 * spread, mean + 12 * spread):
+        weight = math.comb(n, matches) * yes**matches * no ** (n - matches)
+        exact = 0
+        for k in range(matches, min(n, matches + 60 * spread) + 1):  # what is left is far under any float
+            exact += weight
+            weight = weight * (n - k) * yes // ((k + 1) * no)
+        found = stats.binomial_tail(matches, n, chance).p
+        assert found is not None
+        truth = Fraction(exact, chance.denominator**n)
+        assert truth <= found
+        if mean > 0:
+            assert found <= truth * (1 + near)
+
+
+def test_a_certain_text_has_a_p_that_can_be_written_down() -> None:
+    """Millions of votes all of which match: no p is smaller than 2^-1024, and none takes long."""
+    for n in (2000, 66_060_288):
+        found = stats.binomial_tail(n, n)
+        assert found.p == Fraction(1, 2**1024)
+        assert found.log2_p == -1024
 
 
 @given(st.lists(st.integers(0, 15), min_size=1, max_size=40), st.data())
@@ -202,9 +231,11 @@ def test_no_float_takes_part_in_a_decision() -> None:
             n.attr for n in body if isinstance(n, ast.Attribute)
         }
         assert not names & (for_people | {"float", "float32", "float64", "log", "log2", "exp", "sqrt"})
-    rests_on = {n.left.id for n in ast.walk(tree)
-                if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div) and isinstance(n.left, ast.Name)}  # fmt: skip
-    assert rests_on == {"hypotheses", "value"}  # an int over a Fraction, and _log2's Fraction
+    divided = {
+        ast.unparse(n.left) for n in ast.walk(tree) if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div)
+    }
+    # an int over a Fraction; a Fraction over another; _log2's Fraction
+    assert {d.partition("(")[0] for d in divided} == {"hypotheses", "Fraction", "value"}
 
 
 def test_a_threshold_between_two_floats_is_still_met_exactly() -> None:
