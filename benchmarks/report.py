@@ -101,13 +101,13 @@ def write(name: str, command: str, rows: list[Row], *, environment: dict[str, st
     FOLDER.mkdir(parents=True, exist_ok=True)
     report = {
         "command": command,
-        "commit": commit(),
+        "commit": (measured := commit()),  # before this call changes tracked files
         "environment": environment,
         "rows": [row.to_json() for row in rows],
     }
     path = FOLDER / f"{name}.json"
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    (FOLDER / f"{name}.md").write_text(markdown(name, command, rows, environment, notes))
+    (FOLDER / f"{name}.md").write_text(markdown(name, command, rows, environment, measured, notes))
     return path
 
 
@@ -151,12 +151,14 @@ def over_target(rows: list[Row]) -> list[str]:
     return [f"{r.id} {r.value:.6g}: the target is {r.sense} {r.target:g}" for r in rows if r.met is False]
 
 
-def markdown(name: str, command: str, rows: list[Row], environment: dict[str, str], notes: str = "") -> str:
-    """The same as a table."""
+def markdown(
+    name: str, command: str, rows: list[Row], environment: dict[str, str], measured: str, notes: str = ""
+) -> str:
+    """The same as a table. measured: the commit."""
     lines = [
         f"# {name}",
         "",
-        f"Made by `{command}` at commit `{commit()}`; do not edit.",
+        f"Made by `{command}` at commit `{measured}`; do not edit.",
         "",
         "| row | what | value | target | met | against | n |",
         "|---|---|---|---|---|---|---|",
