@@ -130,6 +130,17 @@ def test_a_license_passed_on_pays_model_and_holder(
     assert licenses.endOf(source) == (RESOLD if basis == RESALE_BASIS else 0)
 
 
+def test_a_license_is_given_away(system: System, model: Model, licensed: Order, copy: Parcel) -> None:
+    """At no price nobody is paid, and no payment is told."""
+    gross, before = system.royalties.gross(model.id, NATIVE), system.free(system.buyer)
+    order = onward(system, licensed, copy, RESALE_BASIS, price=0)
+    open_onward(system, order)
+    receipt = finish(system, order, copy)
+    assert receipt.decode_logs(system.escrow.Credited) == []
+    assert (system.royalties.gross(model.id, NATIVE), system.free(system.buyer)) == (gross, before)
+    assert system.licenses.ownerOf(order.delivery.licenseId) == system.stranger
+
+
 def test_the_old_bond_stays_through_the_tail(system: System, licensed: Order, copy: Parcel) -> None:
     source = licensed.delivery.licenseId
     order = onward(system, licensed, copy, RESALE_BASIS)
@@ -348,8 +359,9 @@ def test_the_sale_of_a_model_voids_no_resale(
     assert system.licenses.isActive(order.delivery.licenseId)
 
 
+@pytest.mark.parametrize("basis", [RESALE_BASIS, SUBLICENSE_BASIS])
 def test_a_fee_for_a_copy_passed_on_is_earned_with_the_holders_word(
-    system: System, model: Model, licensed: Order, copy: Parcel
+    system: System, model: Model, licensed: Order, copy: Parcel, basis: int
 ) -> None:
     request = sha(b"request of the stranger")
     system.escrow.payPrepareFee(
@@ -362,9 +374,9 @@ def test_a_fee_for_a_copy_passed_on_is_earned_with_the_holders_word(
         sender=system.stranger,
         value=100,
     )
-    order = onward(system, licensed, copy, RESALE_BASIS, requestHash=request)
+    order = onward(system, licensed, copy, basis, requestHash=request)
     foreign = order.with_(source=5)
-    taken = onward(system, licensed, copy, RESALE_BASIS, requestHash=request, seller=system.creator.address)
+    taken = onward(system, licensed, copy, basis, requestHash=request, seller=system.creator.address)
     system.go_to(order.sale.openBy + 10)
     earn = system.escrow.earnPrepareFee
     signed = [(foreign, system.buyer, "SourceMismatch(uint256,uint64)"), (taken, system.creator, None)]

@@ -12,7 +12,7 @@ sys.path[:0] = [str(ROOT / "proof")]
 
 import branches  # noqa: E402
 from branches import Leaf, leaves, problems, read, rendered  # noqa: E402
-from solc import AST, compile_sources  # noqa: E402
+from solc import AST, compile_sources, sources  # noqa: E402
 from source_items import Items  # noqa: E402
 
 PATH = "contracts/Sample.sol"
@@ -97,3 +97,10 @@ def test_a_list_that_does_not_fit_is_found(
 @pytest.mark.usefixtures("some_tests")
 def test_a_list_of_no_contract_is_found(sample: dict[str, list[Leaf]]) -> None:
     assert any("no such contract" in found for found in problems({"Sample": TREE, "Gone": TREE}, sample))
+
+
+def test_the_lists_are_those_of_the_contracts() -> None:
+    texts = sources()
+    answer = compile_sources(texts, AST)
+    lists = {path.stem: path.read_text() for path in branches.LISTS.glob("*.tree")}
+    assert problems(lists, leaves(answer, Items(answer, texts))) == []

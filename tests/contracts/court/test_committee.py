@@ -242,6 +242,13 @@ def test_leaving_takes_ninety_days_and_vacates_the_seat_at_once(
     assert room.committee.accountOfSigner(leaving.signer) == leaving.account  # never freed for others
 
 
+def test_who_has_no_seat_leaves_without_vacating_one(room: Courtroom, license_id: int) -> None:
+    new = room.join("newcomer", 6 * ETHER)
+    receipt = room.committee.requestExit(sender=new.account)
+    assert receipt.decode_logs(room.committee.SeatsVacated) == []
+    assert room.committee.vacatedSeats(1) == 0
+
+
 def test_every_case_ends_before_a_stake_leaves(room: Courtroom, license_id: int) -> None:
     p = room.params
     assert p.post_window + p.challenge_window + p.ruling_window + p.last_window + 28 * DAY < EXIT_DELAY

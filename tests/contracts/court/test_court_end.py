@@ -216,6 +216,18 @@ def test_row_cleared_by_ruling(room: Courtroom, license_id: int, books: None) ->
             room.call("claimFee", file, seat)
 
 
+def test_who_did_not_sign_does_not_pay(room: Courtroom, license_id: int) -> None:
+    file = room.open(license_id)
+    room.open_share(file)
+    room.post(file, seats=(0, 2, 4))
+    room.challenge(file, room.holder)
+    room.call("rule", file, False, by=room.arbiter)
+    part = room.params.challenge_bond // 3
+    assert [room.stake(operator.account) for operator in room.operators] == [
+        room.operator_stake - (part if seat in (0, 2, 4) else 0) for seat in range(5)
+    ]
+
+
 def test_a_false_verdict_on_a_large_bond_pays_its_signers_nothing(
     room: Courtroom, license_id: int, books: None
 ) -> None:
@@ -517,6 +529,7 @@ def test_two_kinds_never_take_more_than_the_bond(room: Courtroom, license_id: in
     room.call("execute", leak)
     assert room.court.slashedFor(license_id, Kind.TERMS) == 7 * ETHER
     assert room.court.slashedFor(license_id, Kind.LEAK) == 3 * ETHER
+    assert room.court.slashedFor(license_id, Kind.DISCLOSURE) == 0
     assert room.bond(license_id).amount == 0
 
 
