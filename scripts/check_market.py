@@ -17,6 +17,8 @@ from zhiyi.cid import cid_of, cid_v0_from_digest
 from zhiyi.errors import ZhiyiError
 from zhiyi.types import (
     Basis,
+    CaseFile,
+    CaseState,
     Channel,
     ComplaintOutcome,
     DemandState,
@@ -25,6 +27,7 @@ from zhiyi.types import (
     Review,
     RoyaltyTerms,
     SubjectKind,
+    Verdict,
     keccak,
     model_of_license,
     to_address,
@@ -32,6 +35,7 @@ from zhiyi.types import (
 )
 
 BPS = 10_000
+VERDICT_FREEZE = 30 * 86_400
 NOBODY = "0x" + "0" * 40
 
 
@@ -55,6 +59,7 @@ class Market:
             "channels": list(self.channels()),
             "income": list(self.income()),
             "oversight": self.oversight(),
+            "model_cases": list(self.model_cases()),
         }
 
     def _events(self, contract: str, *names: str) -> list[Event]:
@@ -104,6 +109,7 @@ class Market:
             "PreferencesChanged",
             "Transfer",
             "ModelFrozen",
+            "ModelFrozenByVerdict",
             "FreezeLifted",
             "ModelDelisted",
         )
@@ -142,7 +148,7 @@ class Market:
         elif event.name == "ModelDelisted":
             row["delisted"] = event["until"] > self.now
         else:
-            row["frozen"] = event.name == "ModelFrozen" and event["until"] > self.now
+            row["frozen"] = event.name != "FreezeLifted" and event["until"] > self.now
 
     # -- licenses -------------------------------------------------------------------------------
 
@@ -168,6 +174,8 @@ class Market:
             elif event.name == "LicensePassedOn" and event["resale"]:
                 rows[event["source"]]["end"] = "RESOLD"
         for event in self._events("LicenseEscrow", "LicenseRenewed", "CaseExecuted", "BondReleased"):
+            if not event["licenseId"]:
+                continue  # a case against a model
             row = rows[event["licenseId"]]
             if event.name == "LicenseRenewed":
                 row["expires_at"] = event["expiry"]
@@ -325,6 +333,58 @@ class Market:
                 "reason": by_hash[bytes(event["reasonHash"])],
             }
 
+    # -- cases against a model ------------------------------------------------------------------
+
+    def model_cases(self) -> Iterator[dict[str, Any]]:
+        """Who ruled, and what each end paid to whom, as the events of case bonds and stakes have it."""
+        opened = [e for e in self._events("MisuseCourt", "CaseOpened") if not e["licenseId"]]
+        ruled = self._by_case("MisuseCourt", "Ruled")
+        challenged = self._by_case("MisuseCourt", "Challenged")
+        finals = self._by_case("MisuseCourt", "VerdictFinal")
+        executed = self._by_case("LicenseEscrow", "CaseExecuted")
+        frozen = self._by_case("ModelNFT", "ModelFrozenByVerdict")
+        lost = self._by_case("OracleCommittee", "SignersSlashed")
+        slashes = self._events("LicenseEscrow", "StakeSlashed")
+        for event in opened:
+            key, file = bytes(event["caseId"]), CaseFile.from_abi(event["file"])
+            ruling = ruled.get(key)
+            judge = to_address(ruling["authority"]) if ruling else ""
+            from_stakes = sum(
+                e["amount"] for e in slashes if ruling and e.tx_hash == ruling.tx_hash and e["to"] == judge
+            )
+            paid = self._paid(key)
+            yield {
+                "case_id": to_hex(key),
+                "kind": file.kind.name,
+                "model_id": file.model_id,
+                "accused": file.accused,
+                "challenger": challenged[key]["challenger"] if key in challenged else "",
+                "judge": judge,
+                "ruling": "" if not ruling else "UPHELD" if ruling["upheld"] else "OVERTURNED",
+                "state": "EXECUTED" if key in executed else CaseState(finals[key]["state"]).name,
+                "to_reporter": paid.get(file.reporter, 0)
+                + (executed[key]["bondBack"] if key in executed else 0),
+                "to_accused": paid.get(file.accused, 0),
+                "to_judge": paid.get(judge, 0) + from_stakes,
+                "stakes_lost": lost[key]["slashed"] if key in lost else 0,
+                "fee": sum(
+                    e["amount"] for e in self._events("MisuseCourt", "FeeClaimed") if e["caseId"] == key
+                ),
+                "frozen_until": frozen[key]["until"] if key in frozen else 0,
+            }
+
+    def _by_case(self, contract: str, name: str) -> dict[bytes, Event]:
+        """The last such event of each case."""
+        return {bytes(event["caseId"]): event for event in self._events(contract, name)}
+
+    def _paid(self, case_id: bytes) -> dict[str, int]:
+        """Wei by account out of what was locked under a case; what an execution gives back is not among it."""
+        sums: dict[str, int] = {}
+        for event in self._events("LicenseEscrow", "CaseBondPaid"):
+            if event["caseId"] == case_id:
+                sums[event["to"]] = sums.get(event["to"], 0) + event["amount"]
+        return sums
+
     # -- how it had to end ----------------------------------------------------------------------
 
     def ended_well(self, found: Mapping[str, Any]) -> bool:
@@ -338,6 +398,7 @@ class Market:
                 self._money_is_where_it_belongs,
                 self._regulator_kept_its_limits,
                 self._labels_were_judged,
+                self._appeals_were_paid,
             )
         )
 
@@ -421,7 +482,7 @@ class Market:
             == [("UPHELD", False)]
             and [one["state"] for one in found["oversight"]["demands"]] == ["ANSWERED", "UNANSWERED"]
             and [act["act"] for act in acts]
-            == ["ModelFrozen", "FreezeLifted", "ModelDelisted", "ModelDelisted"]
+            == ["ModelFrozen", "FreezeLifted", "ModelDelisted", "ModelDelisted", "FreezeLifted"]
             and all(act["model_id"] == small["model_id"] for act in acts)
             and (small["frozen"], small["delisted"]) == (False, False)
         )
@@ -430,6 +491,46 @@ class Market:
         cases = [case for case in found["cases"] if case["kind"] == "DISCLOSURE"]
         ends = [(c["decision"], c["state"], c["cured"], c["license_end"], c["slashed"]) for c in cases]
         return ends == [("GUILTY", "CLOSED", True, "NONE", 0), ("GUILTY", "EXECUTED", False, "REVOKED", 0)]
+
+    def _appeals_were_paid(self, found: Mapping[str, Any]) -> bool:
+        """The money table of docs/protocol.md, row by row; no subject froze the model twice."""
+        params, heir = self.client.cases.params(), self.roles["heir"]
+        cases = [case for case in found["cases"] if not case["license_id"]]
+        bonds = [case["bond"] for case in cases]
+        fees = [bond * params.fee_bps // BPS for bond in bonds]
+        locked = params.challenge_bond
+        rows = found["model_cases"]
+        posted = self._by_case("MisuseCourt", "VerdictPosted")
+        ids = [bytes.fromhex(row["case_id"][2:]) for row in rows]
+        subjects = [Verdict.from_abi(posted[case_id]["verdict"]).subject for case_id in ids]
+        by_verdict = self._events("ModelNFT", "ModelFrozenByVerdict")
+        frozen_at = [self.client.chain.block(event.block_number).timestamp for event in by_verdict]
+        *_, lifted = self._events("ModelNFT", "FreezeLifted")
+        lifted_at = self.client.chain.block(lifted.block_number).timestamp
+        names = ("kind", "judge", "ruling", "state", "challenger")
+        sums = ("to_reporter", "to_accused", "to_judge", "stakes_lost", "fee", "frozen_until")
+        return (
+            [[row[name] for name in names] for row in rows]
+            == [
+                ["OWNERSHIP", params.appeal_authority, "OVERTURNED", "CLEARED", heir],
+                ["UNDECLARED_PARENT", params.last_instance, "UPHELD", "EXECUTED", heir],
+                ["UNDECLARED_PARENT", "", "", "CLOSED", ""],
+            ]
+            and [[row[name] for name in sums] for row in rows]
+            == [
+                [0, bonds[0] + locked, locked, locked, 0, 0],
+                [bonds[1] - fees[1], 0, locked, 0, fees[1], frozen_at[0] + VERDICT_FREEZE],
+                [bonds[2] - fees[2], 0, 0, 0, fees[2], 0],
+            ]
+            and all(row["accused"] == heir for row in rows)
+            and all(
+                (case["decision"], case["slashed"], case["signatures"]) == ("GUILTY", 0, 2) for case in cases
+            )
+            and [e["caseId"] for e in self._events("MisuseCourt", "Escalated")] == [ids[1]]
+            and subjects[1] == subjects[2] != subjects[0]
+            and len(by_verdict) == 1
+            and lifted_at < by_verdict[0]["until"]
+        )
 
 
 def _registered(event: Event) -> dict[str, Any]:

@@ -215,6 +215,7 @@ class Checker:
                 "case_id": to_hex(case_id),
                 "kind": file.kind.name,
                 "license_id": file.license_id,
+                "model_id": file.model_id,
                 "reporter": file.reporter,
                 "bond": file.bond,
                 "state": self.client.cases.get(case_id).state.name,
@@ -228,7 +229,9 @@ class Checker:
                 "reward": end["toReporter"],
                 "to_owner": end["toOwner"],
                 "cured": case_id in cured,
-                "license_end": LicenseEnd(self.client.licenses.get(file.license_id).end).name,
+                "license_end": LicenseEnd(self.client.licenses.get(file.license_id).end).name
+                if file.license_id
+                else "",
             }
 
     def refusals(self) -> Iterator[dict[str, Any]]:

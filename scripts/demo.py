@@ -29,6 +29,7 @@ from devnode import Node, NodeError  # noqa: E402
 from fetch_model import FetchError, ensure_model  # noqa: E402
 from story import (  # noqa: E402
     accounts,
+    appeal,
     buy,
     channel,
     cheated,
@@ -116,6 +117,8 @@ def play(out: Path, rpc_port: int | None, console: Console) -> bool:
                 oversight.play(world)
             with world.chapter("Labels are missing", "标识缺失：96 小时整改或撤销"):
                 label.play(world)
+            with world.chapter("A verdict is appealed", "裁定受到质疑：推翻、维持、冻结"):
+                appeal.play(world)
             with world.chapter("Royalties, withdrawals, books", "版税、提款与账目"):
                 accounts.play(world)
             return report.write(world)

@@ -1,4 +1,4 @@
-"""15. Royalties are pulled, what is free is withdrawn, and the books are balanced to the last wei."""
+"""16. Royalties are pulled, what is free is withdrawn, and the books are balanced to the last wei."""
 
 from __future__ import annotations
 
@@ -31,9 +31,20 @@ def play(world: World) -> None:
         assert not any(anyone.claimable(number).values()), f"model {number} has shares that nobody pulled"
     for role in ("operator1", "operator2", "operator3"):
         client = world.as_(role)
-        for case_id in (*world.facts["cases"], *world.facts["label_cases"]):
+        appealed = [bytes.fromhex(row["case_id"][2:]) for row in world.facts["model_cases"]]
+        for case_id in (*world.facts["cases"], *world.facts["label_cases"], *appealed):
             _claim(world, role, case_id, client.account)
-    for role in ("creator", "collaborator", "heir", "buyer1", "buyer2", "buyer3", "reporter"):
+    for role in (
+        "creator",
+        "collaborator",
+        "heir",
+        "buyer1",
+        "buyer2",
+        "buyer3",
+        "reporter",
+        "authority",
+        "anyone",
+    ):
         me = world.as_(role)
         if free := me.vault.balance():
             world.sent(f"{role} withdraws {free / ETHER:g} ETH", me.vault.withdraw(free))

@@ -19,6 +19,7 @@ PROBE = hashlib.sha256(b"GB 45438-2025: implicit label in the file, explicit lab
 OUTPUT = "The lighthouse stood alone against the storm, and nobody said who wrote this.\n"
 LABEL = {"Label": "1", "ContentProducer": "buyer2", "ProduceID": "answer-1"}
 NO_SHARE = 255
+MAX_EVIDENCE = 1 << 24
 HOUR = 3_600
 
 
@@ -48,12 +49,12 @@ def _report(world: World, license_id: int) -> bytes:
     )
     bond = reporter.cases.min_bond(license_id, Kind.DISCLOSURE)
     cid = reporter.ipfs.add_file(sealed.file)
-    opened = reporter.cases.report_disclosure(license_id, sealed.evidence_hash, cid, bond, value=bond)
+    filed = reporter.cases.report_disclosure(license_id, sealed.evidence_hash, cid, bond, value=bond)
     world.sent(
         f"an output of license {license_id} has no label: reported with a bond of {bond / ETHER:g} ETH",
-        opened,
+        filed,
     )
-    return opened.case_id
+    return filed.case_id
 
 
 def _judge(world: World, case_id: bytes) -> None:
@@ -63,7 +64,7 @@ def _judge(world: World, case_id: bytes) -> None:
     verdict = _verdict(case_id, file, Decision.GUILTY, _look(world, first, case_id, file))
     again = _verdict(case_id, file, Decision.GUILTY, _look(world, second, case_id, file))
     assert again == verdict, "two operators saw different outputs"
-    signatures = {**_signed(world, first, verdict), **_signed(world, second, verdict)}
+    signatures = {**signed(world, first, verdict), **signed(world, second, verdict)}
     posted = world.as_(OPERATORS[0]).cases.post_verdict(verdict, signatures)
     world.sent("two operators find no label; posting is the notice, 96 hours run", posted)
     held = world.as_("anyone").licenses.get(file.license_id)
@@ -72,19 +73,24 @@ def _judge(world: World, case_id: bytes) -> None:
 
 def _look(world: World, role: str, case_id: bytes, file: CaseFile) -> bytes:
     """What the operator's probe looked at: its canonical root. Raises unless the output lacks the label."""
+    found = opened(world, role, case_id, file)
+    assert not _has_label(found.path), "this output is labelled"
+    return found.canonical_root
+
+
+def opened(world: World, role: str, case_id: bytes, file: CaseFile) -> case_evidence.Opened:
+    """The evidence of a case, fetched and opened with the operator's own key."""
     home, me = world.folder(role), world.as_(role)
-    sealed = home / "probe.sealed"
-    me.ipfs.download(cid_v0_from_digest(file.evidence_digest), sealed, 1 << 20)
+    sealed = home / "evidence.sealed"
+    me.ipfs.download(cid_v0_from_digest(file.evidence_digest), sealed, MAX_EVIDENCE)
     secret = bytes.fromhex((home / "x25519.key").read_text().strip()[2:])
-    found = case_evidence.open_sealed(
+    return case_evidence.open_sealed(
         sealed,
         secret,
-        home / f"probe-{to_hex(case_id)[:10]}",
+        home / f"evidence-{to_hex(case_id)[:10]}",
         reporter=file.reporter,
         expected=file.evidence_hash,
     )
-    assert not _has_label(found.path), "this output is labelled"
-    return found.canonical_root
 
 
 def _has_label(path: Path) -> bool:
@@ -108,7 +114,7 @@ def _verdict(case_id: bytes, file: CaseFile, decision: Decision, subject: bytes)
     )
 
 
-def _signed(world: World, role: str, verdict: Verdict) -> Mapping[str, bytes]:
+def signed(world: World, role: str, verdict: Verdict) -> Mapping[str, bytes]:
     """The operator's signer key, which is not its account's."""
     signer = LocalSigner((world.folder(role) / "signer.key").read_text().strip())
     return {signer.address: world.as_(role).with_signer(signer).cases.sign_verdict(verdict)}
@@ -124,7 +130,7 @@ def _cure(world: World, case_id: bytes) -> None:
     assert _has_label(output)
     subject = case_evidence.canonical_root(output, ObjectKind.TEXT)
     passing = _verdict(anyone.cases.cure_id(case_id), file, Decision.NOT_GUILTY, subject)
-    signatures = {**_signed(world, OPERATORS[1], passing), **_signed(world, OPERATORS[2], passing)}
+    signatures = {**signed(world, OPERATORS[1], passing), **signed(world, OPERATORS[2], passing)}
     before = anyone.vault.balance(file.reporter)
     cured = anyone.cases.cure(case_id, passing, signatures)
     world.sent("after two days buyer2's outputs are labelled again; two operators sign it: cured", cured)

@@ -28,13 +28,13 @@ def play(world: World) -> None:
     regulator = world.as_("regulator")
     complaint = _complain(world, model_id)
     frozen = regulator.regulator.freeze(model_id, world.node.now() + 10 * DAY, REASON)
-    _publish(world, REASON)
+    publish(world, REASON)
     world.sent("the regulator freezes the model for ten days, with the hash of the reason", frozen)
     _while_frozen(world, model_id)
     _demands(world, model_id)
     lifted = regulator.regulator.lift(model_id, NAMED)
     world.sent("the regulator lifts the freeze early", lifted)
-    _publish(world, NAMED)
+    publish(world, NAMED)
     pulled = world.as_("heir").royalties.pull_owner(model_id)
     world.sent("the owner pulls his share again", pulled)
     answered = regulator.oversight.answer(
@@ -121,14 +121,14 @@ def _delisting(world: World, model_id: int) -> None:
     desk, anyone = world.as_("regulator").regulator, world.as_("anyone")
     day = world.node.now() // DAY + 30
     world.sent("the model is delisted for a month", desk.delist(model_id, day, TAKE_OUT))
-    _publish(world, TAKE_OUT)
+    publish(world, TAKE_OUT)
     assert anyone.models.status(model_id).delisted
     world.sent("and listed again", desk.delist(model_id, 0, DONE))
-    _publish(world, DONE)
+    publish(world, DONE)
     assert not anyone.models.status(model_id).delisted
 
 
-def _publish(world: World, reason: str) -> None:
+def publish(world: World, reason: str) -> None:
     """The reasons' texts are published; the chain keeps their hashes."""
     reasons = world.facts.setdefault("reasons", {})
     reasons[reason_hash(reason)] = reason

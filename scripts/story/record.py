@@ -21,6 +21,7 @@ def sections(world: World) -> dict[str, Any]:
         "channels": _channels(world),
         "income": _income(world),
         "oversight": _oversight(world),
+        "model_cases": world.facts["model_cases"],
     }
 
 

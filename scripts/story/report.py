@@ -175,6 +175,7 @@ def _cases(world: World) -> list[dict[str, Any]]:
                 "case_id": to_hex(case.case_id),
                 "kind": case.file.kind.name,
                 "license_id": case.file.license_id,
+                "model_id": case.file.model_id,
                 "reporter": case.file.reporter,
                 "bond": case.file.bond,
                 "state": case.state.name,
@@ -188,7 +189,9 @@ def _cases(world: World) -> list[dict[str, Any]]:
                 "reward": done["toReporter"] if done else 0,
                 "to_owner": done["toOwner"] if done else 0,
                 "cured": case.case_id in cured,
-                "license_end": client.licenses.get(case.file.license_id).end.name,
+                "license_end": client.licenses.get(case.file.license_id).end.name
+                if case.file.license_id
+                else "",
             }
         )
     return found

@@ -112,8 +112,29 @@ def test_what_follows_a_purchase_ends_as_it_should(demo: Path) -> None:
     assert [one["state"] for one in report["oversight"]["demands"]] == ["ANSWERED", "UNANSWERED"]
     assert {channel["phase"] for channel in report["channels"]} == {"CLOSED"}
     titles = [(step["title"], step["title_zh"]) for step in report["steps"]]
-    assert len(titles) == 15
+    assert len(titles) == 16
     assert all(all(pair) for pair in titles)
+
+
+def test_appeals_pay_whom_the_protocol_says(demo: Path) -> None:
+    report = json.loads((demo / "report.json").read_text())
+    roles, wei = report["accounts"], 10**18
+    false, true, again = report["model_cases"]
+    assert {row["model_id"] for row in report["model_cases"]} == {report["registry"][2]["model_id"]}
+    assert (false["kind"], false["ruling"], false["state"]) == ("OWNERSHIP", "OVERTURNED", "CLEARED")
+    assert (false["judge"], false["accused"]) == (roles["authority"], roles["heir"])
+    assert (false["to_reporter"], false["to_accused"]) == (0, wei + wei // 10), "R whole, and C back"
+    assert (false["stakes_lost"], false["to_judge"], false["fee"]) == (wei // 10, wei // 10, 0)
+    assert (true["kind"], true["ruling"], true["state"]) == ("UNDECLARED_PARENT", "UPHELD", "EXECUTED")
+    assert true["judge"] == roles["anyone"], "the last instance, because the authority was silent"
+    assert (true["to_reporter"], true["fee"], true["to_judge"]) == (wei * 8 // 10, wei // 5, wei // 10)
+    assert true["frozen_until"] > 0 == true["stakes_lost"]
+    assert (again["ruling"], again["state"], again["frozen_until"]) == ("", "CLOSED", 0)
+    assert (again["to_reporter"], again["fee"]) == (wei * 8 // 10, wei // 5), (
+        "an honest reporter loses the fee alone"
+    )
+    assert report["oversight"]["acts"][-1]["act"] == "FreezeLifted"
+    assert not report["registry"][2]["frozen"]
 
 
 def test_everything_started_is_stopped(demo: Path) -> None:
