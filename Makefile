@@ -62,6 +62,7 @@ FUZZ ?= 20
 SEED ?= $(shell date +%s)
 fuzz: setup contracts ## stateful and hostile tests with FUZZ (20) times as much as CI, walks twice as long, another way each time; SEED repeats one
 	ZHIYI_FUZZ=$(FUZZ) ape test tests/contracts/system tests/contracts/test_hostile.py tests/contracts/test_purchase_stateful.py tests/contracts/court/test_case_stateful.py --network ethereum:local:foundry --hypothesis-seed=$(SEED)
+	FOUNDRY_PROFILE=invariants forge test
 
 test-python: setup ## every other test, the demo end to end included
 	pytest -p no:ape_test tests --ignore tests/contracts
@@ -99,7 +100,7 @@ bench-delivery: setup ## docs/benchmarks/delivery.json: speed of preparing and v
 bench-calibration: setup ## docs/benchmarks/calibration.json: false positives of the marks on a million unmarked (key, object) pairs
 	$(PY) benchmarks/calibration.py
 
-bench: gas bench-delivery bench-calibration ## every benchmark
+bench: gas gas-scaling bench-delivery bench-calibration ## every benchmark
 
 lock: ## resolve requirements.lock and package-lock.json anew
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -q -o requirements.lock

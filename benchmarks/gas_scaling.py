@@ -7,7 +7,11 @@ first life of a model is not measured: it fills the slots that later ones find.
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, replace
@@ -324,9 +328,40 @@ and a signature for each that signs (of 3 all, of 5 three, of 7 five, of 31 sixt
 """
 
 
+@contextmanager
+def lean_node() -> Iterator[None]:
+    """An Anvil for Ape to connect to. The one that Ape starts keeps every step of every transaction: 22 GB here."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    test = ape.config.get_config("test")
+    command = ["anvil", "--silent", "--port", str(port), "--hardfork", "prague", "--prune-history", "8"]
+    command += [
+        "--mnemonic",
+        test.mnemonic,
+        "--accounts",
+        str(test.number_of_accounts),
+        "--balance",
+        "1000000",
+    ]
+    command += ["--block-base-fee-per-gas", "0", "--gas-price", "0"]
+    node = subprocess.Popen(command)
+    os.environ["APE_FOUNDRY_HOST"] = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            with socket.socket() as tried:
+                if tried.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield
+    finally:
+        node.terminate()
+        node.wait()
+
+
 def main() -> int:
     logger.set_level("WARNING")
-    with ape.networks.parse_network_choice("ethereum:local:foundry") as provider:
+    with lean_node(), ape.networks.parse_network_choice("ethereum:local:foundry") as provider:
         hardfork = prepare(provider)
         provider.make_request("evm_setBlockGasLimit", [hex(2 * BLOCK_GAS)])
         lines = {"committee": committees()}
