@@ -86,35 +86,29 @@ def _passes(tail: Tail, level: Fraction, total: int) -> bool:
 # --- the objects --------------------------------------------------------------------------------------------
 
 
-def human_texts(language: str, count: int) -> list[list[int]]:
-    """Token windows of human-written prose, each with PAIRS distinct (context, token) pairs.
-
-    Raises FetchError when the texts or the tokenizer can't be had.
-    """
+def human_tokens(language: str) -> list[int]:
+    """Human-written prose in SmolLM2's tokens. Raises FetchError when the texts or the tokenizer can't be had."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(ensure_model())
-    out: list[list[int]] = []
     tokens: list[int] = []
-    seen: set[tuple[int, ...]] = set()
     for text in paragraphs(language):
-        for token in tokenizer.encode(canonical_text(text + "\n\n"), add_special_tokens=False):
-            tokens.append(token)
-            if len(tokens) >= 3:
-                seen.add(tuple(tokens[-3:]))
-            if len(seen) == PAIRS:
-                out.append(tokens)
-                tokens, seen = [], set()
-                if len(out) == count:
-                    return out
-    raise FetchError(f"the {language} text gives {len(out)} windows of {PAIRS} pairs, {count} are wanted")
+        tokens += tokenizer.encode(canonical_text(text + "\n\n"), add_special_tokens=False)
+    return tokens
 
 
-def pairs_of(text: Sequence[int]) -> Int64:
-    """The distinct (context, token) rows of a text, in order.  # (pairs, 3)"""
-    rows = np.lib.stride_tricks.sliding_window_view(np.array(text, dtype=np.int64), 3)
+def texts_of(tokens: Sequence[int], count: int) -> Int64:
+    """Stretches of prose as the detector sees them: the (context, token) rows that did not occur before.
+
+    A row is in one text only, so that under one key all texts are independent.  # (count, PAIRS, 3)
+    Raises FetchError when there are not so many.
+    """
+    rows = np.lib.stride_tricks.sliding_window_view(np.array(tokens, dtype=np.int64), 3)
     first, _ = stats.pooled(rows, np.ones(len(rows), dtype=np.int64), 1)
-    return rows[first]
+    if len(first) < count * PAIRS:
+        raise FetchError(f"{len(first) // PAIRS} texts of {PAIRS} pairs are there, {count} are wanted")
+    texts: Int64 = rows[first[: count * PAIRS]].reshape(count, PAIRS, 3)
+    return texts
 
 
 class Unmarked(NamedTuple):
@@ -165,7 +159,7 @@ def spec_of(tensor: str, shape: tuple[int, ...]) -> weights.WfpSpec:
 class Objects:
     """Everything unmarked that the methods are tried on."""
 
-    texts: dict[str, list[list[int]]]  # token windows by language
+    texts: dict[str, Int64]  # by language.  # (texts, PAIRS, 3)
     tensors: list[Unmarked]
     suspects: int = 40  # files made of the tensors, for marks that look at a difference
 
@@ -180,11 +174,9 @@ def binplus(objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
             yield f"binplus_{language}", block
 
 
-def binplus_votes(texts: Sequence[Sequence[int]], pairs: int) -> Iterator[Block]:
+def binplus_votes(texts: Int64, pairs: int) -> Iterator[Block]:
     """BIN+, hypothesis (a): matches of all votes with one user's codeword, each pass over the texts by a fresh key."""
-    grams, index = np.unique(np.concatenate([pairs_of(text) for text in texts]), axis=0, return_inverse=True)
-    packed = [row.tobytes() for row in grams.astype("<u4")]
-    index = index.reshape(len(texts), PAIRS)
+    packed = [row.tobytes() for row in texts.reshape(-1, 3).astype("<u4")]
     for i in range(-(-pairs // len(texts))):
         mark = BinPlus(prf.derive_key(ROOT_KEY, "binplus", i))
         word = mark.code.encode(Short(i % USERS))
@@ -193,7 +185,7 @@ def binplus_votes(texts: Sequence[Sequence[int]], pairs: int) -> Iterator[Block]
             state = mark._hash.copy()
             state.update(gram)
             digests.append(state.digest())
-        matches = matching_bits(digests, word)[index].sum(axis=1)  # (texts,)
+        matches = matching_bits(digests, word).reshape(texts.shape[:2]).sum(axis=1)  # (texts,)
         yield Block(_votes_tail, matches)
 
 
@@ -534,10 +526,9 @@ def notes(table: Sequence[Reported], false: dict[str, tuple[int, int]]) -> str:
         "",
         "A curve on the diagonal is exact, below it conservative; above it, innocents would be accused more often",
         "than stated. Bands are 95 % Clopper-Pearson intervals. Every p counted is the one that the detector reports,",
-        "and every comparison with a level is made in exact rationals. Texts are windows of human-written prose",
-        f"(Debian handbook) with {PAIRS} distinct (context, token) pairs; weights are random ones and layers of",
-        "SmolLM2-135M-Instruct. Pairs that share a text have independent keys; pairs that share a key have different",
-        "texts, which have few (context, token) pairs in common.",
+        "and every comparison with a level is made in exact rationals. Texts are stretches of human-written prose",
+        f"(Debian handbook) with {PAIRS} (context, token) pairs that did not occur before, so that all (key, text)",
+        "pairs are independent; weights are random ones and layers of SmolLM2-135M-Instruct.",
         "",
         "`wfp_confirm_bound` is the closed bound that decides a case: a contract can check it in integers, and it",
         "never exceeds the nominal rate; what that costs shows against `wfp_confirm`, the exact law of these totals.",
@@ -580,7 +571,8 @@ def main() -> int:
         print(what, file=sys.stderr, flush=True)
 
     try:
-        written = {language: human_texts(language, texts) for language in ("en", "zh")}
+        prose = {language: human_tokens(language) for language in ("en", "zh")}
+        written = {language: texts_of(tokens, texts) for language, tokens in prose.items()}
         layers = model_tensors()
     except FetchError as error:
         sys.exit(f"error: {error}")
@@ -598,7 +590,8 @@ def main() -> int:
     users = innocent_users(4 if options.quick else 40)
     said("transformers' detector")
     table = peer_table()
-    false = peer_false_positives(written["en"][: 10 if options.quick else 500], 1 if options.quick else 6)
+    starts = range(0, (10 if options.quick else 500) * PAIRS, PAIRS)
+    false = peer_false_positives([prose["en"][at : at + PAIRS] for at in starts], 1 if options.quick else 6)
 
     rows = [
         *rates(counts),

@@ -15,6 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import calibration
 from calibration import LEVELS, PAIRS, Block, Count, Objects
+from fetch_model import FetchError
 from report import clopper_pearson
 from zhiyi_watermark import prf, stats, weights
 from zhiyi_watermark.payload import Short
@@ -47,7 +48,8 @@ def test_intervals_refuse_what_is_no_proportion() -> None:
 
 def test_binplus_totals_are_the_detectors() -> None:
     texts = make_texts(3)
-    (block,) = calibration.binplus_votes(texts, 3)
+    rows = np.stack([calibration.texts_of(text, 1)[0] for text in texts])
+    (block,) = calibration.binplus_votes(rows, 3)
     mark = BinPlus(prf.derive_key(calibration.ROOT_KEY, "binplus", 0))
     word = 2 * mark.code.encode(Short(0)).astype(np.int64) - 1
     for text, matches in zip(texts, block.totals.tolist(), strict=True):
@@ -56,11 +58,13 @@ def test_binplus_totals_are_the_detectors() -> None:
         assert int(votes.sum(axis=0, dtype=np.int64) @ word) == 2 * matches - votes.size
 
 
-def test_a_text_that_repeats_itself_has_its_pairs_once() -> None:
-    text = make_texts(1)[0]
-    rows = calibration.pairs_of(text + text[-2:] + text)
-    assert len({tuple(r) for r in rows.tolist()}) == len(rows)
-    assert calibration.pairs_of(text).tolist() == [text[i : i + 3] for i in range(PAIRS)]
+def test_a_pair_is_in_one_text_only() -> None:
+    a, b = make_texts(2)
+    found = calibration.texts_of(a + b + a + b[:50] + a, 2)
+    assert found[0].tolist() == [a[i : i + 3] for i in range(PAIRS)]
+    assert len({tuple(row) for row in found.reshape(-1, 3).tolist()}) == 2 * PAIRS
+    with pytest.raises(FetchError, match="are wanted"):
+        calibration.texts_of(a + a + a, 2)
 
 
 def test_counts_are_those_of_every_single_p() -> None:
