@@ -428,8 +428,8 @@ class Peer:
 def peer_table() -> list[Reported]:
     """Reported against exact p at chosen counts, and a text that repeats itself."""
     quarter, half = Peer(Fraction(1, 4), 2000), Peer(Fraction(1, 2), 2000)
-    out = [quarter.report("gamma 1/4", quarter.text(96, green)) for green in (24, 28, 32, 36, 40, 45, 50, 60)]
-    out += [half.report("gamma 1/2", half.text(200, green)) for green in (100, 110, 117, 124, 134, 145)]
+    out = [quarter.report("gamma 1/4", quarter.text(96, green)) for green in (26, 28, 32, 36, 40, 45, 50, 60)]
+    out += [half.report("gamma 1/2", half.text(200, green)) for green in (104, 110, 117, 124, 134, 145)]
     once = quarter.text(30, 13)
     often = once[1:] * 5
     out.append(quarter.report("30 bigrams once", once))
@@ -463,7 +463,10 @@ def rates(counts: dict[str, Count]) -> list[Row]:
     """A row for each label and nominal level, and the extremes at 1e-4 of the exact laws."""
     rows = [
         proportion(
-            f"{label}_fpr_{name}", f"{SERIES[label].what}: p <= {name}", count.hits[level], count.pairs
+            f"{label}_fpr_{name}",
+            f"{SERIES[label].what}: p <= {float(level):.0e}",
+            count.hits[level],
+            count.pairs,
         )
         for label, count in counts.items()
         for name, level in LEVELS.items()
