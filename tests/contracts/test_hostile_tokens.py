@@ -328,7 +328,8 @@ def test_a_receiver_that_calls_back_gains_nothing(busy: Busy, moody: Face) -> No
             after = fortunes(busy, moody)
             assert after["moody"] + after["receiver"] <= before["moody"] + before["receiver"], name
             assert all(after[who] >= before[who] for who in busy.stage.people), name
-            assert after["vault"] == before["vault"] - ETHER, name
+            spent = before["moody"] - after["moody"]  # the ether, and what it spends or withdraws besides
+            assert ETHER <= before["vault"] - after["vault"] <= spent, name
     assert done
 
 
@@ -372,8 +373,11 @@ def test_a_receiver_of_a_model_that_calls_back_gains_nothing(busy: Busy, moody: 
             nonce = busy.stage.faces["ModelNFT"], play.view("ModelNFT", "statusOf", play.model)
             assert nonce[1] != sales
             assert all(after[who] >= before[who] for who in busy.stage.people), name
-            assert after["vault"] == before["vault"], name
-            assert after["receiver"] == before["receiver"], name
+            # It may spend or withdraw what was its own, and pull royalties: the model is its own by then.
+            spent = max(0, before["moody"] - after["moody"])
+            paid = before["vault"] - after["vault"]
+            assert 0 <= paid <= spent, name
+            assert after["receiver"] <= before["receiver"] + paid, name
     assert moved
 
 

@@ -99,7 +99,10 @@ def test_sign_tail_is_the_exact_law(magnitudes: list[int], data: st.DataObject) 
     exact = big_integer_tail(magnitudes, total) if total > 0 else Fraction(1)
     found = stats.sign_tail(np.array(magnitudes), total).p
     assert found is not None
-    assert found == max(exact, Fraction(1, 2**1024))  # counts, not approximations
+    least = max(exact, Fraction(1, 2**1024))
+    assert (
+        least <= found <= least * (1 + Fraction(1, 2**100))
+    )  # equal magnitudes are coins, rounded up by less
 
 
 @given(st.integers(321, 700), st.integers(0, 2**32), st.data())

@@ -75,7 +75,7 @@ class Play:
         try:
             yield
         finally:
-            stage.node.ask("evm_revert", snapshot)
+            assert stage.node.ask("evm_revert", snapshot), "the node forgot what it was to go back to"
             stage.time, self.numbers, self.evidence, told = before
             del stage.history[told:]
 
