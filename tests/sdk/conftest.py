@@ -88,6 +88,8 @@ def start_anvil(
         "--chain-id",
         str(chain_id),
     ]
+    # States in memory alone: one that Anvil reads back from disk, after some 500 blocks, has lost its contracts' code.
+    command += ["--prune-history", "5000"]
     command += ["--mnemonic", MNEMONIC, "--accounts", str(len(ROLES)), *extra]
     process = subprocess.Popen(command)
     url = f"http://127.0.0.1:{port}"
