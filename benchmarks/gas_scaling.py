@@ -328,6 +328,11 @@ and a signature for each that signs (of 3 all, of 5 three, of 7 five, of 31 sixt
 """
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def lean_node() -> Iterator[None]:
     """An Anvil for Ape to connect to. The one that Ape starts keeps every step of every transaction: 22 GB here."""
@@ -348,10 +353,10 @@ def lean_node() -> Iterator[None]:
     node = subprocess.Popen(command)
     os.environ["APE_FOUNDRY_HOST"] = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(600):
-            with socket.socket() as tried:
-                if tried.connect_ex(("127.0.0.1", port)) == 0:
-                    break
+        until = time.monotonic() + 60
+        while not listens(port):
+            if node.poll() is not None or time.monotonic() > until:
+                raise SystemExit("scaling: anvil did not start; is `make setup` done, and the memory free?")
             time.sleep(0.1)
         yield
     finally:
