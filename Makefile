@@ -76,7 +76,7 @@ slither-write: setup ## rows for new findings in docs/slither.md, still to be an
 coverage: setup contracts ## docs/benchmarks/coverage.json: lines and branches of the contracts that the contract tests run
 	$(PY) proof/coverage.py
 
-mutation: setup contracts ## docs/mutation.json: do the tests notice wrong contracts? an hour; needs `make coverage`
+mutation: setup contracts ## docs/mutation.json: do the tests notice wrong contracts? hours, resumable; needs `make coverage`
 	$(PY) proof/mutation.py
 
 branches: setup ## tests/contracts/branches: the branch lists as the contracts are; needs `make coverage` to name tests
