@@ -179,16 +179,19 @@ _FUNCTION: Final = frozenset(_FUNCTION_WORDS.split())
 
 
 class WordNet:
-    """Synonyms from the database files of WordNet 3.0 (index.*, data.*), read when first asked."""
+    """Synonyms from the database files of WordNet 3.0 (index.*, data.*, *.exc)."""
 
     def __init__(self, folder: Path) -> None:
         """Raises UnavailableError without the files."""
         self._index: dict[str, dict[str, tuple[int, list[int]]]] = {}
         self._data: dict[str, bytes] = {}
+        self._irregular: dict[str, frozenset[str]] = {}  # base forms with an inflection of their own
         for part in _PARTS:
             try:
                 self._index[part] = dict(self._entries((folder / f"index.{part}").read_text("ascii")))
                 self._data[part] = (folder / f"data.{part}").read_bytes()
+                listed = (folder / f"{part}.exc").read_text("ascii").splitlines()
+                self._irregular[part] = frozenset(line.split()[1] for line in listed)
             except (OSError, ValueError, IndexError) as error:
                 raise UnavailableError(f"{folder} holds no WordNet database: {error!s:.120}") from error
 
@@ -219,7 +222,14 @@ class WordNet:
         readings.sort(key=lambda r: (-r[0], r[3] != "", _PARTS.index(r[1])))
         for _, part, lemma, ending, offsets in readings[:1]:
             for offset in offsets:
-                others = [w for w in self._words(part, offset) if w != lemma and w.isalpha() and w.islower()]
+                others = [
+                    w
+                    for w in self._words(part, offset)
+                    if w != lemma
+                    and w.isalpha()
+                    and w.islower()
+                    and not (ending and w in self._irregular[part])
+                ]
                 if others:
                     return tuple(sorted({_inflect(w, ending) for w in others}))
         return ()
