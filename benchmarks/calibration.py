@@ -1,6 +1,6 @@
 """Null calibration of the marks: are the p-values of unmarked texts and weights what they say?
 
-    python benchmarks/calibration.py            # 10^6 (key, object) pairs a method, six CPU minutes;
+    python benchmarks/calibration.py            # 10^6 (key, object) pairs a method, 15 CPU minutes;
                                                 # writes docs/benchmarks/calibration.json, .md and .svg
     python benchmarks/calibration.py --quick    # 10^4 pairs, writes nothing
 
@@ -39,7 +39,9 @@ from fetch_corpora import CORPORA, paragraphs  # noqa: E402
 from fetch_model import FetchError, ensure_model  # noqa: E402
 from zhiyi_watermark import prf, stats, weights  # noqa: E402
 from zhiyi_watermark.payload import Short  # noqa: E402
-from zhiyi_watermark.text_multibit import BinPlus, canonical_text, user_of  # noqa: E402
+from zhiyi_watermark.text_multibit import BinPlus, user_of  # noqa: E402
+from zhiyi_watermark.text_stream import canonical_text, grams  # noqa: E402
+from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, Profile, ZeroBit  # noqa: E402
 
 Int64 = npt.NDArray[np.int64]
 Tail = Callable[[int], stats.Tail]
@@ -180,12 +182,9 @@ def binplus_votes(texts: Int64, pairs: int) -> Iterator[Block]:
     for i in range(-(-pairs // len(texts))):
         mark = BinPlus(prf.derive_key(ROOT_KEY, "binplus", i))
         word = mark.code.encode(Short(i % USERS))
-        digests = []
-        for gram in packed:
-            state = mark._hash.copy()
-            state.update(gram)
-            digests.append(state.digest())
-        matches = matching_bits(digests, word).reshape(texts.shape[:2]).sum(axis=1)  # (texts,)
+        matches = (
+            matching_bits(mark.draws.of_grams(packed), word).reshape(texts.shape[:2]).sum(axis=1)
+        )  # (texts,)
         yield Block(_votes_tail, matches)
 
 
@@ -194,16 +193,46 @@ def _votes_tail(matches: int) -> stats.Tail:
     return stats.binomial_tail(matches, PAIRS * 63)
 
 
-def matching_bits(digests: Sequence[bytes], word: npt.NDArray[np.uint8]) -> Int64:
-    """How many of the first 63 bits of each 8-byte digest equal the word's.  # (digests,)"""
+def matching_bits(digests: npt.NDArray[np.uint8], word: npt.NDArray[np.uint8]) -> Int64:
+    """How many of the first 63 bits of each 8-byte digest equal the word's.  # (digests, 8) -> (digests,)"""
     code = np.frombuffer(np.packbits(np.append(word, 0)).tobytes(), dtype=">u8")[0]
-    given = np.frombuffer(b"".join(digests), dtype=">u8").astype(np.uint64)
+    given = digests.view(">u8")[:, 0].astype(np.uint64)
     x = ~(given ^ np.uint64(code)) & np.uint64(0xFFFF_FFFF_FFFF_FFFE)
     x = x - ((x >> np.uint64(1)) & np.uint64(0x5555_5555_5555_5555))
     x = (x & np.uint64(0x3333_3333_3333_3333)) + ((x >> np.uint64(2)) & np.uint64(0x3333_3333_3333_3333))
     x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F_0F0F_0F0F_0F0F)
     with np.errstate(over="ignore"):
         return ((x * np.uint64(0x0101_0101_0101_0101)) >> np.uint64(56)).astype(np.int64)
+
+
+def zero_bit(profile: Profile, objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
+    """A zero-bit profile on every language's texts, each time by a fresh key."""
+    tails = cache(lambda size: cache(partial(profile.tail, count=size)))
+    for language, texts in objects.texts.items():
+        label = f"{profile.name}_{language}"
+        keys = -(-pairs // (len(objects.texts) * len(texts)))
+        for i, rows in enumerate(texts):
+            packed = grams([[*rows[0, :-1].tolist(), *rows[:, -1].tolist()]], profile.context + 1).distinct
+            totals = np.empty(keys, dtype=np.int64)
+            for k in range(keys):
+                mark = ZeroBit(prf.derive_key(ROOT_KEY, label, i, k), profile)
+                totals[k] = profile.scores(mark.draws.of_grams(packed)).sum()
+            yield label, Block(tails(len(packed)), totals)
+
+
+def kgw(objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
+    """Green lists after each token."""
+    yield from zero_bit(KGW, objects, pairs)
+
+
+def unigram(objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
+    """One green list a key."""
+    yield from zero_bit(UNIGRAM, objects, pairs)
+
+
+def tournament(objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
+    """30 layers of signs."""
+    yield from zero_bit(TOURNAMENT, objects, pairs)
 
 
 def wfp_trace(objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
@@ -266,11 +295,18 @@ class Series(NamedTuple):
     """What the rows of a label are."""
 
     what: str
-    exact: bool  # its law is no mere bound, so the rate should be the nominal one
+    exact: bool  # its law is no mere bound and has p near every level, so the rate should be the nominal one
 
 
-METHODS: Final = (binplus, wfp_trace, wfp_confirm)
+METHODS: Final = (binplus, kgw, unigram, tournament, wfp_trace, wfp_confirm)
+_FEW: Final = f"binomial law of at most {PAIRS} coins, whose values lie up to a factor of 2 apart"
 SERIES: Final = {
+    "kgw_en": Series(f"KGW green lists on English texts, {_FEW}", False),
+    "kgw_zh": Series(f"KGW green lists on Chinese texts, {_FEW}", False),
+    "unigram_en": Series(f"Unigram green list on English texts, {_FEW}", False),
+    "unigram_zh": Series(f"Unigram green list on Chinese texts, {_FEW}", False),
+    "tournament_en": Series("tournament signs on English texts, exact law", True),
+    "tournament_zh": Series("tournament signs on Chinese texts, exact law", True),
     "binplus_en": Series("BIN+ votes on English texts, binomial law", True),
     "binplus_zh": Series("BIN+ votes on Chinese texts, binomial law", True),
     "wfp_trace": Series("WFP trace mark, two-point law of innocent codewords", True),
@@ -322,7 +358,7 @@ def innocent_users(texts: int, tokens: int = 500) -> Innocents:
         payload = mark.detect(text, USERS).payload
         named += payload is not None and user_of(payload) == user
         hits += mark.detect(text, frozenset(range(USERS)) - {user}).payload is not None
-        votes = mark._distinct_votes([text])
+        votes = mark.draws.signs(mark.draws.of_grams(grams([text], 3).distinct))
         n = votes.size
         totals = np.delete(words, [user] if user < LICENSES else [], axis=0) @ votes.sum(
             axis=0, dtype=np.int64

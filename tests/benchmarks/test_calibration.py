@@ -20,6 +20,8 @@ from report import clopper_pearson
 from zhiyi_watermark import prf, stats, weights
 from zhiyi_watermark.payload import Short
 from zhiyi_watermark.text_multibit import BinPlus
+from zhiyi_watermark.text_stream import grams
+from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, Profile, ZeroBit
 
 
 def make_texts(count: int) -> list[list[int]]:
@@ -53,9 +55,22 @@ def test_binplus_totals_are_the_detectors() -> None:
     mark = BinPlus(prf.derive_key(calibration.ROOT_KEY, "binplus", 0))
     word = 2 * mark.code.encode(Short(0)).astype(np.int64) - 1
     for text, matches in zip(texts, block.totals.tolist(), strict=True):
-        votes = mark._distinct_votes([text])
+        votes = mark.draws.signs(mark.draws.of_grams(grams([text], 3).distinct))
         assert votes.shape == (PAIRS, 63)
         assert int(votes.sum(axis=0, dtype=np.int64) @ word) == 2 * matches - votes.size
+
+
+@pytest.mark.parametrize("profile", [KGW, UNIGRAM, TOURNAMENT], ids=lambda p: p.name)
+def test_zero_bit_totals_are_the_detectors(profile: Profile) -> None:
+    texts = make_texts(2)
+    rows = np.stack([calibration.texts_of(text, 1)[0] for text in texts])
+    blocks = [block for _, block in calibration.zero_bit(profile, Objects({"en": rows}, []), 6)]
+    for i, (text, block) in enumerate(zip(texts, blocks, strict=True)):
+        for k, total in enumerate(block.totals.tolist()):
+            key = prf.derive_key(calibration.ROOT_KEY, f"{profile.name}_en", i, k)
+            found = ZeroBit(key, profile).detect(text)
+            assert total == found.T
+            assert found.log2_p == round(block.tail(total).log2_p, 6)
 
 
 def test_a_pair_is_in_one_text_only() -> None:

@@ -23,6 +23,7 @@ repeat it (pooled).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
@@ -50,6 +51,7 @@ _EXACT_COINS: Final = 1 << 13  # up to here a binomial coefficient is computed, 
 _WALK_BITS: Final = 256  # fixed-point bits of the walk from the mode; half of them stay significant
 _PI_TIMES_1E30: Final = 3_141_592_653_589_793_238_462_643_383_279  # pi, rounded down, for an upper bound
 _LAW_BITS: Final = 320  # fixed-point bits of the other laws where exact counts would be longer
+_LAW_REST: Final = 32  # bits of such a count under which a binomial's far ends are bounded instead of listed
 _LAW_SPARE: Final = 64  # bits by which they may grow before they are rounded up again
 _LEAST: Final = Fraction(1, 1 << 1024)  # what is impossible is reported as this, so that p has a logarithm
 _MAX_Q: Final = (1 << 31) - 1  # squares of q, and their sums over 2^1 q of this size, fit 63 bits
@@ -263,20 +265,70 @@ def sign_tail(magnitudes: IntArray, total: int) -> Tail:
     magnitudes: |q_i|, zeros allowed, each under 2^31.  # (n,)
     Raises SpecError if no signs could reach that total.
     """
-    values = np.abs(np.asarray(magnitudes, dtype=np.int64))
-    values = values[values > 0]
+    sizes, counts = np.unique(np.abs(np.asarray(magnitudes, dtype=np.int64)), return_counts=True)
+    return sign_counts_tail(dict(zip(sizes.tolist(), counts.tolist(), strict=True)), total)
+
+
+def sign_counts_tail(counts: Mapping[int, int], total: int) -> Tail:
+    """sign_tail of a histogram: how many q have which magnitude, magnitudes of 0 to 2^31-1.
+
+    One magnitude has the binomial law, two that of two independent binomials (rounded up by less than 2^-256 up to
+    2^30 signs), more the law of two_point_law or, where that is too slow, the closed bound.
+    Raises SpecError if no signs could reach that total, or on a negative magnitude or count.
+    """
+    if any(size < 0 or count < 0 for size, count in counts.items()):
+        raise SpecError(f"magnitudes and their counts are not negative, given {dict(counts)}")
+    kept = {size: count for size, count in sorted(counts.items()) if size and count}
     if total <= 0:
         return Tail("exact", Fraction(1))
-    reach = int(values.sum())
+    reach = sum(size * count for size, count in kept.items())
     if total > reach:
         raise SpecError(f"T = {total} is more than sum |q| = {reach}; T and q are not of one object")
-    unit = int(np.gcd.reduce(values))
-    if unit * values.size == reach:  # all equal: a count of matches
-        return binomial_tail((values.size + -(-total // unit) + 1) // 2, values.size)
-    if values.size * (reach // unit + 1) > _EXACT_WORK or reach // unit + 1 > _EXACT_REACH:
+    n = sum(kept.values())
+    unit = math.gcd(*kept)
+    if len(kept) == 1:  # a count of matches
+        return binomial_tail((n + -(-total // unit) + 1) // 2, n)
+    if len(kept) == 2:
+        (small, few), (large, many) = kept.items()
+        return Tail("exact", _two_sizes(large, many, small, few, total))
+    values = np.repeat(np.array(list(kept), dtype=np.int64), list(kept.values()))
+    if n * (reach // unit + 1) > _EXACT_WORK or reach // unit + 1 > _EXACT_REACH:
         return bound_tail(total, _sum_of_squares(values))
     law = two_point_law(values, -values, np.ones_like(values), 2)
     return Tail("exact", law.tail(total).p)
+
+
+def _two_sizes(a: int, many: int, b: int, few: int, total: int) -> Fraction:
+    """P(a A + b B >= total), A and B sums of `many` and `few` fair signs: rounded up, at most 1."""
+    first, from_first = _coins(many)
+    second, from_second = _coins(few)
+    above = [*accumulate(reversed(second), initial=0)][
+        ::-1
+    ]  # P(B's matches >= from_second + i), without the ends
+    found = 2 * (many + few) << _LAW_REST  # for the matches of both that are too far out to be listed
+    for i, chance in enumerate(first):
+        least = -(-(total - a * (2 * (from_first + i) - many) + b * few) // (2 * b)) - from_second
+        if least < len(second):
+            found += -(-chance * above[max(0, least)] >> _LAW_BITS)
+    return max(_LEAST, min(Fraction(1), Fraction(found, 1 << _LAW_BITS)))
+
+
+def _coins(n: int) -> tuple[list[int], int]:
+    """P(k of n fair coins) in parts of 2^320, rounded up, for all k with more than 2^32 parts; and the least k."""
+    middle = (n + 1) // 2
+    exact = n <= _EXACT_COINS
+    p = Fraction(math.comb(n, middle), 1 << n) if exact else _point_at_most(middle, n, 1, 1)
+    up = [-(-(p.numerator << _LAW_BITS) // p.denominator)]
+    down = up[:]
+    k = middle
+    while k < n and up[-1] >> _LAW_REST:
+        up.append(-(-up[-1] * (n - k) // (k + 1)))
+        k += 1
+    k = middle
+    while k > 0 and down[-1] >> _LAW_REST:
+        down.append(-(-down[-1] * k // (n - k + 1)))
+        k -= 1
+    return down[:0:-1] + up, k
 
 
 def _sum_of_squares(values: IntArray) -> int:

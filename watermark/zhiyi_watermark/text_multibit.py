@@ -9,51 +9,45 @@ Generating: the sampler adds delta * sum_i rho_i (2[G_i = c_i] - 1) / sqrt(n) to
 1, leans towards the bits still lagging with respect to the expected length. Detecting: needs no model. Q_i =
 number of votes for 1 minus votes for 0 over distinct (context, token) pairs, all integers; the likeliest
 codeword of Q must have the right MAC and name a registered user, and the matches of all chips with that one
-codeword give p (hypothesis (a): chips are fair for a text made without the key), times all registered users
-and windows tried. A text made with the key for another user is named wrongly only past the MAC: 2^-20.
+codeword give p (hypothesis (a): chips are fair for a text made without the key), times all messages that
+could be named (registered users, and with 64 bits the fingerprint numbers too) and windows tried. A text made
+with the key for another user is named wrongly only past the MAC: 2^-20.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from zhiyi_watermark import prf, stats
-from zhiyi_watermark.errors import CarrierError, SpecError
-from zhiyi_watermark.payload import MAX_USER, Long, PayloadCode, Short
+from zhiyi_watermark.errors import SpecError
+from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER, Long, PayloadCode, Short
 from zhiyi_watermark.result import Detection, detection
-
-if TYPE_CHECKING:  # torch is heavy and only the processor's caller needs it
-    import torch
+from zhiyi_watermark.text_stream import (
+    MAX_TOKENS,
+    Draws,
+    Float64,
+    Processor,
+    Tokenizer,
+    Writer,
+    canonical_text,
+    grams,
+    spec_hash,
+)
 
 METHOD: Final = "binplus-1"
-UNICODE: Final = "NFKC without format characters"
-MAX_TOKENS: Final = 1 << 20  # of all texts of a case
-MAX_CHARACTERS: Final = 1 << 22
-MIN_WINDOW: Final = 256  # tokens; shorter windows can't carry 32 bits
 NULL: Final = (
     "the text was made without this key: every (context, token) vote is a fair coin; a text made with the key "
     "for another user passes the MAC with 2^-20 (short) or 2^-16 (long) per window"
 )
 
 Votes = npt.NDArray[np.int8]
-
-
-class Tokenizer(Protocol):
-    """What detect_text needs of a transformers tokenizer."""
-
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Token ids of a text."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -81,9 +75,7 @@ class BinPlusConfig:
 
     def spec_hash(self) -> bytes:
         """SHA-256 of everything the detector's verdict depends on besides the key and the tokens."""
-        parts = [METHOD, UNICODE, unicodedata.unidata_version, MIN_WINDOW, self.context, self.long]
-        limits = [str(stats.TRACE), str(stats.REJECT)]
-        return hashlib.sha256(json.dumps([parts, limits]).encode()).digest()
+        return spec_hash(METHOD, self.context, self.long)
 
 
 def user_of(payload: bytes) -> int:
@@ -91,6 +83,13 @@ def user_of(payload: bytes) -> int:
     if len(payload) not in (4, 8):
         raise SpecError(f"a message has 4 or 8 bytes, given {len(payload)}")
     return int.from_bytes(payload[-4:-2], "big")
+
+
+def fingerprint_of(payload: bytes) -> int:
+    """The fingerprint number of the license, of this model, in a decoded long message (8 bytes)."""
+    if len(payload) != 8:
+        raise SpecError(f"only a long message, of 8 bytes, has a fingerprint number; given {len(payload)}")
+    return int.from_bytes(payload[:6], "big") >> 16 & MAX_FINGERPRINT
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,82 +108,85 @@ class BinPlus:
         return PayloadCode(prf.derive_key(self.key, "binplus payload"), self.config.long)
 
     @cached_property
-    def _hash(self) -> Any:
-        size = (self.code.bits + 7) // 8
-        return hashlib.blake2b(key=prf.derive_key(self.key, "binplus votes"), digest_size=size)
+    def draws(self) -> Draws:
+        """G: one vote a coded bit for each (context, token)."""
+        return Draws(prf.derive_key(self.key, "binplus votes"), self.code.bits)
 
     @property
     def kit_key(self) -> bytes:
         """Key of Detection.digest."""
         return prf.derive_key(self.key, "binplus digest")
 
-    def votes(self, context: Sequence[int], tokens: Iterable[int]) -> Votes:
-        """2 G(context, token) - 1 for each token; context: the `config.context` ids before it.  # (tokens,
-        bits)"""
-        head = self._hash.copy()
-        head.update(np.asarray(context, dtype="<u4").tobytes())
-        digests = []
-        for token in tokens:
-            state = head.copy()
-            state.update(int(token).to_bytes(4, "little"))
-            digests.append(state.digest())
-        return self._unpack(digests)
-
-    def _unpack(self, digests: Sequence[bytes]) -> Votes:
-        packed = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(len(digests), -1)
-        bits = np.unpackbits(packed, axis=1, count=self.code.bits).view(np.int8)
-        return (bits << 1) - np.int8(1)
-
-    def processor(self, payload: Short | Long | Sequence[Short | Long]) -> BinPlusProcessor:
+    def processor(self, payload: Short | Long | Sequence[Short | Long]) -> Processor:
         """A logits processor for one call of transformers' generate(logits_processor=[...]).
 
-        One payload for all rows of the batch, or one a row. Sampling only: no beams.
+        One payload for all rows of the batch, or one a row.
         """
-        return BinPlusProcessor(self, payload)
+        if isinstance(payload, Short | Long):
+            return Processor(lambda _: BinPlusWriter(self, payload))
+        each = list(payload)
+        return Processor(lambda row: BinPlusWriter(self, each[row]), len(each))
 
-    def detect(self, token_ids: Sequence[int], users: int | Collection[int]) -> Detection:
-        """Whose message is in one text. users: the registered user numbers, or how many (then 0 ..
-        users-1)."""
-        return self.detect_case([token_ids], users)
+    def writer(self, payload: Short | Long) -> BinPlusWriter:
+        """A function of (ids generated so far, logits of one row) that gives new logits, for servers."""
+        return BinPlusWriter(self, payload)
 
-    def detect_case(self, texts: Sequence[Sequence[int]], users: int | Collection[int]) -> Detection:
+    def detect(
+        self,
+        token_ids: Sequence[int],
+        users: int | Collection[int],
+        fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+    ) -> Detection:
+        """Whose message is in one text; see detect_case."""
+        return self.detect_case([token_ids], users, fingerprints)
+
+    def detect_case(
+        self,
+        texts: Sequence[Sequence[int]],
+        users: int | Collection[int],
+        fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+    ) -> Detection:
         """Whose message is in these texts together, all committed before detection.
 
+        users: the registered user numbers, or how many (then 0 .. users-1); fingerprints: the same for the
+        license's number in a long message, all 2^28 unless given. Every message that could be named counts.
         Every (context, token) pair counts once over all texts. Windows of 256 and more tokens, half
-        overlapping, are tried after the whole; all are counted from the start. Spans are in distinct pairs,
-        in order of occurrence.
-        Raises SpecError on ids or user numbers out of range, or too many tokens.
+        overlapping, are tried after the whole; all are counted from the start and the span of the best is given,
+        in tokens, the texts counted on. A payload is given only where p_global <= 1e-6.
+        Raises SpecError on ids, user or fingerprint numbers out of range, or too many tokens.
         """
-        registered = range(users) if isinstance(users, int) else frozenset(users)
-        if not registered or min(registered) < 0 or max(registered) > MAX_USER:
-            raise SpecError(f"user numbers must lie in 0 .. {MAX_USER} and at least one must be registered")
-        votes = self._distinct_votes(texts)
-        running = np.zeros((len(votes) + 1, self.code.bits), dtype=np.int64)
-        np.cumsum(votes, axis=0, out=running[1:])
-        spans = windows(len(votes))
-        count = stats.hypotheses(licenses=len(registered), windows=len(spans))
-        best: tuple[stats.Tail, int, int, bytes, tuple[int, int]] | None = None
-        for span in spans:
-            scores = running[span[1]] - running[span[0]]
-            found = self.code.decode_soft(scores) if scores.any() else None
-            if found is None or found.user not in registered:
+        known = _registered(users, MAX_USER, "user")
+        licensed = _registered(fingerprints, MAX_FINGERPRINT, "fingerprint") if self.config.long else range(1)
+        found = grams(texts, self.config.context + 1)
+        votes = self.draws.signs(self.draws.of_grams(found.distinct))  # (grams, bits)
+        count = stats.hypotheses(licenses=len(known) * len(licensed), windows=len(found.windows))
+        best: tuple[int, int, bytes, tuple[int, int]] | None = None
+        whole = found.windows[0]
+        for window in found.windows:
+            rows = found.within(window)
+            n = len(rows) * self.code.bits
+            scores = votes[rows].sum(axis=0, dtype=np.int64)  # votes for 1 minus votes for 0
+            most = int(np.abs(scores).sum())  # T of the best of all words
+            if best is not None and most * most * best[1] <= best[0] * best[0] * n:
                 continue
-            total = int(scores @ (2 * self.code.encode(found).astype(np.int64) - 1))
-            n = (span[1] - span[0]) * self.code.bits
-            tail = stats.binomial_tail(max(0, (n + total) // 2), n)
-            if best is None or tail.beats(best[0]):
-                best = (tail, total, n, self.code.message(found), span)
-            if tail.at_most(stats.TRACE, count):
-                break  # the count stays: stopping early can't lower it
-        if best is None:
-            n = len(votes) * self.code.bits
-            best = (stats.binomial_tail(0, n), 0, n, b"", (0, len(votes)))
-        tail, total, n, message, span = best
+            if window != whole and not stats.bound_reaches(most, n, _least_bits(count, n)):
+                continue
+            message = self.code.decode_soft(scores)
+            if message is None or message.user not in known:
+                continue
+            if isinstance(message, Long) and message.fingerprint not in licensed:
+                continue
+            total = int(scores @ (2 * self.code.encode(message).astype(np.int64) - 1))
+            # the window of the largest T^2 / n; any choice is fair, since all of them count
+            if total > 0 and (best is None or total * total * best[1] > best[0] * best[0] * n):
+                best = (total, n, self.code.message(message), window)
+        total, n, payload, window = best or (0, len(found.distinct) * self.code.bits, b"", whole)
+        tail = stats.binomial_tail((n + total) // 2, n)
         named = tail.at_most(stats.TRACE, count)
         return detection(
             tail,
             method=METHOD,
-            payload=message if named else None,
+            payload=payload if named else None,
             n=n,
             T=total,
             sum_q2=n,
@@ -192,134 +194,77 @@ class BinPlus:
             threshold=stats.TRACE,
             null=NULL,
             spec_hash=self.config.spec_hash(),
-            spans=(span,),
+            spans=(found.span(window),),
         )
 
-    def detect_text(self, text: str, tokenizer: Tokenizer, users: int | Collection[int]) -> Detection:
+    def detect_text(
+        self,
+        text: str,
+        tokenizer: Tokenizer,
+        users: int | Collection[int],
+        fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+    ) -> Detection:
         """Whose message is in a text as found: canonical form, then the tokenizer of the model.
 
-        Raises CarrierError on a text over 4 Mi characters.
+        Raises CarrierError on what is no text, or over 4 Mi characters.
         """
-        return self.detect(tokenizer.encode(canonical_text(text), add_special_tokens=False), users)
-
-    def _distinct_votes(self, texts: Sequence[Sequence[int]]) -> Votes:
-        h = self.config.context
-        if sum(len(t) for t in texts) > MAX_TOKENS:
-            raise SpecError(f"a case has at most {MAX_TOKENS} tokens; split the texts into several cases")
-        seen: dict[bytes, None] = {}
-        for text in texts:
-            try:
-                packed = np.asarray(text, dtype=np.int64)
-            except (ValueError, TypeError, OverflowError) as error:
-                raise SpecError("token ids must be a flat list of whole numbers") from error
-            if packed.ndim != 1 or (
-                packed.size and not 0 <= int(packed.min()) <= int(packed.max()) < 1 << 32
-            ):
-                raise SpecError("token ids must be a flat list of numbers 0 .. 2^32-1")
-            raw = packed.astype("<u4").tobytes()
-            for i in range(len(text) - h):
-                seen[raw[4 * i : 4 * (i + h + 1)]] = None
-        digests = []
-        for gram in seen:
-            state = self._hash.copy()
-            state.update(gram)
-            digests.append(state.digest())
-        return self._unpack(digests) if digests else np.zeros((0, self.code.bits), dtype=np.int8)
+        return self.detect(
+            tokenizer.encode(canonical_text(text), add_special_tokens=False), users, fingerprints
+        )
 
 
-def canonical_text(text: str) -> str:
-    """NFKC without format characters (zero-width and the like), line ends as \\n."""
-    if len(text) > MAX_CHARACTERS:
-        raise CarrierError(f"the text has {len(text)} characters, at most {MAX_CHARACTERS} are examined")
-    folded = unicodedata.normalize("NFKC", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return "".join(c for c in folded if unicodedata.category(c) != "Cf")
+def _registered(numbers: int | Collection[int], largest: int, what: str) -> range | frozenset[int]:
+    known: range | frozenset[int]
+    if isinstance(numbers, int):
+        known, low, high = range(numbers), 0, numbers - 1
+    else:
+        known = frozenset(numbers)
+        low, high = min(known, default=0), max(known, default=-1)
+    if not known or low < 0 or high > largest:
+        raise SpecError(f"{what} numbers must lie in 0 .. {largest} and at least one must be registered")
+    return known
 
 
-def windows(n: int) -> list[tuple[int, int]]:
-    """The whole, then dyadic windows of MIN_WINDOW * 2^k < n in steps of half their length, largest first."""
-    out = [(0, n)]
-    size = MIN_WINDOW
-    sizes = []
-    while size < n:
-        sizes.append(size)
-        size *= 2
-    for size in reversed(sizes):
-        starts = [*range(0, n - size, size // 2), n - size]
-        out += [(a, a + size) for a in starts]
-    return out
+def _least_bits(count: int, n: int) -> int:
+    """Bits of Hoeffding's bound that T of n fair coins has at least when count * p <= 1e-6.
+
+    A window without them is not worth decoding. P(T >= t) >= e^(-n D) / sqrt(2 n) (Ash 1965) with n D above
+    t^2 / (2 n) by a part in 600 while t < n / 10; one bit is left for that.
+    """
+    return count.bit_length() + 17 - (n.bit_length() + 2) // 2
 
 
-class BinPlusProcessor:
-    """Adds the mark's bias to the logits of one generate() call, row by row; keeps the votes it has won.
+class BinPlusWriter(Writer):
+    """Adds the mark's bias to the logits of one text; keeps the votes it has won.
 
-    Made by BinPlus.processor. The bias is computed for the top-k tokens only and is zero for pairs already
-    counted and for the first `context` tokens, whose context lies in the prompt, which a detector never sees.
+    The bias is zero for pairs that were counted before. Tokens outside the top-k keep their logits.
     """
 
-    def __init__(self, mark: BinPlus, payload: Short | Long | Sequence[Short | Long]) -> None:
-        self.mark = mark
-        single = isinstance(payload, Short | Long)
-        given = [payload] if isinstance(payload, Short | Long) else list(payload)
-        self._shared = single
-        self._codes = [2 * mark.code.encode(p).astype(np.int8) - np.int8(1) for p in given]  # ±1, (bits,)
-        self._prompt = self._length = -1
-        self._rows: list[_Row] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """New scores; the caller's are left as they are. input_ids: (batch, length), scores: (batch,
-        vocabulary)"""
-        batch, length = input_ids.shape
-        self._start_or_continue(batch, length)
-        h = self.mark.config.context
-        generated = input_ids[:, max(self._prompt, length - h - 1) :].tolist()
-        k = min(self.mark.config.top_k, scores.shape[-1])
-        out = scores.clone()
-        if length - self._prompt < h:
-            return out
-        values, tokens = scores.topk(k, dim=-1)
-        for row, state in enumerate(self._rows):
-            recent = generated[row]
-            if len(recent) > h:
-                state.won(tuple(recent[-h - 1 :]), self.mark)
-            bias = state.bias(recent[-h:], tokens[row].tolist(), self.mark, length - self._prompt)
-            out[row, tokens[row]] = values[row] + values.new_tensor(bias)
-        return out
-
-    def _start_or_continue(self, batch: int, length: int) -> None:
-        if self._length < 0:
-            if not self._shared and batch != len(self._codes):
-                raise SpecError(f"{len(self._codes)} payloads were given for a batch of {batch} rows")
-            self._prompt = length
-            self._rows = [_Row(self._codes[0 if self._shared else i]) for i in range(batch)]
-        elif length != self._length + 1 or batch != len(self._rows):
-            raise SpecError(
-                "a processor serves one generate() call with sampling; make a new one for each call"
-            )
-        self._length = length
-
-
-class _Row:
-    """One text in the making: votes won per bit, and the pairs that have been counted."""
-
-    def __init__(self, code: Votes) -> None:
-        self.code = code
-        self.margin = np.zeros(len(code), dtype=np.int64)
-        self.seen: set[tuple[int, ...]] = set()
-
-    def won(self, gram: tuple[int, ...], mark: BinPlus) -> None:
-        """Counts the votes of a token that was sampled, once a pair."""
-        if gram not in self.seen:
-            self.seen.add(gram)
-            self.margin += mark.votes(gram[:-1], gram[-1:])[0] * self.code
-
-    def bias(self, context: list[int], tokens: list[int], mark: BinPlus, done: int) -> list[float]:
-        """What to add to the logits of these tokens.  # (tokens,)"""
+    def __init__(self, mark: BinPlus, payload: Short | Long) -> None:
         config = mark.config
-        rho = weights(self.margin, done, config.horizon)
-        match = mark.votes(context, tokens) * self.code  # (tokens, bits), ±1
-        raw = match @ rho * (config.delta * config.temperature / math.sqrt(len(self.code)))
-        head = tuple(context)
-        return [0.0 if (*head, t) in self.seen else b for t, b in zip(tokens, raw.tolist(), strict=True)]
+        self._draws, self._horizon = mark.draws, config.horizon
+        self._code = 2 * mark.code.encode(payload).astype(np.int8) - np.int8(1)  # ±1, (bits,)
+        self._scale = config.delta * config.temperature / math.sqrt(len(self._code))
+        super().__init__(config.context, config.top_k)
+
+    def _start(self) -> None:
+        super()._start()
+        self._margin = np.zeros(len(self._code), dtype=np.int64)
+
+    def _votes(self, context: tuple[int, ...], tokens: Sequence[int]) -> Votes:
+        return self._draws.signs(self._draws.of_tokens(context, tokens))
+
+    def _counts(self, context: tuple[int, ...], token: int) -> None:
+        self._margin += self._votes(context, [token])[0] * self._code
+
+    def _marked(self, context: tuple[int, ...], tokens: Sequence[int], values: Float64) -> Float64:
+        rho = weights(self._margin, len(self._text), self._horizon)
+        bias = self._votes(context, tokens) @ (self._code * rho * self._scale)
+        taken = self._taken.get(context)
+        if taken:
+            bias[[token in taken for token in tokens]] = 0
+        marked: Float64 = values + bias
+        return marked
 
 
 def weights(margin: npt.NDArray[np.int64], done: int, horizon: int) -> npt.NDArray[np.float64]:

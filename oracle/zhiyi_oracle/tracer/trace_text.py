@@ -11,7 +11,8 @@ from zhiyi.usage_log import InclusionProof, UsageLog, output_hash, user_commitme
 from zhiyi_oracle.api_users import ApiUsers
 from zhiyi_watermark.errors import CarrierError
 from zhiyi_watermark.result import Detection
-from zhiyi_watermark.text_multibit import BinPlus, Tokenizer, user_of
+from zhiyi_watermark.text_multibit import BinPlus, user_of
+from zhiyi_watermark.text_stream import Tokenizer
 
 MAX_TEXT_BYTES: Final = 8 << 20
 
