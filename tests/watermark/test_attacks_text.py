@@ -12,7 +12,7 @@ import pytest
 from zhiyi_watermark.attacks import text as attacks
 from zhiyi_watermark.attacks.text import WordNet, words, words_changed
 from zhiyi_watermark.errors import SpecError, UnavailableError
-from zhiyi_watermark.text_multibit import canonical_text
+from zhiyi_watermark.text_stream import canonical_text
 
 ENGLISH = (
     "The old dog's bark, though loud, frightened nobody: it was well-known in every street of the town. " * 5
