@@ -89,7 +89,7 @@ def make_detection(
     decision: str = "detected", n: int = 2048, bucket: int = 40, detector: bytes = b"\2" * 32
 ) -> Detection:
     return Detection(
-        method="wfp-confirm-2",
+        method="wfp-confirm-3",
         decision=decision,  # type: ignore[arg-type]
         license=None,
         payload=None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -245,24 +246,34 @@ def test_a_leaked_copy_is_traced_blind_and_confirmed_by_one_share(
     assert innocent.decision == "not_detected"
 
 
-def shuffle(t: Array, axis: int) -> Array:
+def shuffle(t: Array, axis: int, *, scaled: bool = True) -> Array:
     """Lines permuted, scaled between 1/3 and 3 and flipped, as the function-preserving attack does."""
     rng = np.random.default_rng(13)
     n = t.shape[axis]
-    factor = np.exp(rng.uniform(-1.1, 1.1, n)) * rng.choice([-1, 1], n)
+    factor = np.exp(rng.uniform(-1.1, 1.1, n) * scaled) * rng.choice([-1, 1], n)
     moved: Array = np.take(t, rng.permutation(n), axis=axis) * np.expand_dims(factor, 1 - axis)
     return moved.astype(np.float32)
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-@pytest.mark.parametrize("then", ["none", "fine-tune 5 %"])
+@pytest.mark.parametrize("axes", [(0,), (1,), (0, 1)])
+@pytest.mark.parametrize("then", ["none", "fine-tune 5 %", "int4"])
 def test_permuted_scaled_and_flipped_lines_are_put_back(
-    axis: int, then: str, copies: list[Path], base_only: Path, spec: WfpSpec, kit: TraceKit, tmp_path: Path
+    axes: tuple[int, ...],
+    then: str,
+    copies: list[Path],
+    base_only: Path,
+    spec: WfpSpec,
+    kit: TraceKit,
+    tmp_path: Path,
 ) -> None:
     declared = {t.name for t in spec.tensors}
-    tensors = {
-        n: shuffle(ATTACKS[then](t), axis) if n in declared else t for n, t in floats(copies[0]).items()
-    }
+    tensors = floats(copies[0])
+    for name in declared:
+        tensors[name] = ATTACKS[then](tensors[name])
+        for (
+            axis
+        ) in axes:  # rows (axis 0) stand for channels between layers, which can't be scaled if columns are
+            tensors[name] = shuffle(tensors[name], axis, scaled=axes == (0,) or axis == 1)
     suspect = write_tensors(tmp_path / "turned.safetensors", {n: to_bf16(t) for n, t in tensors.items()})
     assert confirm(suspect, base_only, spec).decision == "detected"
     assert confirm(suspect, base_only, spec, LICENSES[43]).decision == "not_detected"
@@ -420,11 +431,70 @@ def test_nan_inf_and_zero_tensors_say_nothing_and_crash_nothing(
     assert confirm(suspect, base_only, spec).decision == "detected"
 
 
-def test_a_pickle_is_refused(kit: TraceKit, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", [b"\x80\x02}q\x00", b"\x80\x04\x95", b"PK\x03\x04\x14\x00\x00\x00"])
+def test_a_pickle_is_refused_by_its_name(head: bytes, kit: TraceKit, base_only: Path, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    path.write_bytes(b"\x80\x04\x95" + bytes(200))
-    with pytest.raises(CarrierError):
+    path.write_bytes(head + b"\xff" * 200)
+    with pytest.raises(CarrierError, match="pickle"):
         weights.trace(path, kit, LICENSES)
+    with pytest.raises(CarrierError, match="pickle"):
+        confirm(path, base_only, kit.spec)
+    with pytest.raises(CarrierError, match="pickle"):
+        weights.mark(path, tmp_path / "out", kit.spec, kit.trace_key, GUILTY, seeds_of(GUILTY, kit.spec))
+
+
+@pytest.mark.parametrize("cut", [5, 100, -1])
+def test_a_truncated_copy_is_refused(
+    cut: int, copies: list[Path], base_only: Path, spec: WfpSpec, kit: TraceKit, tmp_path: Path
+) -> None:
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(copies[0].read_bytes()[:cut])
+    with pytest.raises(CarrierError):
+        weights.trace(path, kit, LICENSES, base=base_only)
+    with pytest.raises(CarrierError):
+        confirm(path, base_only, spec)
+
+
+def test_each_of_the_shares_convicts_alone(
+    copies: list[Path], base_only: Path, spec: WfpSpec, tmp_path: Path
+) -> None:
+    for index, seed in enumerate(seeds_of(GUILTY, spec)):
+        assert weights.confirm(copies[0], base_only, spec, index, seed).decision == "detected"
+        for innocent in (seeds_of(LICENSES[1], spec)[index], seeds_of(GUILTY, spec)[index - 1]):
+            assert weights.confirm(copies[0], base_only, spec, index, innocent).decision == "not_detected"
+
+
+def test_a_model_of_many_shards_takes_less_memory_than_two_of_them(tmp_path: Path) -> None:
+    """Synthetic: five shards of 4 MB; marking, both ways of tracing, and confirming look at a tensor at a time."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    shape = (128, 256)
+    for shard in range(5):
+        names = [
+            f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(64 * shard, 64 * (shard + 1))
+        ]
+        write_tensors(
+            folder / f"{shard}.safetensors",
+            {n: to_bf16(rng.standard_normal(shape, np.float32)) for n in names},
+        )
+    size = (folder / "0.safetensors").stat().st_size
+    names = [f"model.layers.{layer}.mlp.down_proj.weight" for layer in range(0, 320, 16)]
+    spec = WfpSpec(tuple(weights.TensorShape(n, shape) for n in names), 0.05, 256, 1024, 2, 16384)
+    kit = TraceKit.derive(MODEL_KEY, spec)
+    tracemalloc.start()
+    try:
+        weights.mark(folder, tmp_path / "copy", spec, kit.trace_key, GUILTY, seeds_of(GUILTY, spec))
+        weights.extract_base(folder, spec, tmp_path / "base.safetensors")
+        blind = weights.trace(tmp_path / "copy", kit, LICENSES)
+        informed = weights.trace(tmp_path / "copy", kit, LICENSES, base=folder)
+        found = weights.confirm(tmp_path / "copy", folder, spec, 1, seeds_of(GUILTY, spec)[1])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert blind.license == informed.license == GUILTY
+    assert found.decision == "detected"
+    assert peak < 2 * size
 
 
 # --- what leaves the committee ---

@@ -33,6 +33,8 @@ DTYPE_BYTES: Final[Mapping[str, int]] = {
 }  # fmt: skip
 FLOATS: Final[Mapping[str, str]] = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}  # those a mark can live in
 
+_PICKLES: Final = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
+
 Float32 = npt.NDArray[np.float32]
 
 
@@ -114,8 +116,14 @@ class TensorFile:
         self._writable = writable
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
+            head = file.read(8)
+            length = int.from_bytes(head, "little")
             if size < 8 or length > min(MAX_HEADER, size - 8):
+                if head.startswith(_PICKLES):
+                    raise CarrierError(
+                        f"{path.name} is a pickle or a zip archive of PyTorch, which runs what it holds when it is "
+                        "loaded; ask for safetensors"
+                    )
                 raise CarrierError(
                     f"{path.name}: header length {length} exceeds the file ({size} bytes) or {MAX_HEADER}; "
                     "it is not a safetensors file"

@@ -10,10 +10,11 @@ spread.
   license id. Traced BLIND: q is the quantised suspect weight itself, no base tensors needed. The kit that can
   trace can also forge.
 - Confirm mark: W = W0 + eps*spread * s, s from the share's own seed, opened only after a case fixed its
-  evidence. Detected from W - W0: permutation and scale undone (align), zeros masked, clipped at 3 eps,
-  hypothesis (a) of stats. Everything in
-  detection is an integer after one elementwise division and rounding by a spread that is an exact order
-  statistic, so all machines get the same T (no float is ever summed).
+  evidence. Detected from W - W0: permutation, scale and sign undone (align), zeros masked, clipped at 3 eps,
+  hypothesis (a) of stats. Everything in detection is an integer after one elementwise division and rounding by a
+  spread that is an exact order statistic, so all machines get the same T (no float is ever summed). Informed
+  tracing starts from the same difference.
+- Memory: a tensor and its base at a time, whatever the number of shards, and 40 bytes a block for the keys.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ from zhiyi_watermark.tensorfile import (
     to_storage,
 )
 
-METHOD_TRACE: Final = "wfp-trace-1"
-METHOD_CONFIRM: Final = "wfp-confirm-2"
+METHOD_TRACE: Final = "wfp-trace-2"
+METHOD_CONFIRM: Final = "wfp-confirm-3"
 BLOCK: Final = 64  # consecutive weights that share a codeword bit; 8 bytes of sign stream
 LEVELS: Final = 15  # |q| of one weight
 CLIP: Final = 3  # in units of eps*spread (confirm) or spread (trace)
@@ -188,6 +189,7 @@ class WfpSpec:
         text = json.dumps([self.to_json(), constants, limits], separators=(",", ":"))
         return hashlib.sha256(text.encode()).digest()
 
+    @cached_property
     def regions(self) -> tuple[prf.Int64, list[prf.Int64]]:
         """Block numbers open to the trace mark and to each share: public, disjoint, covering all blocks in
         proportion."""
@@ -363,7 +365,7 @@ def _choose(key: bytes, region: prf.Int64, count: int, per_tag: int) -> _Chosen:
 
 
 def _choose_trace(trace_key: bytes, spec: WfpSpec) -> _Chosen:
-    return _choose(trace_key, spec.regions()[0], spec.trace_blocks, spec.weights_per_bit // BLOCK)
+    return _choose(trace_key, spec.regions[0], spec.trace_blocks, spec.weights_per_bit // BLOCK)
 
 
 def _share_key(seed: bytes, spec: WfpSpec, index: int) -> bytes:
@@ -373,7 +375,7 @@ def _share_key(seed: bytes, spec: WfpSpec, index: int) -> bytes:
 def _choose_share(seed: bytes, spec: WfpSpec, index: int) -> _Chosen:
     if not 0 <= index < spec.shares:
         raise SpecError(f"share {index} is outside 0 .. {spec.shares - 1}")
-    region = spec.regions()[1][index]
+    region = spec.regions[1][index]
     return _choose(_share_key(seed, spec, index), region, spec.share_blocks, spec.share_blocks)
 
 
@@ -603,8 +605,8 @@ def _trace_sums(weights: Path, kit: TraceKit, base: Path | None) -> tuple[stats.
 def _difference(values: Float32, base: Float32, shape: tuple[int, ...], epsilon: float) -> prf.Int8:
     """q from W - W0 in units of eps*spread; weights that are 0 (pruned) say nothing.
 
-    When most weights moved further than a mark, a permutation or scaling of rows or columns is undone if that
-    explains more of them: decided without any key.
+    When most weights moved further than a mark, a permutation, scaling and flipping of columns, rows or both is
+    undone if that explains more of them: decided without any key.
     """
     unit = _spread(base)
     if not unit:
@@ -618,6 +620,8 @@ def _difference(values: Float32, base: Float32, shape: tuple[int, ...], epsilon:
             q, explained = _step_difference(candidate.reshape(-1), base, step)
             if explained > near:
                 best, near = q, explained
+            if 2 * near >= len(values):
+                break
     return best
 
 

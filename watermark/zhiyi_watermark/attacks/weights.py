@@ -390,6 +390,7 @@ def finetune(
     rng = _rng(seed, "finetune")
     losses: list[float] = []
     stages: list[Tuned] = []
+    stage = Tuned(0.0, 0, math.nan)
     model.train()
     for step in range(1, max_steps + 1):
         for group in optimizer.param_groups:

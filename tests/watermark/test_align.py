@@ -1,0 +1,64 @@
+"""Lines put back: exactly, with whatever was done to them, and without harm where there is nothing to put back."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from zhiyi_watermark import align, weights
+
+Float32 = npt.NDArray[np.float32]
+
+
+def quantised(values: Float32) -> npt.NDArray[np.int8]:
+    return weights._quantise(values.reshape(-1), weights._spread(values.reshape(-1))).reshape(values.shape)
+
+
+def candidates(suspect: Float32, base: Float32) -> list[Float32]:
+    return list(align.undo(suspect, base, quantised(suspect), quantised(base)))
+
+
+@pytest.fixture
+def base() -> Float32:
+    return np.random.default_rng(1).standard_t(5, (96, 160)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["columns", "rows", "both"])
+def test_lines_are_put_back(kind: str, base: Float32) -> None:
+    rng = np.random.default_rng(2)
+    rows, columns = ((rng.permutation(n), rng.choice([-1, 1], n).astype(np.float32)) for n in base.shape)
+    scale = np.exp(rng.uniform(-1, 1, base.shape[0 if kind == "rows" else 1])).astype(np.float32)
+    suspect = base
+    if kind in ("columns", "both"):
+        suspect = suspect[:, columns[0]] * (columns[1] * scale)
+    if kind in ("rows", "both"):
+        suspect = suspect[rows[0]] * (rows[1] * (scale if kind == "rows" else 1))[:, None]
+    found = candidates(suspect, base)[["columns", "rows", "both"].index(kind)]
+    assert np.allclose(found, base, rtol=1e-5)
+
+
+def test_lines_that_are_gone_are_zero_and_others_are_put_back(base: Float32) -> None:
+    suspect = base.copy()
+    suspect[:, :20] = np.random.default_rng(3).standard_normal((96, 20))
+    found = candidates(suspect[:, ::-1].copy(), base)[0]
+    assert np.allclose(found[:, 20:], base[:, 20:], rtol=1e-5)
+    assert (found[:, :20] == 0).all(axis=0).mean() > 0.3  # unrelated lines are seldom each other's best
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, np.nan, np.inf])
+def test_lines_without_content_crash_nothing(value: float, base: Float32) -> None:
+    suspect = base.copy()
+    suspect[:40, :] = value
+    suspect[:, :50] = value
+    for found in candidates(suspect, base):
+        assert found.shape == base.shape
+        assert np.isfinite(found).all()
+
+
+def test_large_and_other_than_square_things_are_left_out(
+    base: Float32, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert candidates(base.reshape(-1, 4, 8), base.reshape(-1, 4, 8)) == []
+    monkeypatch.setattr(align, "MAX_SIDE", 100)
+    assert candidates(base, base) == []
