@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from typing import Any
 from zhiyi.delivery import DeclaredRange, Interval, Tree, key_commit, mark_commit, share_leaf, share_proof
 from zhiyi.delivery.bundle import Bundle
 from zhiyi.delivery.hashing import MISSING, delivery_leaves, keystream_xor, node, plain_leaves
+from zhiyi_watermark import prf
+from zhiyi_watermark.payload import Long, Short
+from zhiyi_watermark.result import Detection
+from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
+from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, ZeroBit
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "vectors"
 
@@ -129,7 +135,71 @@ def delivery() -> dict[str, Any]:
     }
 
 
-SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {"delivery": delivery}
+def text_marks() -> dict[str, Any]:
+    """Verdicts of the text marks on fixed token ids: some written with the key, by integers alone, and some not."""
+    key, users = _bytes("text marks", 32), 1000
+    plain = prf.integers(_bytes("plain text", 32), 300, 49_152).tolist()
+    cases: list[dict[str, Any]] = []
+
+    def add(
+        name: str, context: int, found: list[Detection], texts: list[list[int]], draws: bytes, kit: bytes
+    ) -> None:
+        for text, one in zip(texts, found, strict=True):
+            cases.append(
+                {
+                    "mark": name,
+                    "context": context,
+                    "tokens": text,
+                    "firstDraw": _hex(draws),  # of 5, 6, 7, ... and then 9
+                    "detection": {
+                        "decision": one.decision,
+                        "payload": None if one.payload is None else _hex(one.payload),
+                        "n": one.n,
+                        "T": one.T,
+                        "sumQ2": one.sum_q2,
+                        "bucket": one.bucket,
+                        "hypotheses": one.hypotheses,
+                        "span": list(one.spans[0]),
+                        "law": one.law,
+                    },
+                    # the spec hash names the Unicode version of this Python
+                    "digestOfNoSpec": _hex(replace(one, spec_hash="").digest(kit)),
+                }
+            )
+
+    for long, message in ((False, Short(77)), (True, Long(123_456, 77))):
+        mark = BinPlus(key, BinPlusConfig(long=long))
+        code = 2 * mark.code.encode(message).astype(int) - 1
+        votes = mark.draws
+        marked = _written(
+            2, 300, lambda c, t, votes=votes, code=code: votes.signs(votes.of_tokens(c, t)) @ code
+        )  # type: ignore[misc]  # bound early
+        texts = [marked, plain]
+        draw = votes.of_tokens([5, 6], [9]).tobytes()
+        name = "binplus, 64 bits" if long else "binplus, 32 bits"
+        add(name, 2, [mark.detect(text, users) for text in texts], texts, draw, mark.kit_key)
+    for profile in (KGW, UNIGRAM, TOURNAMENT):
+        zero = ZeroBit(key, profile)
+        h = profile.context
+        marked = _written(h, 200, lambda c, t, zero=zero: zero.config.scores(zero.draws.of_tokens(c, t)))  # type: ignore[misc]  # bound early
+        texts = [marked, plain]
+        draw = zero.draws.of_tokens(range(5, 5 + h), [9]).tobytes()
+        add(profile.name, h, [zero.detect(text) for text in texts], texts, draw, zero.kit_key)
+    return {"key": _hex(key), "users": users, "cases": cases}
+
+
+def _written(context: int, length: int, score: Callable[[list[int], list[int]], Any]) -> list[int]:
+    """Token ids of which each is the best of four by the mark's integers, ties by order."""
+    offered = prf.integers(_bytes("candidates", 32), 4 * length, 49_152).reshape(length, 4).tolist()
+    text: list[int] = []
+    for candidates in offered:
+        known = len(text) >= context
+        scores = score(text[len(text) - context :], candidates).tolist() if known else [0] * 4
+        text.append(candidates[scores.index(max(scores))])
+    return text
+
+
+SECTIONS: dict[str, Callable[[], dict[str, Any]]] = {"delivery": delivery, "text_marks": text_marks}
 
 
 def main() -> int:

@@ -41,6 +41,44 @@ def write_tensors(path: Path, tensors: Mapping[str, Array]) -> Path:
     return path
 
 
+VOCABULARY = 600
+
+
+@pytest.fixture(scope="session")
+def text_model() -> Any:
+    """A tiny random Llama that samples under any processor; the prompt is PROMPT of write_text."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=1024, bos_token_id=None, eos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    made: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]  # transformers
+    made.eval()
+    with torch.no_grad():
+        made.lm_head.weight.mul_(15)  # a random head is nearly flat
+    return made
+
+
+def write_text(
+    model: Any, processor: Any, tokens: int = 400, rows: int = 1, seed: int = 1
+) -> list[list[int]]:
+    """What the model writes after four tokens, top-k 50 at temperature 1, a list of ids for each row."""
+    import torch
+
+    torch.manual_seed(seed)
+    prompt = torch.tensor([[5, 6, 7, 8]]).expand(rows, -1)
+    out = model.generate(
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=True, top_k=50, max_new_tokens=tokens,
+        logits_processor=[processor] if processor else [],
+    )  # fmt: skip
+    written: list[list[int]] = out[:, 4:].tolist()
+    return written
+
+
 @pytest.fixture(scope="session")
 def base_tensors() -> dict[str, Array]:
     """bf16 tensors of the base model, heavier-tailed than a Gaussian."""

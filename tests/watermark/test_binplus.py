@@ -10,54 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from conftest import VOCABULARY, write_text
 
-from zhiyi_watermark.errors import CarrierError, SpecError
+from zhiyi_watermark.errors import SpecError
 from zhiyi_watermark.payload import Long, Short
-from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig, user_of, weights
-from zhiyi_watermark.text_stream import canonical_text, grams, windows
+from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig, fingerprint_of, user_of, weights
+from zhiyi_watermark.text_stream import grams, windows
 
 KEY = hashlib.sha256(b"text key").digest()
 USERS = 1000
-VOCABULARY = 600
-PROMPT = torch.tensor([[5, 6, 7, 8]])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def model() -> Any:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=1024, bos_token_id=None, eos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
-    made: Any = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]  # transformers
-    made.eval()
-    with torch.no_grad():
-        made.lm_head.weight.mul_(15)  # a random head is nearly flat
-    return made
-
-
-def write(
-    model: Any,
-    mark: BinPlus | None,
-    payload: object,
-    tokens: int = 400,
-    rows: int = 1,
-    seed: int = 1,
-) -> list[list[int]]:
-    torch.manual_seed(seed)
-    processors = [mark.processor(payload)] if mark else []  # type: ignore[arg-type]  # tests pass wrong ones too
-    out = model.generate(
-        PROMPT.expand(rows, -1), attention_mask=torch.ones(rows, 4, dtype=torch.long), do_sample=True, top_k=50,
-        max_new_tokens=tokens, logits_processor=processors,
-    )  # fmt: skip
-    written: list[list[int]] = out[:, 4:].tolist()
-    return written
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +27,14 @@ def mark() -> BinPlus:
 
 
 @pytest.fixture(scope="module")
-def texts(model: Any, mark: BinPlus) -> list[list[int]]:
+def texts(text_model: Any, mark: BinPlus) -> list[list[int]]:
     """Three texts, of users 11, 22 and 999."""
-    return write(model, mark, [Short(11), Short(22), Short(999)], rows=3)
+    return write_text(text_model, mark.processor([Short(11), Short(22), Short(999)]), rows=3)
 
 
 @pytest.fixture(scope="module")
-def plain(model: Any) -> list[list[int]]:
-    return write(model, None, None, rows=6, seed=5)
+def plain(text_model: Any) -> list[list[int]]:
+    return write_text(text_model, None, rows=6, seed=5)
 
 
 def test_each_row_of_a_batch_names_its_user(mark: BinPlus, texts: list[list[int]]) -> None:
@@ -104,9 +65,9 @@ def test_a_user_who_is_not_registered_is_not_named(mark: BinPlus, texts: list[li
     assert mark.detect(texts[0], {11}).payload is not None
 
 
-def test_texts_of_one_user_are_never_read_as_anothers(model: Any, mark: BinPlus) -> None:
+def test_texts_of_one_user_are_never_read_as_anothers(text_model: Any, mark: BinPlus) -> None:
     """Short, hard texts: a wrong message must fail its MAC."""
-    short = write(model, mark, Short(7), tokens=60, rows=40, seed=9)
+    short = write_text(text_model, mark.processor(Short(7)), tokens=60, rows=40, seed=9)
     named = [mark.detect(t, 1 << 16).payload for t in short]
     assert {user_of(p) for p in named if p} <= {7}
 
@@ -151,8 +112,10 @@ def test_repeating_a_text_adds_no_evidence(mark: BinPlus, texts: list[list[int]]
     assert mark.detect(looped, USERS).n == 63 * 5
 
 
-def test_texts_of_one_case_add_up(model: Any, mark: BinPlus) -> None:
-    parts = write(model, BinPlus(KEY, BinPlusConfig(horizon=150)), Short(7), tokens=150, rows=3, seed=3)
+def test_texts_of_one_case_add_up(text_model: Any, mark: BinPlus) -> None:
+    parts = write_text(
+        text_model, BinPlus(KEY, BinPlusConfig(horizon=150)).processor(Short(7)), tokens=150, rows=3, seed=3
+    )
     alone = [mark.detect(p, USERS).log2_p_global for p in parts]
     assert mark.detect_case(parts, USERS).log2_p_global < min(alone)
 
@@ -169,13 +132,33 @@ def test_the_null_is_calibrated(mark: BinPlus, plain: list[list[int]]) -> None:
     assert 0.75 < float(np.std(z)) < 1.3
 
 
-def test_long_payloads_come_back(model: Any) -> None:
-    mark = BinPlus(KEY, BinPlusConfig(long=True, horizon=400, delta=1.6))
-    text = write(model, mark, Long(123456, 77), tokens=400, seed=2)[0]
+def test_long_payloads_come_back_from_800_tokens(text_model: Any) -> None:
+    mark = BinPlus(KEY, BinPlusConfig(long=True, horizon=800, delta=1.0))
+    message = Long(123_456, 77)
+    text = write_text(text_model, mark.processor(message), tokens=800, seed=2)[0]
     found = mark.detect(text, 100)
+    assert found.decision == "detected"
     assert found.payload is not None
-    assert user_of(found.payload) == 77
-    assert int.from_bytes(found.payload[:6], "big") >> 16 & (2**28 - 1) == 123456
+    assert found.payload == mark.code.message(message)
+    assert (user_of(found.payload), fingerprint_of(found.payload)) == (77, 123_456)
+    assert found.hypotheses == 100 * (1 << 28) * len(windows(len(text) - 2))
+    assert mark.detect(text, 100, {123_456, 5}).payload == found.payload
+    assert mark.detect(text, 100, {123_456, 5}).hypotheses == 200 * len(windows(len(text) - 2))
+    assert mark.detect(text, 77).payload is None  # user 77 is not registered
+    assert mark.detect(text, 100, {5}).payload is None  # nor is the license
+
+
+def test_every_message_that_could_be_named_counts(mark: BinPlus) -> None:
+    """64 bits leave the fingerprint number free: counting users alone, 2^-16 of random texts would be named with a
+    p as small as the best of 2^28 messages makes it."""
+    long = BinPlus(KEY, BinPlusConfig(long=True))
+    assert long.detect([1, 2, 3], 10).hypotheses == 10 << 28
+    assert mark.detect([1, 2, 3], 10, {5}).hypotheses == 10  # no such number in 32 bits
+    for wrong in (0, (1 << 28) + 1, {-1}, set()):
+        with pytest.raises(SpecError, match="fingerprint"):
+            long.detect([1, 2, 3], 10, wrong)
+    with pytest.raises(SpecError, match="8 bytes"):
+        fingerprint_of(bytes(4))
 
 
 def test_the_processor_leaves_the_callers_scores_and_other_tokens_alone(mark: BinPlus) -> None:
@@ -203,14 +186,19 @@ def test_the_bias_scales_with_the_samplers_temperature() -> None:
     assert torch.allclose(rows[0], rows[1] * 2)
 
 
-def test_a_processor_serves_one_call(mark: BinPlus) -> None:
+def test_a_processor_has_a_payload_for_each_row(mark: BinPlus) -> None:
     processor = mark.processor([Short(1), Short(2)])
     with pytest.raises(SpecError, match="2 payloads"):
         processor(torch.zeros(3, 4, dtype=torch.long), torch.zeros(3, 9))
-    processor = mark.processor(Short(1))
-    processor(torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, VOCABULARY))
-    with pytest.raises(SpecError, match="one generate"):
-        processor(torch.zeros(1, 9, dtype=torch.long), torch.zeros(1, VOCABULARY))
+
+
+def test_pairs_that_count_already_get_no_bias(mark: BinPlus) -> None:
+    writer = mark.writer(Short(3))
+    scores = torch.zeros(9)
+    first = writer([1, 2], scores)
+    assert (first != 0).all()
+    again = writer([1, 2, 5, 1, 2], scores)
+    assert (again == 0).nonzero().flatten().tolist() == [5]
 
 
 def test_lagging_bits_get_more_weight_and_the_rms_is_one() -> None:
@@ -219,22 +207,6 @@ def test_lagging_bits_get_more_weight_and_the_rms_is_one() -> None:
     assert (np.diff(rho) < 0).all()
     assert float((rho**2).mean()) == pytest.approx(1)
     assert np.isfinite(weights(margin * 1000, 5000, 400)).all()
-
-
-@pytest.mark.parametrize("n", [0, 1, 255, 256, 257, 500, 2000, 5000])
-def test_windows_cover_the_text(n: int) -> None:
-    spans = windows(n)
-    assert spans[0] == (0, n)
-    assert len(set(spans)) == len(spans)
-    assert all(0 <= a <= b <= n for a, b in spans)
-    for size in {b - a for a, b in spans[1:]}:
-        assert set().union(*(range(a, b) for a, b in spans if b - a == size)) == set(range(n))
-
-
-def test_unicode_tricks_are_undone() -> None:
-    assert canonical_text("ｅ\u200bvi\u00addence\r\n\ufb01x") == "evidence\nfix"
-    with pytest.raises(CarrierError, match="characters"):
-        canonical_text("a" * ((1 << 22) + 1))
 
 
 def test_detect_text_uses_the_canonical_form(mark: BinPlus, texts: list[list[int]]) -> None:
@@ -248,12 +220,6 @@ def test_detect_text_uses_the_canonical_form(mark: BinPlus, texts: list[list[int
     text = "\u200b".join(chr(0x4E00 + t) for t in texts[0])
     found = mark.detect_text(text, Letters(), USERS)
     assert found.T == mark.detect(texts[0], USERS).T
-
-
-@pytest.mark.parametrize("tokens", [[-1, 2, 3], [1 << 32, 1, 1], [[1], [2]], ["a", "b"], [1 << 70, 2, 3]])
-def test_token_ids_out_of_range_are_refused(mark: BinPlus, tokens: object) -> None:
-    with pytest.raises(SpecError):
-        mark.detect(tokens, USERS)  # type: ignore[arg-type]  # what an attacker sends
 
 
 def test_wrong_settings_are_refused(mark: BinPlus) -> None:

@@ -198,6 +198,51 @@ def test_binomial_tail_of_biased_coins(n: int, chance: Fraction, data: st.DataOb
         assert found <= exact * (1 + Fraction(1, 2**100))
 
 
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40), st.data())
+@settings(max_examples=80, deadline=None)
+def test_two_sizes_of_signs_have_the_law_of_all_their_sums(
+    a: int, b: int, many: int, few: int, data: st.DataObject
+) -> None:
+    total = data.draw(st.integers(1, a * many + b * few))
+    ways = 0
+    for i in range(many + 1):
+        for k in range(few + 1):
+            if a * (2 * i - many) + b * (2 * k - few) >= total:
+                ways += math.comb(many, i) * math.comb(few, k)
+    exact = Fraction(ways, 1 << many + few)
+    found = stats.sign_tail(np.array([a, 0] * many + [-b] * few), total)
+    assert (found.law, found.p) == (
+        found.law,
+        stats.sign_counts_tail({0: 5} | _counted(a, many, b, few), total).p,
+    )
+    assert found.p is not None
+    assert exact <= found.p <= exact + NEARLY
+
+
+def _counted(a: int, many: int, b: int, few: int) -> dict[int, int]:
+    return {a: many, b: few} if a != b else {a: many + few}
+
+
+def test_two_sizes_of_many_signs() -> None:
+    """Far beyond what can be listed: against scipy's binomials, summed over the rarer size."""
+    many, few, total = 40_000, 60, 1700
+    expected = sum(
+        math.comb(few, k)
+        / 2**few
+        * float(binom.sf(math.ceil((total - 7 * (2 * k - few) + many) / 2) - 1, many, 0.5))
+        for k in range(few + 1)
+    )
+    found = stats.sign_counts_tail({1: many, 7: few}, total)
+    assert found.law == "exact"
+    assert found.p is not None
+    assert float(found.p) == pytest.approx(expected, rel=1e-6)
+    assert stats.sign_counts_tail({2: 15 << 20, 1: 15 << 20}, 10**6).at_most(stats.CONVICT)
+    assert stats.sign_counts_tail({}, 0).p == 1
+    for wrong in ({-1: 3}, {1: -3}):
+        with pytest.raises(SpecError, match="negative"):
+            stats.sign_counts_tail(wrong, 1)
+
+
 @given(st.lists(st.integers(0, 15), min_size=2, max_size=30), st.data())
 @settings(max_examples=40, deadline=None)
 def test_more_evidence_never_has_a_larger_p(q: list[int], data: st.DataObject) -> None:

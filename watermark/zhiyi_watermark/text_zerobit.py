@@ -293,11 +293,14 @@ class Tournament(Profile):
         """Layer by layer."""
         p = np.exp((values - values.max()) / self.temperature)
         p /= p.sum()
+        odds = np.ones_like(p)  # of each token's new probability over its old one
         for g in np.unpackbits(digests, axis=1, count=self.layers).T.astype(np.float64):  # (tokens,)
-            p *= 1 + g - p @ g
+            step = np.maximum(1 + g - p @ g, 0)
+            p *= step
+            odds *= step
         with np.errstate(divide="ignore"):
-            out: Float64 = self.temperature * np.log(np.maximum(p, 0))
-        return out
+            marked: Float64 = values + self.temperature * np.log(odds)
+        return marked
 
     def spec_hash(self) -> bytes:
         """Without top_k and temperature."""
