@@ -8,8 +8,9 @@ from story.world import World
 from zhiyi.types import to_hex
 from zhiyi.usage_log import UsageLog
 from zhiyi_oracle.api_users import ApiUsers
+from zhiyi_oracle.language_model import TransformersGenerator
 from zhiyi_oracle.provider.anchor import anchor_pending, usage_topic
-from zhiyi_oracle.provider.answer import Answer, Provider, TransformersGenerator
+from zhiyi_oracle.provider.answer import Answer, Provider
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 
 TEMPERATURE = 1.0

@@ -21,6 +21,7 @@ from zhiyi_oracle.provider.server import create_app
 from zhiyi_oracle.tracer.trace_text import check_on_chain, open_leaf, trace_text
 from zhiyi_watermark.payload import Short
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
+from zhiyi_watermark.text_stream import Processor
 
 KEY = bytes(range(32))
 MARK = BinPlus(KEY, BinPlusConfig(delta=3.0, top_k=64, horizon=400))
@@ -45,12 +46,11 @@ class UniformWords:
         self.prompts: list[str] = []
 
     def generate(
-        self, prompt: str, mark: BinPlus, payload: Short, *, max_new_tokens: int, seed: int | None
+        self, prompt: str, processor: Processor, *, top_k: int, max_new_tokens: int, seed: int | None
     ) -> str:
         torch = self._torch
         self.prompts.append(prompt)
         draw = torch.Generator().manual_seed(seed or 1)
-        processor = mark.processor(payload)
         ids = torch.zeros((1, 1), dtype=torch.long)
         for _ in range(max_new_tokens):
             noise = 1e-3 * torch.rand((1, len(WORDS)), generator=draw)
@@ -141,11 +141,15 @@ def test_a_text_leads_to_its_user_and_its_anchored_leaf(cloud: Cloud, world: Wor
     assert trace.leaves_of_user == 1
 
 
+def write(cloud: Cloud, mark: BinPlus, user: int) -> str:
+    return cloud.generator.generate(
+        "x", mark.processor(Short(user)), top_k=mark.config.top_k, max_new_tokens=400, seed=5
+    )
+
+
 def test_an_unmarked_text_names_nobody(cloud: Cloud) -> None:
     cloud.users.add("ana")
-    text = cloud.generator.generate(
-        "x", BinPlus(b"\7" * 32, MARK.config), Short(1), max_new_tokens=400, seed=5
-    )
+    text = write(cloud, BinPlus(b"\7" * 32, MARK.config), 1)
     trace, detection = trace_text(text, MARK, WordTokenizer(), cloud.users, cloud.log)
     assert not trace.found
     assert detection.decision != "detected"
@@ -153,7 +157,7 @@ def test_an_unmarked_text_names_nobody(cloud: Cloud) -> None:
 
 def test_a_payload_of_a_number_never_given_out_names_nobody(cloud: Cloud) -> None:
     cloud.users.add("ana")
-    text = cloud.generator.generate("x", MARK, Short(77), max_new_tokens=400, seed=5)
+    text = write(cloud, MARK, 77)
     assert not trace_text(text, MARK, WordTokenizer(), cloud.users, cloud.log)[0].found
 
 

@@ -145,11 +145,14 @@ class BinPlus:
         texts: Sequence[Sequence[int]],
         users: int | Collection[int],
         fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+        *,
+        models: int = 1,
     ) -> Detection:
         """Whose message is in these texts together, all committed before detection.
 
         users: the registered user numbers, or how many (then 0 .. users-1); fingerprints: the same for the
-        license's number in a long message, all 2^28 unless given. Every message that could be named counts.
+        license's number in a long message, all 2^28 unless given; models: how many keys are tried on these texts.
+        Every message that could be named counts.
         Every (context, token) pair counts once over all texts. Windows of 256 and more tokens, half
         overlapping, are tried after the whole; all are counted from the start and the span of the best is given,
         in tokens, the texts counted on. A payload is given only where p_global <= 1e-6.
@@ -159,7 +162,9 @@ class BinPlus:
         licensed = _registered(fingerprints, MAX_FINGERPRINT, "fingerprint") if self.config.long else range(1)
         found = grams(texts, self.config.context + 1)
         votes = self.draws.signs(self.draws.of_grams(found.distinct))  # (grams, bits)
-        count = stats.hypotheses(licenses=len(known) * len(licensed), windows=len(found.windows))
+        count = stats.hypotheses(
+            models=models, licenses=len(known) * len(licensed), windows=len(found.windows)
+        )
         best: tuple[int, int, bytes, tuple[int, int]] | None = None
         whole = found.windows[0]
         for window in found.windows:

@@ -350,11 +350,12 @@ class ZeroBit:
         """Whether one text was made with the key; see detect_case."""
         return self.detect_case([token_ids])
 
-    def detect_case(self, texts: Sequence[Sequence[int]]) -> Detection:
+    def detect_case(self, texts: Sequence[Sequence[int]], *, models: int = 1) -> Detection:
         """Whether these texts were, taken together, all committed before detection.
 
         Every (context, token) counts once. Windows of 256 and more tokens, half overlapping, are tried after the
         whole; all are counted, and the span of the best is given, in tokens, the texts counted on.
+        models: how many keys and profiles are tried on these texts.
         Raises SpecError on ids out of range, or too many tokens.
         """
         found = grams(texts, self.config.context + 1)
@@ -374,7 +375,7 @@ class ZeroBit:
             n=n * self.config.chips,
             T=best,
             sum_q2=n * self.config.variance,
-            hypotheses=stats.hypotheses(windows=len(found.windows)),
+            hypotheses=stats.hypotheses(models=models, windows=len(found.windows)),
             threshold=stats.TRACE,
             null=self.config.null,
             spec_hash=self.config.spec_hash(),

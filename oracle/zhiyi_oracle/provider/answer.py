@@ -1,14 +1,13 @@
 """One answer: generate with the user's mark, append the leaf, label the text.
 
-Promises: no text is returned before its leaf is on disk. torch is imported only when a model is loaded.
+Promises: no text is returned before its leaf is on disk. Imports no torch.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from zhiyi.errors import BadInput, ConfigError
 from zhiyi.types import U32, U64, Bytes32, HexBytes, Value
@@ -17,10 +16,10 @@ from zhiyi_oracle.api_users import ApiUser
 from zhiyi_oracle.errors import OracleError
 from zhiyi_watermark.payload import Short
 from zhiyi_watermark.text_multibit import BinPlus
+from zhiyi_watermark.text_stream import Processor
 
 MAX_PROMPT_CHARACTERS: Final = 8_000
 MAX_NEW_TOKENS: Final = 1_024
-MAX_CONTEXT_TOKENS: Final = 4_096
 
 
 class AigcLabel(Value):
@@ -49,77 +48,10 @@ class Generator(Protocol):
     """A language model that samples under a logits processor."""
 
     def generate(
-        self, prompt: str, mark: BinPlus, payload: Short, *, max_new_tokens: int, seed: int | None
+        self, prompt: str, processor: Processor, *, top_k: int, max_new_tokens: int, seed: int | None
     ) -> str:
         """The answer's text."""
         ...
-
-
-class TransformersGenerator:
-    """A causal language model of transformers, on the CPU unless told otherwise. One answer at a time."""
-
-    def __init__(self, folder: Path, *, temperature: float = 0.8, threads: int = 1) -> None:
-        """Loads safetensors from a local folder; never from a hub, never code of the folder.
-
-        Raises:
-            ConfigError: no model can be loaded from there.
-        """
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
-        torch.set_num_threads(threads)
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"{folder} holds no config.json; give the folder of a transformers model")
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            self._model: Any = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-            )
-            self._model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
-        except (OSError, ValueError) as exc:
-            raise ConfigError(f"no model can be loaded from {folder}: {exc}") from exc
-        self._temperature = temperature
-
-    def generate(
-        self, prompt: str, mark: BinPlus, payload: Short, *, max_new_tokens: int, seed: int | None
-    ) -> str:
-        """Samples with temperature and top-k of the mark's configuration.
-
-        Raises:
-            BadInput: the prompt has too many tokens.
-        """
-        import torch
-
-        if self.tokenizer.chat_template:
-            turn = [{"role": "user", "content": prompt}]
-            inputs = self.tokenizer.apply_chat_template(
-                turn, add_generation_prompt=True, return_tensors="pt", return_dict=True
-            )
-        else:
-            inputs = self.tokenizer(prompt, return_tensors="pt")
-        length = inputs["input_ids"].shape[1]
-        if length > MAX_CONTEXT_TOKENS:
-            raise BadInput(
-                f"the prompt has {length} tokens, at most {MAX_CONTEXT_TOKENS} are read; shorten it"
-            )
-        if seed is not None:
-            torch.manual_seed(seed)
-        with torch.no_grad():
-            found = self._model.generate(
-                **inputs,
-                do_sample=True,
-                temperature=self._temperature,
-                top_k=mark.config.top_k,
-                max_new_tokens=max_new_tokens,
-                logits_processor=[mark.processor(payload)],
-                pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
-            )
-        text: str = self.tokenizer.decode(
-            found[0][length:], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        return text
 
 
 class Provider:
@@ -157,7 +89,11 @@ class Provider:
             raise BadInput(f"an answer has 1 to {MAX_NEW_TOKENS} tokens, asked for {max_new_tokens}")
         with self._lock:
             text = self._generator.generate(
-                prompt, self._mark, Short(user.number), max_new_tokens=max_new_tokens, seed=seed
+                prompt,
+                self._mark.processor(Short(user.number)),
+                top_k=self._mark.config.top_k,
+                max_new_tokens=max_new_tokens,
+                seed=seed,
             )
             if not text:
                 raise OracleError("the model gave an empty answer; ask again")

@@ -17,9 +17,10 @@ from zhiyi.errors import ZhiyiError
 from zhiyi.keys import KeyKind
 from zhiyi.usage_log import UsageLog
 from zhiyi_oracle.api_users import ApiUsers
+from zhiyi_oracle.language_model import TransformersGenerator
 from zhiyi_oracle.logs import configure_logs, get_logger
 from zhiyi_oracle.provider.anchor import anchor_pending
-from zhiyi_oracle.provider.answer import Provider, TransformersGenerator
+from zhiyi_oracle.provider.answer import Provider
 from zhiyi_oracle.provider.server import MAX_REQUEST_BYTES, MAX_WAITING, create_app
 from zhiyi_oracle.secret_files import private_folder
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig

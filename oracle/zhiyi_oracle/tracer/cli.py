@@ -1,23 +1,30 @@
-"""`zhiyi trace FILE`: whose copy, or for which API user. Information only."""
+"""`zhiyi trace FILE...`: whose copy, or for which API user. Information only."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any
 
 import typer
 
 from zhiyi.cli.keys import open_key
-from zhiyi.cli.session import Session, read_bytes, session_of
-from zhiyi.errors import BadInput, ConfigError
+from zhiyi.cli.session import Session, session_of
+from zhiyi.errors import BadInput, ConfigError, ZhiyiError
 from zhiyi.keys import KeyKind
+from zhiyi.types import TraceKey
 from zhiyi.usage_log import UsageLog
 from zhiyi_oracle.api_users import ApiUsers
-from zhiyi_oracle.tracer.trace_text import MAX_TEXT_BYTES, trace_text
+from zhiyi_oracle.tracer.trace_text import trace_text
 from zhiyi_oracle.tracer.trace_weights import key_of, licenses_of, read_kit, trace_weights
+from zhiyi_watermark.detect import is_text, read_text
+from zhiyi_watermark.errors import CarrierError
+from zhiyi_watermark.result import Detection
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
-
-TEXT_SUFFIXES: Final = frozenset({".txt", ".md"})
+from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM
 
 app = typer.Typer(
     name="trace",
@@ -26,10 +33,28 @@ app = typer.Typer(
 )
 
 
+class ProfileName(StrEnum):
+    """Text marks without payload."""
+
+    KGW = "kgw"
+    TOURNAMENT = "tournament"
+    UNIGRAM = "unigram"
+
+
+PROFILES = {ProfileName.KGW: KGW, ProfileName.TOURNAMENT: TOURNAMENT, ProfileName.UNIGRAM: UNIGRAM}
+Row = dict[str, Any]
+
+
 @app.callback(invoke_without_command=True)
 def trace(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(help="Safetensors file or folder; or a text, .txt or .md.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Safetensors file, or folder of one model; text, .txt or .md; folder of such files: each is traced.",
+        ),
+    ],
     kit: Annotated[
         list[str] | None, typer.Option(help="Trace kit of a model, as MODEL_ID=FILE; repeat for more models.")
     ] = None,
@@ -40,58 +65,156 @@ def trace(
         Path | None, typer.Option(help="For a text: folder of the model's tokenizer.")
     ] = None,
     provider: Annotated[
-        Path | None, typer.Option(help="For a text: folder of the provider's users and log (server stopped).")
+        Path | None,
+        typer.Option(
+            help="For a text: folder of the provider's users and log (server stopped), to name a user."
+        ),
     ] = None,
+    profile: Annotated[
+        list[ProfileName] | None,
+        typer.Option(help="For a text: look for this mark without payload too; repeat for more."),
+    ] = None,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Add n, T and p: secret, whoever collects them learns the key's signs."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Name the license of a weights file, or the API user of a text. Nobody is convicted by a trace."""
+    """Name the license of a weights file, or the API user of a text. Nobody is convicted by a trace.
+
+    Of several files, or a folder of files, each has its row; one that cannot be examined has an error there, and the
+    exit code is 2.
+    """
     session = session_of(ctx)
     session.console.as_json = session.console.as_json or as_json
-    if file.suffix.lower() in TEXT_SUFFIXES and file.is_file():
-        if model_key is None or tokenizer is None or provider is None:
-            raise ConfigError("tracing a text needs --model-key, --tokenizer and --provider")
-        _text(session, file, model_key, tokenizer, provider)
-        return
-    if not kit:
-        raise ConfigError("tracing weights needs --kit MODEL_ID=FILE, the trace kit of the model")
-    _weights(session, file, kit)
+    objects = [found for file in files for found in objects_of(file)]
+    if not objects:
+        raise BadInput(f"no text and no safetensors file lies in {', '.join(map(str, files))}")
+    with ExitStack() as stack:
+        of_text = _text_tracer(session, stack, model_key, tokenizer, provider, profile or [])
+        of_weights = _weights_tracer(session, kit or [])
+
+        def row(path: Path) -> Row:
+            told, detection = (of_text if is_text(path) else of_weights)(path)
+            secret = {"detection": _unfolded(detection)} if full else {}
+            return {"file": str(path), **told, **secret}
+
+        if objects == files and len(files) == 1:
+            session.console.result(row(files[0]))
+            return
+        rows, failed = [], 0
+        with session.console.progress("tracing") as progress:
+            for number, path in enumerate(objects):
+                progress(number, len(objects))
+                try:
+                    rows.append(row(path))
+                except ConfigError:
+                    raise  # holds for all of them
+                except ZhiyiError as exc:
+                    failed += 1
+                    rows.append({"file": str(path), "found": None, "error": str(exc)})
+    session.console.result(rows)
+    if failed:
+        session.console.note(f"{failed} of {len(objects)} could not be examined")
+        raise typer.Exit(2)
 
 
-def _weights(session: Session, file: Path, given: list[str]) -> None:
+def objects_of(path: Path) -> list[Path]:
+    """What to trace under a path: itself, or each text and weights file of a folder that is no model's folder.
+
+    A folder with safetensors in it is one model.
+    """
+    if not path.is_dir() or any(path.glob("*.safetensors")):
+        return [path]
+    found = []
+    for inner in sorted(path.iterdir()):
+        if inner.is_symlink():
+            continue
+        if inner.is_dir():
+            found += objects_of(inner)
+        elif is_text(inner):
+            found.append(inner)
+    return found
+
+
+Tracer = Callable[[Path], tuple[Row, Detection | None]]
+
+
+def _weights_tracer(session: Session, given: Sequence[str]) -> Tracer:
     kits = {}
     for item in given:
         number, separator, path = item.partition("=")
         if not separator or not number.isdecimal():
             raise BadInput(f"--kit {item!r}: write MODEL_ID=FILE")
         kits[int(number)] = read_kit(Path(path))
-    found, _ = trace_weights(file, kits, {model: licenses_of(session.reader, model) for model in kits})
-    counts = {model: key_of(session.reader, model, kit) for model, kit in kits.items()}
-    for model, key in counts.items():
-        if key is None:
-            session.console.note(
-                f"the kit of model {model} was never committed on chain: what it finds counts for nothing"
-            )
-    key = counts[found.model_id] if found.model_id is not None else None
-    since, until = (key.since, key.until or None) if key else (None, None)
-    told = {
-        "key_since": since,
-        "key_until": until,
-        "not_committed": [m for m, key in counts.items() if key is None],
-    }
-    session.console.result({**found.model_dump(), **told})
+
+    @cache
+    def on_chain() -> tuple[dict[int, list[int]], dict[int, TraceKey | None]]:
+        licenses = {model: licenses_of(session.reader, model) for model in kits}
+        keys = {model: key_of(session.reader, model, kit) for model, kit in kits.items()}
+        for model, key in keys.items():
+            if key is None:
+                session.console.note(
+                    f"the kit of model {model} was never committed on chain: what it finds counts for nothing"
+                )
+        return licenses, keys
+
+    def traced(path: Path) -> tuple[Row, Detection | None]:
+        if not kits:
+            raise ConfigError("tracing weights needs --kit MODEL_ID=FILE, the trace kit of the model")
+        licenses, keys = on_chain()
+        found, detection = trace_weights(path, kits, licenses)
+        key = keys[found.model_id] if found.model_id is not None else None
+        since, until = (key.since, key.until or None) if key else (None, None)
+        told = {
+            "key_since": since,
+            "key_until": until,
+            "not_committed": [m for m, key in keys.items() if key is None],
+        }
+        return {**found.model_dump(), **told}, detection
+
+    return traced
 
 
-def _text(session: Session, file: Path, model_key: Path, tokenizer: Path, provider: Path) -> None:
-    from transformers import AutoTokenizer
+def _text_tracer(
+    session: Session,
+    stack: ExitStack,
+    model_key: Path | None,
+    tokenizer: Path | None,
+    provider: Path | None,
+    profiles: Sequence[ProfileName],
+) -> Tracer:
+    @cache
+    def tools() -> tuple[BinPlus, Any, ApiUsers | None, UsageLog | None]:
+        if model_key is None or tokenizer is None or (provider is None and not profiles):
+            raise ConfigError("tracing a text needs --model-key, --tokenizer and --provider or --profile")
+        from transformers import AutoTokenizer
 
-    try:
-        text = read_bytes(file, MAX_TEXT_BYTES).decode()
-    except UnicodeDecodeError as exc:
-        raise BadInput(f"{file} is not UTF-8 text") from exc
-    mark = BinPlus(open_key(session, model_key, KeyKind.TRACE).secret, BinPlusConfig())
-    users = ApiUsers(provider)
-    with UsageLog(provider / "log") as log:
-        loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
-        found, _ = trace_text(text, mark, loaded, users, log)
-    users.close()
-    session.console.result(found)
+        mark = BinPlus(open_key(session, model_key, KeyKind.TRACE).secret, BinPlusConfig())
+        try:
+            loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+        except (OSError, ValueError) as exc:
+            raise ConfigError(f"no tokenizer can be loaded from {tokenizer}: {exc}") from exc
+        if provider is None:
+            return mark, loaded, None, None
+        users = ApiUsers(provider)
+        stack.callback(users.close)
+        return mark, loaded, users, stack.enter_context(UsageLog(provider / "log"))
+
+    def traced(path: Path) -> tuple[Row, Detection | None]:
+        mark, loaded, users, log = tools()
+        try:
+            text = read_text(path)
+        except CarrierError as exc:
+            raise BadInput(str(exc)) from exc
+        found, detection = trace_text(text, mark, loaded, users, log, [PROFILES[name] for name in profiles])
+        return found.model_dump(), detection
+
+    return traced
+
+
+def _unfolded(detection: Detection | None) -> Row | None:
+    if detection is None:
+        return None
+    fields = {name: getattr(detection, name) for name in detection.__dataclass_fields__}
+    return {**fields, "payload": detection.payload.hex() if detection.payload is not None else None}

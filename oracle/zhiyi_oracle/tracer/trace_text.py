@@ -1,7 +1,11 @@
-"""Which API user a text was made for, and the leaf in the anchored log that says so. Imports no torch."""
+"""Which API user a text was made for, and the leaf in the anchored log that says so; or only by whose key.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from zhiyi.client import Zhiyi
@@ -9,10 +13,12 @@ from zhiyi.errors import BadInput, IntegrityError, NotFound
 from zhiyi.types import U32, Bytes32, Value
 from zhiyi.usage_log import InclusionProof, UsageLog, output_hash, user_commitment
 from zhiyi_oracle.api_users import ApiUsers
+from zhiyi_watermark.detect import TextSuspect, detect
 from zhiyi_watermark.errors import CarrierError
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.text_multibit import BinPlus, user_of
 from zhiyi_watermark.text_stream import Tokenizer
+from zhiyi_watermark.text_zerobit import Profile, ZeroBit
 
 MAX_TEXT_BYTES: Final = 8 << 20
 
@@ -34,9 +40,13 @@ class OpenedLeaf(Value):
 
 
 class TextTrace(Value):
-    """The user whose payload the text carries. `exact` is the leaf of this very text, where it was not changed."""
+    """Whether the text carries the key's mark, and the user whose payload it is, where the mark carries one.
+
+    `exact` is the leaf of this very text, where it was not changed."""
 
     found: bool
+    method: str  # the mark that was found, or came nearest
+    spans: tuple[tuple[int, int], ...]  # tokens [start, end) that tell most
     user_number: U32 | None
     payload: str | None  # hex
     leaves_of_user: int
@@ -45,54 +55,47 @@ class TextTrace(Value):
     log2_p_global: float
 
 
-def detect_text(text: str, mark: BinPlus, tokenizer: Tokenizer, users: ApiUsers) -> Detection:
-    """The payload of a text; every registered user is counted.
+def trace_text(
+    text: str,
+    mark: BinPlus,
+    tokenizer: Tokenizer,
+    users: ApiUsers | None = None,
+    log: UsageLog | None = None,
+    profiles: Sequence[Profile] = (),
+) -> tuple[TextTrace, Detection]:
+    """Payload → user number → the user's leaf; or, of a mark without payload, whether it is there.
+
+    users, log: the provider's, to name a user; profiles: marks without payload under the same key. All count. The
+    detection is secret to whoever holds the key.
 
     Raises:
-        BadInput: the text is too long, or there are no users.
+        BadInput: the text is too long or no text, or nothing can be looked for. NotFound: the payload names a user that
+        the book does not know.
     """
-    if len(text.encode()) > MAX_TEXT_BYTES:
+    if len(text.encode(errors="surrogatepass")) > MAX_TEXT_BYTES:
         raise BadInput(f"the text is over {MAX_TEXT_BYTES} bytes; give a part of it")
-    numbers = users.numbers()
-    if not numbers:
+    numbers = users.numbers() if users else []
+    suspects = [TextSuspect("", mark, tokenizer, numbers)] if numbers else []
+    suspects += [TextSuspect("", ZeroBit(mark.key, profile), tokenizer) for profile in profiles]
+    if not suspects:
         raise BadInput("the provider has no API users yet, so nobody can be named")
     try:
-        return mark.detect_text(text, tokenizer, numbers)
+        found = detect(text, suspects).detection
     except CarrierError as exc:
         raise BadInput(f"the text cannot be examined: {exc}") from exc
-
-
-def trace_text(
-    text: str, mark: BinPlus, tokenizer: Tokenizer, users: ApiUsers, log: UsageLog
-) -> tuple[TextTrace, Detection]:
-    """Payload → user number → the user's leaf. The detection is secret to whoever holds the key.
-
-    Raises:
-        BadInput: see `detect_text`. NotFound: the payload names a user that the book does not know.
-    """
-    found = detect_text(text, mark, tokenizer, users)
-    tried = len(users.numbers())
-    if not found.payload:
-        nobody = TextTrace(
-            found=False,
-            user_number=None,
-            payload=None,
-            leaves_of_user=0,
-            exact=None,
-            users_tried=tried,
-            log2_p_global=found.log2_p_global,
-        )
-        return nobody, found
-    number = user_of(found.payload)
-    own = log.of_user(number)
-    exact = next((leaf for leaf in log.find(output_hash(text)) if leaf in own), None)
+    assert found is not None  # texts are tried under every suspect
+    number = user_of(found.payload) if found.payload else None
+    own = log.of_user(number) if log and number is not None else []
+    exact = next((leaf for leaf in log.find(output_hash(text)) if leaf in own), None) if log and own else None
     trace = TextTrace(
-        found=True,
+        found=found.decision == "detected",
+        method=found.method,
+        spans=found.spans,
         user_number=number,
-        payload=found.payload.hex(),
+        payload=found.payload.hex() if found.payload else None,
         leaves_of_user=len(own),
-        exact=open_leaf(exact, users, log) if exact is not None else None,
-        users_tried=tried,
+        exact=open_leaf(exact, users, log) if exact is not None and users and log else None,
+        users_tried=len(numbers),
         log2_p_global=found.log2_p_global,
     )
     return trace, found

@@ -11,7 +11,8 @@ from zhiyi.delivery import Bundle
 from zhiyi.errors import BadInput, IntegrityError, NotFound
 from zhiyi.types import U64, U256, TraceKey, Value, model_of_license
 from zhiyi_watermark import weights
-from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
+from zhiyi_watermark.detect import Found, WeightsSuspect, detect
+from zhiyi_watermark.errors import CarrierError, SpecError
 from zhiyi_watermark.result import Detection
 
 MAX_FILE_BYTES: Final = 64 << 30
@@ -85,26 +86,19 @@ def trace_weights(
     """
     check_object(path)
     tried = {model: ids for model, ids in licenses.items() if model in kits and ids}
-    best: tuple[int, Detection] | None = None
-    for model, ids in sorted(tried.items()):
-        try:
-            found = weights.trace(path, kits[model], ids, models=len(tried))
-        except UnavailableError:
-            continue  # another architecture: this model's tensors are not in it
-        except CarrierError as exc:
-            raise IntegrityError(
-                f"{path} is malformed: {exc}; do not load it with anything else either"
-            ) from exc
-        if best is None or found.log2_p_global < best[1].log2_p_global:
-            best = (model, found)
+    suspects = [WeightsSuspect(str(model), kits[model], ids) for model, ids in sorted(tried.items())]
+    try:
+        best = detect(path, suspects) if suspects else Found(None, None)
+    except CarrierError as exc:
+        raise IntegrityError(f"{path} is malformed: {exc}; do not load it with anything else either") from exc
     count = sum(len(ids) for ids in tried.values())
-    if best is None:
+    found = best.detection
+    if found is None or best.model is None:
         return _nobody(len(tried), count), None
-    model, found = best
     named = found.license is not None
     trace = WeightsTrace(
         found=named,
-        model_id=model if named else None,
+        model_id=int(best.model) if named else None,
         license_id=found.license,
         also=found.also if named else (),
         models_tried=len(tried),

@@ -1,0 +1,78 @@
+"""A causal language model of transformers that writes under a mark. torch is imported only when one is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from zhiyi.errors import BadInput, ConfigError
+from zhiyi_watermark.text_stream import Processor
+
+MAX_CONTEXT_TOKENS: Final = 4_096
+
+
+class TransformersGenerator:
+    """A causal language model of transformers, on the CPU unless told otherwise. One answer at a time."""
+
+    def __init__(self, folder: Path, *, temperature: float = 0.8, threads: int = 1) -> None:
+        """Loads safetensors from a local folder; never from a hub, never code of the folder.
+
+        Raises:
+            ConfigError: no model can be loaded from there.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
+        torch.set_num_threads(threads)
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"{folder} holds no config.json; give the folder of a transformers model")
+        try:
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._model: Any = AutoModelForCausalLM.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
+            self._model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
+        except (OSError, ValueError) as exc:
+            raise ConfigError(f"no model can be loaded from {folder}: {exc}") from exc
+        self._temperature = temperature
+
+    def generate(
+        self, prompt: str, processor: Processor, *, top_k: int, max_new_tokens: int, seed: int | None
+    ) -> str:
+        """Samples among the top k, of what the processor makes of them.
+
+        Raises:
+            BadInput: the prompt has too many tokens.
+        """
+        import torch
+
+        if self.tokenizer.chat_template:
+            turn = [{"role": "user", "content": prompt}]
+            inputs = self.tokenizer.apply_chat_template(
+                turn, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+        else:
+            inputs = self.tokenizer(prompt, return_tensors="pt")
+        length = inputs["input_ids"].shape[1]
+        if length > MAX_CONTEXT_TOKENS:
+            raise BadInput(
+                f"the prompt has {length} tokens, at most {MAX_CONTEXT_TOKENS} are read; shorten it"
+            )
+        if seed is not None:
+            torch.manual_seed(seed)
+        with torch.no_grad():
+            found = self._model.generate(
+                **inputs,
+                do_sample=True,
+                temperature=self._temperature,
+                top_k=top_k,
+                max_new_tokens=max_new_tokens,
+                logits_processor=[processor],
+                pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+            )
+        text: str = self.tokenizer.decode(
+            found[0][length:], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return text

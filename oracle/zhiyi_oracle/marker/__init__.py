@@ -1,0 +1,1 @@
+"""Marks by hand, without chain and services: for sellers who deliver themselves, and for trying the marks."""

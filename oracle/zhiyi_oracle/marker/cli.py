@@ -1,0 +1,175 @@
+"""`zhiyi mark`: a marked copy of weights for one license, or a text generated under a mark."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from pydantic import field_validator
+
+from zhiyi.cli.keys import open_key
+from zhiyi.cli.session import read_bytes, read_document, session_of, write_bytes
+from zhiyi.delivery import mark_commit
+from zhiyi.errors import BadInput, ConfigError
+from zhiyi.keys import KeyKind
+from zhiyi.types import U256, Bytes32, Value, to_hex
+from zhiyi_oracle.language_model import TransformersGenerator
+from zhiyi_oracle.secret_files import write_private
+from zhiyi_watermark import weights
+from zhiyi_watermark.errors import SpecError, WatermarkError
+from zhiyi_watermark.payload import Short
+from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
+from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, ZeroBit
+
+app = typer.Typer(name="mark", help="Mark weights or texts by hand.", no_args_is_help=True)
+
+MAX_KIT_BYTES: Final = 1 << 20
+MAX_PROMPT_BYTES: Final = 1 << 16
+
+
+class Method(StrEnum):
+    """Marks of generated text."""
+
+    BINPLUS = "binplus"
+    KGW = "kgw"
+    TOURNAMENT = "tournament"
+    UNIGRAM = "unigram"
+
+
+class ShareSeeds(Value):
+    """Seeds of one copy's confirm mark. Whoever holds them can make a convicting file: keep them as a key."""
+
+    license_id: U256
+    seeds: tuple[Bytes32, ...]
+
+    @field_validator("seeds")
+    @classmethod
+    def _sixteen(cls, seeds: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        if len(set(seeds)) != weights.WfpSpec.shares:
+            raise ValueError(
+                f"{weights.WfpSpec.shares} different seeds are needed, these are {len(set(seeds))}"
+            )
+        return seeds
+
+
+@app.command("weights")
+def mark_weights(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Folder with the model's safetensors.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the marked copy; must not exist.")],
+    kit: Annotated[
+        Path, typer.Option(help="Trace kit of the model, by `zhiyi fingerprint plan`.", show_default=False)
+    ],
+    license_id: Annotated[int, typer.Option("--license", help="License that the copy is for.")],
+    seeds: Annotated[
+        Path,
+        typer.Option(help="Secret file of the copy's share seeds: read if it exists, else made."),
+    ],
+) -> None:
+    """Write the copy of one license: its trace mark, and sixteen shares that convict if they turn up in a leak.
+
+    The same kit, license and seeds give the same bytes again.
+    """
+    session = session_of(ctx)
+    made = not seeds.exists()
+    if made:
+        given = ShareSeeds(
+            license_id=license_id,
+            seeds=tuple(secrets.token_bytes(32) for _ in range(weights.WfpSpec.shares)),
+        )
+    else:
+        given = read_document(seeds, ShareSeeds)
+    if given.license_id != license_id:
+        raise BadInput(
+            f"{seeds} holds the seeds of license {given.license_id}, not of {license_id}: two copies with one set of "
+            "shares would convict the wrong holder"
+        )
+    try:
+        found = weights.TraceKit.from_json(read_bytes(kit, MAX_KIT_BYTES).decode(errors="replace"))
+        if made:
+            write_private(seeds, given.model_dump_json().encode())
+        with session.console.progress("marking") as progress:
+            report = weights.mark(folder, out, found.spec, found.trace_key, license_id, given.seeds, progress)
+    except WatermarkError as exc:
+        raise BadInput(f"{folder} cannot be marked: {exc}") from exc
+    for path in sorted(folder.rglob("*")):
+        target = out / path.relative_to(folder)
+        if path.is_file() and not path.is_symlink() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    session.console.result(
+        {
+            "copy": str(out),
+            "license_id": license_id,
+            "seeds": str(seeds),
+            "mark_commit": to_hex(mark_commit(license_id, given.seeds)),
+            "largest_relative_change": max(report.relative_change.values()),
+        }
+    )
+
+
+@app.command("text")
+def mark_text(
+    ctx: typer.Context,
+    model: Annotated[Path, typer.Argument(help="Folder of a transformers causal language model.")],
+    model_key: Annotated[Path, typer.Option(help="Key file of the model (`zhiyi keys new trace FILE`).")],
+    prompt: Annotated[str | None, typer.Option(help="Prompt.")] = None,
+    prompt_file: Annotated[Path | None, typer.Option(help="File with the prompt, UTF-8.")] = None,
+    method: Annotated[Method, typer.Option(help="Mark; binplus alone names a user.")] = Method.BINPLUS,
+    user: Annotated[
+        int | None, typer.Option(help="API user number to carry, 0 to 65535; for binplus.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="New tokens at most.", min=1, max=4096)] = 400,
+    strength: Annotated[
+        float | None, typer.Option(help="delta of binplus, bias of kgw and unigram. [default: the method's]")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.8,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sampler: the same text again.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the text, else it is printed.")] = None,
+) -> None:
+    """Generate a text that carries a mark of the model's key; `zhiyi trace` finds it again."""
+    session = session_of(ctx)
+    if (prompt is None) == (prompt_file is None):
+        raise ConfigError("give --prompt or --prompt-file")
+    if (method == Method.BINPLUS) != (user is not None):
+        raise ConfigError("binplus carries a user: give --user; the other marks carry none")
+    if method == Method.TOURNAMENT and strength is not None:
+        raise ConfigError("a tournament has no strength to choose")
+    asked = prompt if prompt_file is None else _utf8(prompt_file)
+    key = open_key(session, model_key, KeyKind.TRACE).secret
+    try:
+        if method == Method.BINPLUS:
+            assert user is not None
+            config = BinPlusConfig(temperature=temperature, horizon=max(16, tokens))
+            config = config if strength is None else replace(config, delta=strength)
+            processor, top_k = BinPlus(key, config).processor(Short(user)), config.top_k
+        elif method == Method.TOURNAMENT:
+            drawn = replace(TOURNAMENT, temperature=temperature)
+            processor, top_k = ZeroBit(key, drawn).processor(), drawn.top_k
+        else:
+            green = replace(UNIGRAM if method == Method.UNIGRAM else KGW, temperature=temperature)
+            green = green if strength is None else replace(green, bias=strength)
+            processor, top_k = ZeroBit(key, green).processor(), green.top_k
+    except SpecError as exc:
+        raise BadInput(f"the mark cannot be made so: {exc}") from exc
+    text = TransformersGenerator(model, temperature=temperature).generate(
+        asked or "", processor, top_k=top_k, max_new_tokens=tokens, seed=seed
+    )
+    told = {"method": method.value, "user": user, "characters": len(text)}
+    if out is None:
+        session.console.result({**told, "text": text})
+        return
+    write_bytes(out, text.encode())
+    session.console.result({**told, "file": str(out)})
+
+
+def _utf8(path: Path) -> str:
+    try:
+        return read_bytes(path, MAX_PROMPT_BYTES).decode()
+    except UnicodeDecodeError as exc:
+        raise BadInput(f"{path} is not UTF-8 text") from exc

@@ -1,0 +1,115 @@
+"""One detector for what was found, a text or weights, against every mark that the records of models name.
+
+A Suspect says how objects of one model may be marked and who could be named. All suspects of the object's kind are
+counted in p_global before the first is looked for, those that cannot be tried included; the one with the smallest
+p_global is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from zhiyi_watermark import weights
+from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
+from zhiyi_watermark.result import Detection
+from zhiyi_watermark.text_multibit import BinPlus
+from zhiyi_watermark.text_stream import MAX_CHARACTERS, Tokenizer, canonical_text
+from zhiyi_watermark.text_zerobit import ZeroBit
+
+TEXT_SUFFIXES: Final = frozenset({".txt", ".md"})
+_MAX_BYTES: Final = 4 * MAX_CHARACTERS  # of a text file in UTF-8
+
+
+@dataclass(frozen=True)
+class TextSuspect:
+    """A key under which a text may have been generated."""
+
+    model: str  # as the caller calls it
+    mark: BinPlus | ZeroBit
+    tokenizer: Tokenizer
+    users: int | Collection[int] = 0  # BIN+: the registered user numbers, or how many
+
+
+@dataclass(frozen=True)
+class WeightsSuspect:
+    """A model whose copies carry the trace mark."""
+
+    model: str
+    kit: weights.TraceKit
+    licenses: Sequence[int]  # all that were ever registered
+    base: Path | None = None  # its tensors, where they are at hand: more is found
+
+
+Suspect = TextSuspect | WeightsSuspect
+
+
+class Found(NamedTuple):
+    """The best suspect and what its detector said."""
+
+    model: str | None  # None where no suspect could be tried
+    detection: Detection | None
+
+
+def detect(found: str | Path, suspects: Sequence[Suspect]) -> Found:
+    """Whose mark is in what was found: a text as a str, or the path of a text, a safetensors file or a folder of them.
+
+    A suspect of another architecture (UnavailableError) is passed over; it counts.
+    Raises SpecError without a suspect of the object's kind, CarrierError on what can't be examined.
+    """
+    text = found if isinstance(found, str) else read_text(found) if is_text(found) else None
+    kind = WeightsSuspect if text is None else TextSuspect
+    tried = [suspect for suspect in suspects if isinstance(suspect, kind)]
+    if not tried:
+        what = "weights" if text is None else "a text"
+        raise SpecError(
+            f"nothing to look for in {what}: none of the {len(suspects)} suspects marks such objects"
+        )
+    best = Found(None, None)
+    ids: dict[int, list[int]] = {}  # of a text under each tokenizer
+    for suspect in tried:
+        if isinstance(suspect, TextSuspect):
+            assert text is not None
+            tokenizer = suspect.tokenizer
+            if id(tokenizer) not in ids:
+                ids[id(tokenizer)] = tokenizer.encode(canonical_text(text), add_special_tokens=False)
+            said = _text(suspect, ids[id(tokenizer)], len(tried))
+        else:
+            assert isinstance(found, Path)
+            try:
+                said = weights.trace(
+                    found, suspect.kit, suspect.licenses, base=suspect.base, models=len(tried)
+                )
+            except UnavailableError:
+                continue
+        if best.detection is None or said.log2_p_global < best.detection.log2_p_global:
+            best = Found(suspect.model, said)
+    return best
+
+
+def _text(suspect: TextSuspect, ids: list[int], tried: int) -> Detection:
+    if isinstance(suspect.mark, BinPlus):
+        return suspect.mark.detect_case([ids], suspect.users, models=tried)
+    return suspect.mark.detect_case([ids], models=tried)
+
+
+def is_text(path: Path) -> bool:
+    """Whether a path is taken for a text: by its suffix."""
+    return path.suffix.lower() in TEXT_SUFFIXES and not path.is_dir()
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file. Raises CarrierError on a missing, too large or other file."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise CarrierError(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_BYTES:
+        raise CarrierError(f"{path} has more than {_MAX_BYTES} bytes; give a part of it")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CarrierError(f"{path} is not UTF-8 at byte {error.start}; save it as UTF-8 text") from error
