@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from tiny_model import MODEL_KEY, make_registered
 
 from zhiyi.cli import main
 from zhiyi.cli.orders import OrderFile
+from zhiyi.delivery import mark_commit
 from zhiyi.keys import KeyKind, save_key
-from zhiyi.types import OrderState
+from zhiyi.types import OrderState, to_hex
 from zhiyi_oracle.fingerprinter.service import Prepared
 from zhiyi_watermark import weights
 
@@ -124,6 +126,62 @@ def test_a_leaked_file_is_traced_by_command(world: World, run: Run, sold: Any, t
     run("trace", str(sold.second_copy), "--kit", str(kit), fails=2)
     (tmp_path / "x.bin").write_bytes(b"\x80")
     run("trace", str(tmp_path / "x.bin"), "--kit", f"{world.model_id}={kit}", fails=2)
+
+
+def test_a_folder_of_files_is_traced_one_by_one(world: World, run: Run, sold: Any, tmp_path: Path) -> None:
+    kit = tmp_path / "kit.json"
+    kit.write_text(world.registered.kit.to_json())
+    found = tmp_path / "found"
+    shutil.copytree(sold.second_copy, found / "a model")
+    (found / "junk").mkdir()
+    (found / "junk" / "model.safetensors").write_bytes(b"no header")
+    (found / "notes.csv").write_text("not looked at")
+    rows = run("trace", str(found), "--kit", f"{world.model_id}={kit}", fails=2)
+    assert [Path(row["file"]).name for row in rows] == ["a model", "junk"]
+    assert (rows[0]["found"], rows[0]["license_id"]) == (True, sold.second)
+    assert rows[1]["found"] is None
+    assert "malformed" in rows[1]["error"]
+    shutil.rmtree(found / "junk")
+    ((row,), full) = (
+        run("trace", str(found), "--kit", f"{world.model_id}={kit}", *more) for more in ((), ("--full",))
+    )
+    assert "detection" not in row
+    assert (full[0]["detection"]["method"], full[0]["detection"]["license"]) == (
+        weights.METHOD_TRACE,
+        sold.second,
+    )
+    shutil.rmtree(found / "a model")
+    run("trace", str(found), "--kit", f"{world.model_id}={kit}", fails=2)
+
+
+def test_a_copy_marked_by_hand_is_traced_and_convicts(
+    world: World, run: Run, sold: Any, tmp_path: Path
+) -> None:
+    kit, seeds, copy = tmp_path / "kit.json", tmp_path / "seeds.json", tmp_path / "copy"
+    kit.write_text(world.registered.kit.to_json())
+    folder = world.registered.folder
+
+    def mark(out: Path, license_id: int, fails: int = 0) -> Any:
+        words = ["--kit", str(kit), "--license", str(license_id), "--seeds", str(seeds)]
+        return run("mark", "weights", str(folder), str(out), *words, fails=fails)
+
+    made = mark(copy, sold.second)
+    assert seeds.stat().st_mode & 0o077 == 0
+    given = [bytes.fromhex(seed.removeprefix("0x")) for seed in json.loads(seeds.read_text())["seeds"]]
+    assert made["mark_commit"] == to_hex(mark_commit(sold.second, given))
+    assert (copy / "config.json").read_bytes() == (folder / "config.json").read_bytes()
+    again = mark(tmp_path / "again", sold.second)
+    assert again["mark_commit"] == made["mark_commit"]
+    name = "model.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (copy / name).read_bytes()
+    assert run("trace", str(copy), "--kit", f"{world.model_id}={kit}")["license_id"] == sold.second
+    share = weights.confirm(copy, folder, world.registered.spec, 3, given[3])
+    assert share.decision == "detected"
+    mark(copy, sold.second, fails=2)  # never over anything
+    mark(tmp_path / "other", sold.first, fails=2)  # another license's seeds would frame its holder
+    assert not (tmp_path / "other").exists()
+    seeds.write_text(json.dumps({"license_id": sold.second, "seeds": ["0x" + "11" * 32] * 16}))
+    mark(tmp_path / "other", sold.second, fails=2)
 
 
 def test_users_are_added_and_dropped_by_command(run: Run, tmp_path: Path) -> None:
