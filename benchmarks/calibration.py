@@ -1,6 +1,6 @@
 """Null calibration of the marks: are the p-values of unmarked texts and weights what they say?
 
-    python benchmarks/calibration.py            # 10^6 (key, object) pairs a method, 15 CPU minutes;
+    python benchmarks/calibration.py            # 10^6 (key, object) pairs a method, eleven CPU minutes;
                                                 # writes docs/benchmarks/calibration.json, .md and .svg
     python benchmarks/calibration.py --quick    # 10^4 pairs, writes nothing
 
