@@ -798,7 +798,7 @@ def test_a_self_report_gives_no_bond_free(room: Courtroom, license_id: int, book
     with refused(room.court, "WrongCaseState"):
         room.call("releaseHold", own)
     assert room.bond(license_id).openCases == 1
-    room.past(real)
+    # the window of `real`, posted before `own`, is past too
     room.call("execute", real)
     assert room.bond(license_id).amount == 3 * ETHER
 
