@@ -60,6 +60,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Recorder(config.getoption("--coverage-out")), "coverage-recorder")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The measured code is larger than the deployed one."""
+    for item in items:
+        if item.get_closest_marker("deployed_code"):
+            item.add_marker(pytest.mark.skip(reason="not the deployed code"))
+
+
 class Recorder:
     """Listens to the requests of the tests."""
 

@@ -213,6 +213,7 @@ def test_every_restricted_function_has_a_role(system: System) -> None:
             assert held == ROLES[role], signature
 
 
+@pytest.mark.deployed_code
 def test_no_contract_is_too_large(system: System) -> None:
     for name, contract in system.at.items():
         size = len(bytes(contract.provider.get_code(contract.address)))
