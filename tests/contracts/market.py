@@ -7,7 +7,8 @@ find each other's mistakes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, fields, replace
 from enum import IntEnum
@@ -15,10 +16,10 @@ from typing import Any
 
 import ape
 import pytest
-from ape.exceptions import ContractLogicError
+from ape.exceptions import ContractLogicError, CustomError
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
-from eth_abi import encode
+from eth_abi import decode, encode
 from eth_account import Account
 from eth_account.messages import encode_typed_data
 from eth_utils import keccak
@@ -551,6 +552,32 @@ def isolated() -> Iterator[None]:
         yield
     finally:
         isolation.__exit__(None, None, None)
+
+
+@contextmanager
+def reverts(error: Any, values: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Expects a revert with this custom error of a contract and, if given, these values of it.
+
+    Ape's own `reverts` lets a revert that it can't decode pass, and takes every keyword for a value's name."""
+    with pytest.raises(ContractLogicError) as caught:
+        yield
+    abi, found = error.abi, caught.value
+    if isinstance(found, CustomError):
+        signature, given = found.abi.selector, found.inputs
+    else:  # raised by a contract below the one called, whose ABI lacks it
+        told = re.fullmatch(r"(?s)(?:custom error )?0x([0-9a-f]{8})(?:: )?(.*)", str(found.revert_message))
+        assert told, f"{found!r} is not {abi.selector}"
+        selector, rest = told.groups()  # of a view the node tells the values as text where they are UTF-8
+        is_hex = re.fullmatch("(?:[0-9a-f]{64})*", rest)
+        data = bytes.fromhex(selector) + (bytes.fromhex(rest) if is_hex else rest.encode())
+        assert data[:4] == keccak(text=abi.selector)[:4], f"{found!r} is not {abi.selector}"
+        decoded = decode([one.canonical_type for one in abi.inputs], data[4:])
+        signature, given = abi.selector, dict(zip([one.name for one in abi.inputs], decoded, strict=True))
+    assert signature == abi.selector, f"{found!r} is not {abi.selector}"
+    for name, expected in (values or {}).items():
+        wanted, value = getattr(expected, "address", expected), given[name]
+        same = value.lower() == wanted.lower() if isinstance(value, str) else value == wanted
+        assert same, f"{abi.name}: {name} is {value}, not {wanted}"
 
 
 @contextmanager

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import ape
-from market import NATIVE, Model, Order, Parcel, System, sha, sign_digest
+from market import NATIVE, Model, Order, Parcel, System, reverts, sha, sign_digest
 from test_model import consent, register
 
 REQUEST = sha(b"request")
@@ -30,7 +29,7 @@ def test_a_native_fee_earns_no_token_that_is_not_listed(system: System, model: M
     )
     system.go_to(order.sale.openBy + 1)
     signature = sign_digest(system.digest(order), system.creator)
-    with ape.reverts(system.escrow.RequestUnknown, error_inputs={"requestHash": REQUEST}):
+    with reverts(system.escrow.RequestUnknown, values={"requestHash": REQUEST}):
         system.escrow.earnPrepareFee(order.as_tuple(), signature, sender=system.fingerprinter)
     assert system.free(system.fingerprinter, unlisted) == 0
 
@@ -43,7 +42,7 @@ def test_an_operators_stake_cannot_hide_in_a_deposit(
     order = system.make_order(model, parcel, fingerprinter=operator.address)
     digest = system.digest(order)
     pair = sign_digest(digest, system.creator), sign_digest(digest, operator)
-    with ape.reverts(system.escrow.DepositsNotAllowed, error_inputs={"account": operator.address}):
+    with reverts(system.escrow.DepositsNotAllowed, values={"account": operator.address}):
         system.escrow.open(
             order.as_tuple(), *pair, sender=system.buyer, value=order.sale.price + order.sale.bond
         )
@@ -51,14 +50,14 @@ def test_an_operators_stake_cannot_hide_in_a_deposit(
 
 def test_a_leaving_fingerprinter_locks_no_new_deposit(system: System, order: Order) -> None:
     system.committee.requestExit(sender=system.fingerprinter)
-    with ape.reverts(system.escrow.DepositsNotAllowed):
+    with reverts(system.escrow.DepositsNotAllowed):
         system.open(order)
 
 
 def test_a_parent_is_named_once(system: System, model: Model) -> None:
     root = sha(b"fresh")
     proof = consent(system, model, root, 100)
-    with ape.reverts(system.models.ParentRepeated, error_inputs={"parentId": model.id}):
+    with reverts(system.models.ParentRepeated, values={"parentId": model.id}):
         register(system, parents=[proof, proof])
 
 
@@ -66,7 +65,7 @@ def test_a_range_claim_needs_a_committee_to_answer_it(system: System, order: Ord
     system.open(order)
     system.reveal(order, parcel)
     assert system.committee.currentEpoch() == 0
-    with ape.reverts(system.escrow.NoCommittee):
+    with reverts(system.escrow.NoCommittee):
         system.escrow.rangeClaim(
             order.as_tuple(), bytes(32), sender=system.buyer, value=order.sale.price // 10
         )

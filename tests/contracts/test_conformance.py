@@ -16,7 +16,7 @@ import pytest
 from eth_abi import encode
 from eth_account.messages import encode_typed_data
 from eth_utils import keccak
-from market import DAY, NATIVE, Model, Order, Parcel, System, terms
+from market import DAY, NATIVE, Model, Order, Parcel, System, reverts, terms
 from test_model_conformance import ERC165, ERC721, ERC721_METADATA, ERC4906_ID, interface_id, topics
 
 CONTRACTS = Path(__file__).resolve().parents[2] / "contracts"
@@ -96,18 +96,18 @@ def test_every_transfer_of_a_license_is_refused(system: System, issued: Order) -
         for sender in (system.buyer, system.stranger, system.collaborator):
             for to in (system.stranger, system.buyer):
                 for move in (licenses.transferFrom, licenses.safeTransferFrom):
-                    with ape.reverts(licenses.LicenseCarriesFingerprint, error_inputs={"licenseId": number}):
+                    with reverts(licenses.LicenseCarriesFingerprint, values={"licenseId": number}):
                         move(system.buyer, to, number, sender=sender)
-                with ape.reverts(licenses.LicenseCarriesFingerprint):
+                with reverts(licenses.LicenseCarriesFingerprint):
                     licenses.safeTransferFrom(system.buyer, to, number, b"data", sender=sender)
     assert licenses.ownerOf(number) == system.buyer
 
 
 def test_queries_of_licenses_that_are_not_there_are_refused(system: System) -> None:
-    with ape.reverts(system.licenses.BalanceQueryForZeroAddress):
+    with reverts(system.licenses.BalanceQueryForZeroAddress):
         system.licenses.balanceOf(NATIVE)
     for call in (system.licenses.ownerOf, system.licenses.getApproved):
-        with ape.reverts(system.licenses.TokenDoesNotExist):
+        with reverts(system.licenses.TokenDoesNotExist):
             call(999)
     for call in (
         system.licenses.tokenURI,
@@ -115,7 +115,7 @@ def test_queries_of_licenses_that_are_not_there_are_refused(system: System) -> N
         system.licenses.expiresAt,
         system.licenses.isRenewable,
     ):
-        with ape.reverts(system.licenses.NoSuchLicense):
+        with reverts(system.licenses.NoSuchLicense):
             call(999)
 
 
@@ -174,7 +174,7 @@ def test_an_expired_subscription_is_not_renewable(system: System, issued: Order)
 
 @pytest.mark.parametrize("value", [0, 1])
 def test_the_standards_own_renewal_takes_no_money(system: System, issued: Order, value: int) -> None:
-    with ape.reverts(system.licenses.RenewalIsAnOrder):
+    with reverts(system.licenses.RenewalIsAnOrder):
         system.licenses.renewSubscription(issued.delivery.licenseId, DAY, sender=system.buyer, value=value)
     assert system.licenses.balance == 0
 

@@ -22,6 +22,7 @@ from market import (
     isolated,
     make_parcel,
     refuses,
+    reverts,
     sha,
     sign_digest,
     terms,
@@ -75,7 +76,7 @@ def test_reveal_counts_to_the_last_second_of_the_grace(system: System, order: Or
     deadline = since(system, order) + order.delivery.revealWindow + order.delivery.grace
     with isolated():
         system.go_to(deadline + 1)
-        with ape.reverts(system.escrow.TooLate, error_inputs={"deadline": deadline}):
+        with reverts(system.escrow.TooLate, values={"deadline": deadline}):
             system.reveal(order, parcel)
     system.go_to(deadline)
     system.reveal(order, parcel)
@@ -83,20 +84,20 @@ def test_reveal_counts_to_the_last_second_of_the_grace(system: System, order: Or
 
 def test_reveal_needs_the_key_that_was_committed(system: System, order: Order, parcel: Parcel) -> None:
     system.open(order)
-    with ape.reverts(system.escrow.WrongKey, error_inputs={"needed": order.delivery.keyCommit}):
+    with reverts(system.escrow.WrongKey, values={"needed": order.delivery.keyCommit}):
         system.reveal(order, replace(parcel, key=sha(b"other")))
 
 
 def test_reveal_needs_an_open_order_and_its_two_halves(system: System, order: Order, parcel: Parcel) -> None:
-    with ape.reverts(system.escrow.WrongState, error_inputs={"given": State.NONE, "needed": State.OPEN}):
+    with reverts(system.escrow.WrongState, values={"given": State.NONE, "needed": State.OPEN}):
         system.reveal(order, parcel)
     system.open(order)
-    with ape.reverts(system.escrow.WrongOrder):
+    with reverts(system.escrow.WrongOrder):
         system.reveal(order.with_(price=order.sale.price + 1), parcel)
-    with ape.reverts(system.escrow.WrongOrder):
+    with reverts(system.escrow.WrongOrder):
         system.reveal(order.with_(grace=order.delivery.grace + 1), parcel)
     system.reveal(order, parcel)
-    with ape.reverts(system.escrow.WrongState, error_inputs={"given": State.REVEALED}):
+    with reverts(system.escrow.WrongState, values={"given": State.REVEALED}):
         system.reveal(order, parcel)
 
 
@@ -122,7 +123,7 @@ def test_a_wrong_chunk_refunds_and_takes_the_deposit(system: System, cheated: tu
     assert stake_of(system) == (staked - order.delivery.deposit, locked - order.delivery.deposit)
     assert system.escrow.balance == held
     assert system.licenses.balanceOf(system.buyer) == 0
-    with ape.reverts(system.escrow.WrongState):
+    with reverts(system.escrow.WrongState):
         system.escrow.complain(order.as_tuple(), *parcel.proof(2), sender=system.buyer)
 
 
@@ -139,7 +140,7 @@ def test_a_wrong_chunk_of_an_erc20_order(system: System, model: Model, token: An
 @pytest.mark.parametrize("index", [0, 1, 4])
 def test_an_honest_chunk_is_no_complaint(system: System, cheated: tuple[Order, Parcel], index: int) -> None:
     order, parcel = cheated
-    with ape.reverts(system.escrow.ChunkIsRight, error_inputs={"index": index}):
+    with reverts(system.escrow.ChunkIsRight, values={"index": index}):
         system.escrow.complain(order.as_tuple(), *parcel.proof(index), sender=system.buyer)
 
 
@@ -167,15 +168,15 @@ def test_a_bent_proof_is_refused(system: System, cheated: tuple[Order, Parcel]) 
 
 def test_a_complaint_is_the_buyers_and_in_time(system: System, cheated: tuple[Order, Parcel]) -> None:
     order, parcel = cheated
-    with ape.reverts(system.escrow.NotTheBuyer):
+    with reverts(system.escrow.NotTheBuyer):
         system.escrow.complain(order.as_tuple(), *parcel.proof(2), sender=system.stranger)
-    with ape.reverts(system.escrow.WrongOrder):
+    with reverts(system.escrow.WrongOrder):
         lie = order.with_(deposit=10 * ETHER)
         system.escrow.complain(lie.as_tuple(), *parcel.proof(2), sender=system.buyer)
     deadline = since(system, order) + order.delivery.complaintWindow
     with isolated():
         system.go_to(deadline + 1)
-        with ape.reverts(system.escrow.TooLate, error_inputs={"deadline": deadline}):
+        with reverts(system.escrow.TooLate, values={"deadline": deadline}):
             system.escrow.complain(order.as_tuple(), *parcel.proof(2), sender=system.buyer)
     system.go_to(deadline)
     system.escrow.complain(order.as_tuple(), *parcel.proof(2), sender=system.buyer)
@@ -185,7 +186,7 @@ def test_no_complaint_before_the_key_is_out(system: System, model: Model) -> Non
     parcel = make_parcel(wrong=2)
     order = system.make_order(model, parcel)
     system.open(order)
-    with ape.reverts(system.escrow.WrongState, error_inputs={"given": State.OPEN, "needed": State.REVEALED}):
+    with reverts(system.escrow.WrongState, values={"given": State.OPEN, "needed": State.REVEALED}):
         system.escrow.complain(order.as_tuple(), *parcel.proof(2), sender=system.buyer)
 
 
@@ -228,7 +229,7 @@ def test_settle_mints_pays_and_frees(system: System, model: Model, revealed: Ord
     assert stake_of(system) == (staked, locked - order.delivery.deposit)
     assert system.escrow.balance == held
     assert system.free(system.buyer) == 0
-    with ape.reverts(system.escrow.WrongState):
+    with reverts(system.escrow.WrongState):
         system.escrow.settle(order.as_tuple(), sender=system.stranger)
 
 
@@ -236,14 +237,14 @@ def test_settle_waits_for_the_complaint_window(system: System, revealed: Order) 
     end = since(system, revealed) + revealed.delivery.complaintWindow
     with isolated():
         system.go_to(end)
-        with ape.reverts(system.escrow.TooEarly, error_inputs={"notBefore": end + 1}):
+        with reverts(system.escrow.TooEarly, values={"notBefore": end + 1}):
             system.escrow.settle(revealed.as_tuple(), sender=system.stranger)
     system.go_to(end + 1)
     system.escrow.settle(revealed.as_tuple(), sender=system.stranger)
 
 
 def test_accept_ends_the_window_and_is_the_buyers(system: System, revealed: Order) -> None:
-    with ape.reverts(system.escrow.NotTheBuyer):
+    with reverts(system.escrow.NotTheBuyer):
         system.escrow.accept(revealed.as_tuple(), sender=system.creator)
     system.escrow.accept(revealed.as_tuple(), sender=system.buyer)
     assert system.state(revealed) == State.SETTLED
@@ -254,9 +255,7 @@ def test_settle_and_accept_need_the_key(system: System, order: Order) -> None:
     system.open(order)
     system.pass_time(30 * DAY)
     for end in (system.escrow.settle, system.escrow.accept):
-        with ape.reverts(
-            system.escrow.WrongState, error_inputs={"given": State.OPEN, "needed": State.REVEALED}
-        ):
+        with reverts(system.escrow.WrongState, values={"given": State.OPEN, "needed": State.REVEALED}):
             end(order.as_tuple(), sender=system.buyer)
 
 
@@ -289,7 +288,7 @@ def test_no_reveal_refunds_and_takes_a_tenth(system: System, order: Order, parce
     end = since(system, order) + order.delivery.revealWindow + order.delivery.grace
     with isolated():
         system.go_to(end)
-        with ape.reverts(system.escrow.TooEarly, error_inputs={"notBefore": end + 1}):
+        with reverts(system.escrow.TooEarly, values={"notBefore": end + 1}):
             system.escrow.refund(order.as_tuple(), sender=system.stranger)
     system.go_to(end + 1)
     receipt = system.escrow.refund(order.as_tuple(), sender=system.stranger)
@@ -298,24 +297,24 @@ def test_no_reveal_refunds_and_takes_a_tenth(system: System, order: Order, parce
     assert (event.reason, event.refund, event.penalty) == (1, paid, penalty)
     assert system.free(system.buyer) == paid + penalty
     assert stake_of(system) == (staked - penalty, 0)
-    with ape.reverts(system.escrow.WrongState):
+    with reverts(system.escrow.WrongState):
         system.escrow.refund(order.as_tuple(), sender=system.stranger)
-    with ape.reverts(system.escrow.WrongState):
+    with reverts(system.escrow.WrongState):
         system.reveal(order, parcel)
 
 
 def test_refund_needs_an_open_order(system: System, revealed: Order) -> None:
     system.pass_time(30 * DAY)
-    with ape.reverts(system.escrow.WrongState, error_inputs={"given": State.REVEALED, "needed": State.OPEN}):
+    with reverts(system.escrow.WrongState, values={"given": State.REVEALED, "needed": State.OPEN}):
         system.escrow.refund(revealed.as_tuple(), sender=system.buyer)
 
 
 def test_refund_needs_the_stored_order(system: System, order: Order) -> None:
     system.open(order)
     system.pass_time(DAY)
-    with ape.reverts(system.escrow.WrongOrder):
+    with reverts(system.escrow.WrongOrder):
         system.escrow.refund(order.with_(price=5 * ETHER).as_tuple(), sender=system.buyer)
-    with ape.reverts(system.escrow.WrongOrder):
+    with reverts(system.escrow.WrongOrder):
         system.escrow.checkOrder(order.with_(price=5 * ETHER).as_tuple())
 
 
@@ -388,9 +387,9 @@ def test_a_range_claim_carries_a_tenth_of_the_price(
     system: System, operators: list[Any], revealed: Order
 ) -> None:
     bond = revealed.sale.price // 10
-    with ape.reverts(system.escrow.PaymentMismatch, error_inputs={"given": bond - 1, "needed": bond}):
+    with reverts(system.escrow.PaymentMismatch, values={"given": bond - 1, "needed": bond}):
         system.escrow.rangeClaim(revealed.as_tuple(), bytes(32), sender=system.buyer, value=bond - 1)
-    with ape.reverts(system.escrow.NotTheBuyer):
+    with reverts(system.escrow.NotTheBuyer):
         system.escrow.rangeClaim(revealed.as_tuple(), bytes(32), sender=system.stranger, value=bond)
     receipt = system.escrow.rangeClaim(revealed.as_tuple(), REASON, sender=system.buyer, value=bond)
     (event,) = receipt.decode_logs(system.escrow.RangeClaimed)
@@ -399,13 +398,13 @@ def test_a_range_claim_carries_a_tenth_of_the_price(
     assert system.state(revealed) == State.RANGE_CHECK
     assert system.escrow.rangeClaimEpoch(revealed.delivery.licenseId) == 1
     for end in (system.escrow.settle, system.escrow.accept):
-        with ape.reverts(system.escrow.WrongState):
+        with reverts(system.escrow.WrongState):
             end(revealed.as_tuple(), sender=system.buyer)
 
 
 def test_a_range_claim_is_in_time(system: System, revealed: Order) -> None:
     system.go_to(since(system, revealed) + revealed.delivery.complaintWindow + 1)
-    with ape.reverts(system.escrow.TooLate):
+    with reverts(system.escrow.TooLate):
         system.escrow.rangeClaim(
             revealed.as_tuple(), bytes(32), sender=system.buyer, value=revealed.sale.price // 10
         )
@@ -438,12 +437,12 @@ def test_an_unanswered_range_claim_refunds_without_penalty(
     end = since(system, claimed) + 7 * DAY
     with isolated():
         system.go_to(end)
-        with ape.reverts(system.escrow.TooEarly):
+        with reverts(system.escrow.TooEarly):
             system.escrow.refund(claimed.as_tuple(), sender=system.stranger)
         system.go_to(end)
         answer(system, claimed, operators, True)
     system.go_to(end + 1)
-    with isolated(), ape.reverts(system.escrow.TooLate, error_inputs={"deadline": end}):
+    with isolated(), reverts(system.escrow.TooLate, values={"deadline": end}):
         answer(system, claimed, operators, True)
     receipt = system.escrow.refund(claimed.as_tuple(), sender=system.stranger)
     (event,) = receipt.decode_logs(system.escrow.OrderRefunded)
@@ -455,21 +454,21 @@ def test_an_unanswered_range_claim_refunds_without_penalty(
 def test_only_the_committee_of_the_claim_answers(
     system: System, operators: list[Any], claimed: Order
 ) -> None:
-    with ape.reverts(system.escrow.WrongEpoch, error_inputs={"given": 2, "needed": 1}):
+    with reverts(system.escrow.WrongEpoch, values={"given": 2, "needed": 1}):
         answer(system, claimed, operators, True, epoch=2)
-    with ape.reverts(system.escrow.TooLate, error_inputs={"deadline": 1}):
+    with reverts(system.escrow.TooLate, values={"deadline": 1}):
         answer(system, claimed, operators, True, deadline=1)
     impostors = [*operators[:2], system.stranger]
-    with ape.reverts(system.committee.CommitteeMismatch, error_inputs={"epoch": 1}):
+    with reverts(system.committee.CommitteeMismatch, values={"epoch": 1}):
         answer(system, claimed, impostors, True)
     arguments = (claimed.delivery.licenseId, system.order_hash(claimed), True, 1, 2**40 - 1)
     digest = bytes(system.escrow.rangeVerdictDigest(*arguments))
     for_guilt = b"".join(sign_digest(digest, person) for person in operators)
-    with ape.reverts(system.committee.BadSigner, error_inputs={"seat": 0}):  # signed for the other answer
+    with reverts(system.committee.BadSigner, values={"seat": 0}):  # signed for the other answer
         system.escrow.resolveRange(
             claimed.as_tuple(), False, 1, 2**40 - 1, operators, 0b111, for_guilt, sender=system.stranger
         )
-    with ape.reverts(system.committee.NotEnoughSignatures, error_inputs={"given": 2, "needed": 3}):
+    with reverts(system.committee.NotEnoughSignatures, values={"given": 2, "needed": 3}):
         system.escrow.resolveRange(
             claimed.as_tuple(), True, 1, 2**40 - 1, operators, 0b011, for_guilt[:130], sender=system.stranger
         )
@@ -477,7 +476,7 @@ def test_only_the_committee_of_the_claim_answers(
 
 
 def test_an_answer_needs_a_claim(system: System, operators: list[Any], revealed: Order) -> None:
-    with ape.reverts(system.escrow.WrongState, error_inputs={"needed": State.RANGE_CHECK}):
+    with reverts(system.escrow.WrongState, values={"needed": State.RANGE_CHECK}):
         answer(system, revealed, operators, True)
 
 
@@ -534,7 +533,7 @@ def test_a_prepare_fee_is_credited_against_the_price(system: System, model: Mode
     assert system.escrow.quoteOpen(order.as_tuple()) == due
     receipt = system.open(order, value=due)
     assert receipt.decode_logs(system.escrow.PrepareFeeCredited)[0].fee == fee
-    with ape.reverts(system.escrow.RequestUnknown):
+    with reverts(system.escrow.RequestUnknown):
         system.escrow.reclaimPrepareFee(REQUEST, sender=system.buyer)
     system.reveal(order, parcel)
     system.settle(order)
@@ -556,25 +555,25 @@ def test_a_prepare_fee_is_bounded_and_once(system: System, model: Model, parcel:
     order = system.make_order(model, parcel, requestHash=REQUEST)
     fee = order.sale.price // 20 + 1
     pay_fee(system, fee)
-    with ape.reverts(system.escrow.FeeTooLarge, error_inputs={"given": fee, "max": fee - 1}):
+    with reverts(system.escrow.FeeTooLarge, values={"given": fee, "max": fee - 1}):
         system.open(order)
-    with ape.reverts(system.escrow.RequestTaken, error_inputs={"requestHash": REQUEST}):
+    with reverts(system.escrow.RequestTaken, values={"requestHash": REQUEST}):
         pay_fee(system, 1)
 
 
 def test_a_prepare_fee_is_well_formed(system: System) -> None:
     call = system.escrow.payPrepareFee
     who, fingerprinter = system.buyer, system.fingerprinter
-    with ape.reverts(system.escrow.NothingToDo):
+    with reverts(system.escrow.NothingToDo):
         call(REQUEST, 1, fingerprinter, NATIVE, 0, system.now + DAY, sender=who)
-    with ape.reverts(system.escrow.NothingToDo):
+    with reverts(system.escrow.NothingToDo):
         call(bytes(32), 1, fingerprinter, NATIVE, 1, system.now + DAY, sender=who, value=1)
-    with ape.reverts(system.escrow.PaymentMismatch):
+    with reverts(system.escrow.PaymentMismatch):
         call(REQUEST, 1, fingerprinter, NATIVE, 2, system.now + DAY, sender=who, value=1)
     for by in (system.now - 1, system.now + 31 * DAY):
-        with ape.reverts(system.escrow.WindowOutOfRange):
+        with reverts(system.escrow.WindowOutOfRange):
             call(REQUEST, 1, fingerprinter, NATIVE, 1, by, sender=who, value=1)
-    with ape.reverts(system.escrow.TokenNotListed):
+    with reverts(system.escrow.TokenNotListed):
         call(REQUEST, 1, fingerprinter, system.models, 1, system.now + DAY, sender=who)
 
 
@@ -596,22 +595,22 @@ def test_a_request_serves_its_own_order_only(
     fingerprinter = system.stranger if other == "fingerprinter" else system.fingerprinter
     pair = sign_digest(digest, system.creator), sign_digest(digest, fingerprinter)
     value = 0 if other == "token" else order.sale.price + order.sale.bond - 100
-    with ape.reverts(system.escrow.RequestUnknown, error_inputs={"requestHash": REQUEST}):
+    with reverts(system.escrow.RequestUnknown, values={"requestHash": REQUEST}):
         system.escrow.open(order.as_tuple(), *pair, sender=sender, value=value)
 
 
 def test_an_unused_prepare_fee_is_reclaimed_after_its_time(system: System, token: Any) -> None:
     by = pay_fee(system, 100, token=token)
-    with ape.reverts(system.escrow.RequestUnknown):
+    with reverts(system.escrow.RequestUnknown):
         system.escrow.reclaimPrepareFee(REQUEST, sender=system.stranger)
     with isolated():
         system.go_to(by)
-        with ape.reverts(system.escrow.TooEarly, error_inputs={"notBefore": by + 1}):
+        with reverts(system.escrow.TooEarly, values={"notBefore": by + 1}):
             system.escrow.reclaimPrepareFee(REQUEST, sender=system.buyer)
     system.go_to(by + 1)
     system.escrow.reclaimPrepareFee(REQUEST, sender=system.buyer)
     assert system.free(system.buyer, token.address) == 100
-    with ape.reverts(system.escrow.RequestUnknown):
+    with reverts(system.escrow.RequestUnknown):
         system.escrow.reclaimPrepareFee(REQUEST, sender=system.buyer)
 
 
@@ -620,21 +619,21 @@ def test_an_order_that_the_buyer_let_pass_earns_the_fee(system: System, model: M
     by = pay_fee(system, 100)
     seller, fingerprinter = system.signatures(order)
     earn = system.escrow.earnPrepareFee
-    with ape.reverts(system.escrow.TooEarly, error_inputs={"notBefore": order.sale.openBy + 1}):
+    with reverts(system.escrow.TooEarly, values={"notBefore": order.sale.openBy + 1}):
         earn(order.as_tuple(), seller, sender=system.fingerprinter)
     with isolated():
         system.go_to(by + 1)
-        with ape.reverts(system.escrow.TooLate, error_inputs={"deadline": by}):
+        with reverts(system.escrow.TooLate, values={"deadline": by}):
             earn(order.as_tuple(), seller, sender=system.fingerprinter)
     system.go_to(order.sale.openBy + 1)
-    with ape.reverts(system.escrow.BadSignature):
+    with reverts(system.escrow.BadSignature):
         earn(order.as_tuple(), fingerprinter, sender=system.fingerprinter)
     receipt = earn(order.as_tuple(), seller, sender=system.stranger)
     assert receipt.decode_logs(system.escrow.PrepareFeeEarned)[0].fee == 100
     assert system.free(system.fingerprinter) == 100
-    with ape.reverts(system.escrow.RequestUnknown):
+    with reverts(system.escrow.RequestUnknown):
         earn(order.as_tuple(), seller, sender=system.fingerprinter)
-    with ape.reverts(system.escrow.RequestUnknown):
+    with reverts(system.escrow.RequestUnknown):
         system.escrow.reclaimPrepareFee(REQUEST, sender=system.buyer)
 
 
@@ -647,7 +646,7 @@ def test_a_fee_is_earned_with_the_owners_word_only(system: System, model: Model,
     system.escrow.cancel(system.order_hash(void), sender=system.creator)
     system.go_to(void.sale.openBy + 10)
     earn = system.escrow.earnPrepareFee
-    with ape.reverts(system.escrow.NotTheOwner):
+    with reverts(system.escrow.NotTheOwner):
         signature = sign_digest(system.digest(mine), system.stranger)
         earn(mine.as_tuple(), signature, sender=system.fingerprinter)
     for order, error in (
@@ -655,7 +654,7 @@ def test_a_fee_is_earned_with_the_owners_word_only(system: System, model: Model,
         (dear, system.escrow.FeeTooLarge),
         (other, system.escrow.RequestUnknown),
     ):
-        with ape.reverts(error):
+        with reverts(error):
             earn(order.as_tuple(), system.signatures(order)[0], sender=system.fingerprinter)
 
 
@@ -670,38 +669,38 @@ def licensed(system: System, revealed: Order) -> Order:
 
 def test_a_bond_comes_back_after_the_tail(system: System, licensed: Order) -> None:
     escrow, license_id = system.escrow, licensed.delivery.licenseId
-    with ape.reverts(escrow.LicenseStillActive, error_inputs={"licenseId": license_id}):
+    with reverts(escrow.LicenseStillActive, values={"licenseId": license_id}):
         escrow.requestBondRelease(license_id, sender=system.buyer)
-    with ape.reverts(escrow.ReleaseNotRequested, error_inputs={"licenseId": license_id}):
+    with reverts(escrow.ReleaseNotRequested, values={"licenseId": license_id}):
         escrow.releaseBond(licensed.as_tuple(), sender=system.buyer)
     system.licenses.surrender(license_id, sender=system.buyer)
     receipt = escrow.requestBondRelease(license_id, sender=system.stranger)
     at = receipt.decode_logs(escrow.BondReleaseRequested)[0].at
-    with ape.reverts(escrow.NothingToDo):
+    with reverts(escrow.NothingToDo):
         escrow.requestBondRelease(license_id, sender=system.buyer)
     end = at + licensed.sale.bondTail
     with isolated():
         system.go_to(end - 1)
-        with ape.reverts(escrow.BondHeld, error_inputs={"openCases": 0, "notBefore": end}):
+        with reverts(escrow.BondHeld, values={"openCases": 0, "notBefore": end}):
             escrow.releaseBond(licensed.as_tuple(), sender=system.buyer)
     system.go_to(end)
-    with ape.reverts(escrow.WrongOrder):
+    with reverts(escrow.WrongOrder):
         escrow.releaseBond(licensed.with_(bondTail=90 * DAY + 1).as_tuple(), sender=system.buyer)
     receipt = escrow.releaseBond(licensed.as_tuple(), sender=system.stranger)
     (event,) = receipt.decode_logs(escrow.BondReleased)
     assert (event.holder, event.amount) == (system.buyer, licensed.sale.bond)
     assert system.free(system.buyer) == licensed.sale.bond
     assert tuple(escrow.bondOf(license_id)) == (0, 0, 0, 0, 0)
-    with ape.reverts(escrow.NothingToDo):
+    with reverts(escrow.NothingToDo):
         escrow.releaseBond(licensed.as_tuple(), sender=system.buyer)
-    with ape.reverts(escrow.NothingToDo):
+    with reverts(escrow.NothingToDo):
         escrow.requestBondRelease(license_id, sender=system.buyer)
 
 
 def test_a_bond_of_an_expired_license(system: System, model: Model, parcel: Parcel) -> None:
     order = system.make_order(model, parcel, terms=terms(expiry=system.now + 30 * DAY))
     system.buy(order, parcel)
-    with ape.reverts(system.escrow.LicenseStillActive):
+    with reverts(system.escrow.LicenseStillActive):
         system.escrow.requestBondRelease(order.delivery.licenseId, sender=system.buyer)
     system.pass_time(30 * DAY)
     system.escrow.requestBondRelease(order.delivery.licenseId, sender=system.buyer)
@@ -716,7 +715,7 @@ def test_an_open_case_holds_the_bond(system: System, licensed: Order) -> None:
     escrow.holdBond(license_id, sender=court)
     system.pass_time(licensed.sale.bondTail + 1)
     escrow.unholdBond(license_id, sender=court)
-    with ape.reverts(escrow.BondHeld, error_inputs={"openCases": 1}):
+    with reverts(escrow.BondHeld, values={"openCases": 1}):
         escrow.releaseBond(licensed.as_tuple(), sender=system.buyer)
     escrow.unholdBond(license_id, sender=court)
     escrow.releaseBond(licensed.as_tuple(), sender=system.buyer)
@@ -740,7 +739,7 @@ def test_a_pause_lengthens_the_tail(system: System, licensed: Order) -> None:
     end = at + licensed.sale.bondTail + paused
     with isolated():
         system.go_to(end - 1)
-        with ape.reverts(escrow.BondHeld, error_inputs={"notBefore": end}):
+        with reverts(escrow.BondHeld, values={"notBefore": end}):
             escrow.releaseBond(licensed.as_tuple(), sender=system.buyer)
     system.go_to(end)
     escrow.releaseBond(licensed.as_tuple(), sender=system.buyer)
@@ -748,7 +747,7 @@ def test_a_pause_lengthens_the_tail(system: System, licensed: Order) -> None:
 
 def test_only_a_settled_orders_bond_is_released(system: System, order: Order) -> None:
     system.open(order)
-    with ape.reverts(system.escrow.WrongState, error_inputs={"given": State.OPEN, "needed": State.SETTLED}):
+    with reverts(system.escrow.WrongState, values={"given": State.OPEN, "needed": State.SETTLED}):
         system.escrow.releaseBond(order.as_tuple(), sender=system.buyer)
 
 

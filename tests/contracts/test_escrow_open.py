@@ -22,6 +22,7 @@ from market import (
     key_commit,
     malleable_twin,
     refuses,
+    reverts,
     sign_digest,
     terms,
 )
@@ -152,7 +153,7 @@ def test_open_at_its_last_second(system: System, order: Order) -> None:
 
 def test_open_a_second_late(system: System, order: Order) -> None:
     system.go_to(order.sale.openBy + 1)
-    with ape.reverts(system.escrow.OrderExpired, error_inputs={"openBy": order.sale.openBy}):
+    with reverts(system.escrow.OrderExpired, values={"openBy": order.sale.openBy}):
         system.open(order)
 
 
@@ -175,13 +176,13 @@ def test_no_word_may_be_larger_than_its_type(system: System, order: Order, half:
 
 
 def test_only_the_buyer_opens(system: System, order: Order) -> None:
-    with ape.reverts(system.escrow.NotTheBuyer, error_inputs={"buyer": system.buyer.address}):
+    with reverts(system.escrow.NotTheBuyer, values={"buyer": system.buyer.address}):
         system.open(order, sender=system.stranger)
 
 
 def test_the_seller_owns_the_model(system: System, model: Model, parcel: Parcel) -> None:
     order = system.make_order(model, parcel, seller=system.stranger.address)
-    with ape.reverts(system.escrow.NotTheOwner, error_inputs={"owner": system.creator.address}):
+    with reverts(system.escrow.NotTheOwner, values={"owner": system.creator.address}):
         system.open(order)
 
 
@@ -189,7 +190,7 @@ def test_the_seller_owns_the_model(system: System, model: Model, parcel: Parcel)
 def test_the_fingerprinter_is_neutral(system: System, model: Model, parcel: Parcel, party: str) -> None:
     account = {"seller": system.creator, "buyer": system.buyer}[party].address
     order = system.make_order(model, parcel, fingerprinter=account)
-    with ape.reverts(system.escrow.NotNeutral, error_inputs={"fingerprinter": account}):
+    with reverts(system.escrow.NotNeutral, values={"fingerprinter": account}):
         system.open(order)
 
 
@@ -198,7 +199,7 @@ def test_identity_tier(system: System, model: Model, parcel: Parcel) -> None:
     for tier in (0, 1):
         if tier:
             system.verify(system.buyer, tier)
-        with ape.reverts(system.escrow.IdentityTooLow, error_inputs={"given": tier, "needed": 2}):
+        with reverts(system.escrow.IdentityTooLow, values={"given": tier, "needed": 2}):
             system.open(order)
     system.verify(system.buyer, 2)
     system.open(order)
@@ -242,10 +243,10 @@ def test_open_refuses_wrong_signatures(system: System, order: Order) -> None:
         b"",
         seller[:64] + b"\x02",
     ):
-        with ape.reverts(system.escrow.BadSignature, error_inputs={"signer": creator}):
+        with reverts(system.escrow.BadSignature, values={"signer": creator}):
             open_with(system, order, bad, fingerprinter)
     for bad in (other, seller, malleable_twin(fingerprinter), fingerprinter[:64], b""):
-        with ape.reverts(system.escrow.BadSignature, error_inputs={"signer": system.fingerprinter.address}):
+        with reverts(system.escrow.BadSignature, values={"signer": system.fingerprinter.address}):
             open_with(system, order, seller, bad)
 
 
@@ -256,7 +257,7 @@ def test_signatures_of_another_chain_or_contract_do_not_count(system: System, or
         message = encode_typed_data(full_message=order.typed_data(chain_id, contract))
         digest = keccak(b"\x19" + message.version + message.header + message.body)
         pair = sign_digest(digest, system.creator), sign_digest(digest, system.fingerprinter)
-        with ape.reverts(system.escrow.BadSignature):
+        with reverts(system.escrow.BadSignature):
             open_with(system, order, *pair)
 
 
@@ -288,13 +289,13 @@ def test_wallet_contracts_sell_deliver_and_buy(
 
 def test_an_order_opens_once(system: System, order: Order, parcel: Parcel) -> None:
     system.open(order)
-    with ape.reverts(system.escrow.WrongState, error_inputs={"given": State.OPEN, "needed": State.NONE}):
+    with reverts(system.escrow.WrongState, values={"given": State.OPEN, "needed": State.NONE}):
         system.open(order)
     system.reveal(order, parcel)
-    with ape.reverts(system.escrow.WrongState):
+    with reverts(system.escrow.WrongState):
         system.open(order)
     system.settle(order)
-    with ape.reverts(system.escrow.WrongState, error_inputs={"given": State.SETTLED}):
+    with reverts(system.escrow.WrongState, values={"given": State.SETTLED}):
         system.open(system.make_order(Model(1, None, None), parcel))  # type: ignore[arg-type]
 
 
@@ -304,7 +305,7 @@ def test_a_refund_burns_the_fingerprint_number(
     system.open(order)
     system.pass_time(3 * HOUR)
     system.escrow.refund(order.as_tuple(), sender=system.stranger)
-    with ape.reverts(system.escrow.WrongState, error_inputs={"given": State.REFUNDED}):
+    with reverts(system.escrow.WrongState, values={"given": State.REFUNDED}):
         system.open(system.make_order(model, parcel))
 
 
@@ -312,7 +313,7 @@ def test_two_orders_cannot_share_a_fingerprint_number(system: System, model: Mod
     first = system.make_order(model, parcel)
     second = system.make_order(model, parcel, buyer=system.stranger.address, bond=ETHER)
     system.open(first)
-    with ape.reverts(system.escrow.WrongState):
+    with reverts(system.escrow.WrongState):
         system.open(second, sender=system.stranger)
     assert system.state(first) == State.OPEN
 
@@ -322,17 +323,17 @@ def test_two_orders_cannot_share_a_fingerprint_number(system: System, model: Mod
 
 def test_a_model_must_be_approved_and_listed(system: System, model: Model, parcel: Parcel) -> None:
     pending = system.register(system.creator, "pending")
-    with ape.reverts(system.escrow.ModelNotOffered, error_inputs={"modelId": pending.id}):
+    with reverts(system.escrow.ModelNotOffered, values={"modelId": pending.id}):
         system.open(system.make_order(pending, parcel))
     system.models.delist(model.id, system.now // DAY + 9, REASON, sender=system.regulator)
-    with ape.reverts(system.escrow.ModelNotOffered):
+    with reverts(system.escrow.ModelNotOffered):
         system.open(system.make_order(model, parcel))
 
 
 def test_a_frozen_model_is_not_sold(system: System, model: Model, order: Order) -> None:
     until = system.now + HOUR
     system.models.freeze(model.id, until, REASON, sender=system.regulator)
-    with ape.reverts(system.escrow.ModelFrozen, error_inputs={"modelId": model.id, "until": until}):
+    with reverts(system.escrow.ModelFrozen, values={"modelId": model.id, "until": until}):
         system.open(order)
     system.go_to(until)
     system.open(order)
@@ -341,7 +342,7 @@ def test_a_frozen_model_is_not_sold(system: System, model: Model, order: Order) 
 def test_a_sold_model_voids_its_orders(system: System, model: Model, order: Order) -> None:
     for owner, to in ((system.creator, system.stranger), (system.stranger, system.creator)):
         system.models.transferFrom(owner, to, model.id, sender=owner)
-    with ape.reverts(system.escrow.SaleNonceStale, error_inputs={"given": 0, "current": 2}):
+    with reverts(system.escrow.SaleNonceStale, values={"given": 0, "current": 2}):
         system.open(order)
 
 
@@ -351,7 +352,7 @@ def test_a_use_that_the_owner_forbids_is_refused(
 ) -> None:
     forbidden = 3 << 2 * category
     system.models.setPreferences(model.id, forbidden, REASON, sender=system.creator)
-    with ape.reverts(system.escrow.UseNotAllowed, error_inputs={"preferences": forbidden}):
+    with reverts(system.escrow.UseNotAllowed, values={"preferences": forbidden}):
         system.open(system.make_order(model, parcel, terms=terms(uses=1 << category)))
     system.open(system.make_order(model, parcel, terms=terms(uses=0b111111 ^ 1 << category)))
 
@@ -375,7 +376,7 @@ def test_a_cancelled_order_is_void(system: System, order: Order) -> None:
     receipt = system.escrow.cancel(system.order_hash(order), sender=system.creator)
     (event,) = receipt.decode_logs(system.escrow.OrderCancelled)
     assert (event.seller, bytes(event.hash)) == (system.creator, system.order_hash(order))
-    with ape.reverts(system.escrow.OrderVoid):
+    with reverts(system.escrow.OrderVoid):
         system.open(order)
 
 
@@ -387,7 +388,7 @@ def test_cancel_all_voids_whatever_could_have_been_signed(
     assert receipt.decode_logs(system.escrow.OrdersCancelledBelow)[0].floor == 2**32
     assert system.escrow.orderFloor(system.creator) == 2**32
     for order in orders:
-        with ape.reverts(system.escrow.OrderVoid):
+        with reverts(system.escrow.OrderVoid):
             system.open(order)
     system.open(system.make_order(model, parcel))
 
@@ -407,7 +408,7 @@ def test_a_cancel_does_not_touch_an_open_order(system: System, order: Order, par
 def test_native_payment_is_exact(system: System, order: Order) -> None:
     needed = order.sale.price + order.sale.bond
     for value in (0, needed - 1, needed + 1):
-        with ape.reverts(system.escrow.PaymentMismatch, error_inputs={"given": value, "needed": needed}):
+        with reverts(system.escrow.PaymentMismatch, values={"given": value, "needed": needed}):
             system.open(order, value=value)
 
 
@@ -430,7 +431,7 @@ def test_erc20_payment_is_pulled(system: System, model: Model, parcel: Parcel, t
 
 
 def test_erc20_order_takes_no_coins(system: System, model: Model, parcel: Parcel, token: Any) -> None:
-    with ape.reverts(system.escrow.PaymentMismatch, error_inputs={"given": 1, "needed": 0}):
+    with reverts(system.escrow.PaymentMismatch, values={"given": 1, "needed": 0}):
         system.open(erc20_order(system, model, parcel, token), value=1)
 
 
@@ -440,7 +441,7 @@ def test_a_delisted_token_opens_nothing_but_leaves(
     order = erc20_order(system, model, parcel, token)
     system.open(order)
     system.escrow.listToken(token, False, sender=system.deployer)
-    with ape.reverts(system.escrow.TokenNotListed, error_inputs={"token": token.address}):
+    with reverts(system.escrow.TokenNotListed, values={"token": token.address}):
         system.open(erc20_order(system, model, parcel, token, licenseId=order.delivery.licenseId + 1))
     system.pass_time(3 * HOUR)
     system.escrow.refund(order.as_tuple(), sender=system.stranger)
@@ -510,7 +511,7 @@ def test_open_with_a_bad_permit_moves_nothing(
 
 
 def test_a_permit_is_for_tokens(system: System, order: Order) -> None:
-    with ape.reverts(system.escrow.TokenNotListed, error_inputs={"token": NATIVE}):
+    with reverts(system.escrow.TokenNotListed, values={"token": NATIVE}):
         system.escrow.openWithPermit(
             order.as_tuple(), *system.signatures(order), 1, 27, REASON, REASON, sender=system.buyer
         )
@@ -525,9 +526,9 @@ def test_a_taxed_token_is_refused(system: System, model: Model, parcel: Parcel, 
     order = erc20_order(system, model, parcel, taxed)
     paid = order.sale.price + order.sale.bond
     expected = {"token": taxed.address, "given": paid, "received": paid - paid // 100}
-    with ape.reverts(system.escrow.TransferTaxed, error_inputs=expected):
+    with reverts(system.escrow.TransferTaxed, values=expected):
         system.open(order)
-    with ape.reverts(system.escrow.TransferTaxed):
+    with reverts(system.escrow.TransferTaxed):
         system.escrow.depositToken(taxed, 100, system.buyer, sender=system.buyer)
 
 
@@ -564,7 +565,7 @@ def test_a_pause_stops_opening_only(system: System, model: Model, order: Order, 
     receipt = system.escrow.pauseOpening(until, sender=system.pauser)
     assert receipt.decode_logs(system.escrow.OpeningPaused)[0].until == until
     other = system.make_order(model, parcel, 2)
-    with ape.reverts(system.escrow.OpeningIsPaused, error_inputs={"until": until}):
+    with reverts(system.escrow.OpeningIsPaused, values={"until": until}):
         system.open(other)
     system.reveal(order, parcel)
     system.settle(order)
@@ -577,7 +578,7 @@ def test_a_pause_ends_by_itself_or_early(system: System, model: Model, parcel: P
     receipt = system.escrow.resumeOpening(sender=system.pauser)
     assert receipt.decode_logs(system.escrow.OpeningResumed)[0].by == system.pauser
     system.open(system.make_order(model, parcel, 1))
-    with ape.reverts(system.escrow.NotPaused):
+    with reverts(system.escrow.NotPaused):
         system.escrow.resumeOpening(sender=system.pauser)
     until = system.now + DAY
     system.escrow.pauseOpening(until, sender=system.pauser)
@@ -589,22 +590,22 @@ def test_a_pause_ends_by_itself_or_early(system: System, model: Model, parcel: P
 def test_pauses_are_seven_days_in_thirty(system: System) -> None:
     escrow, pauser, start = system.escrow, system.pauser, system.now + 10
     system.go_to(start)
-    with ape.reverts(escrow.PauseTooLong):
+    with reverts(escrow.PauseTooLong):
         escrow.pauseOpening(start + 7 * DAY + 1, sender=pauser)
     system.go_to(start + 10)
     escrow.pauseOpening(start + 10 + 3 * DAY, sender=pauser)
     system.go_to(start + 10 + 5 * DAY)
-    with ape.reverts(escrow.PauseTooLong, error_inputs={"max": start + 10 + 7 * DAY}):
+    with reverts(escrow.PauseTooLong, values={"max": start + 10 + 7 * DAY}):
         escrow.pauseOpening(start + 10 + 7 * DAY + 1, sender=pauser)
     system.go_to(start + 20 + 5 * DAY)
     escrow.pauseOpening(start + 10 + 7 * DAY, sender=pauser)
     system.go_to(start + 10 + 29 * DAY)
-    with ape.reverts(escrow.PauseTooLong):
+    with reverts(escrow.PauseTooLong):
         escrow.pauseOpening(start + 10 + 29 * DAY + 60, sender=pauser)
     assert escrow.pausedSeconds() == 3 * DAY + 2 * DAY - 10
     system.go_to(start + 10 + 30 * DAY)
     escrow.pauseOpening(start + 10 + 37 * DAY, sender=pauser)
-    with ape.reverts(escrow.PauseTooLong):
+    with reverts(escrow.PauseTooLong):
         escrow.pauseOpening(start + 1, sender=pauser)
 
 

@@ -8,7 +8,7 @@ import ape
 import pytest
 from eth_abi import encode
 from eth_utils import keccak
-from market import System, path_of, sha, tree
+from market import System, path_of, reverts, sha, tree
 
 CID = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi"
 TOPIC, ROOT, DIGEST = b"\x01" * 32, b"\x02" * 32, b"\x03" * 32
@@ -32,7 +32,7 @@ def test_get_commits_lists_blocks_across_words(system: System) -> None:
 
 
 def test_commit_needs_a_cid(system: System) -> None:
-    with ape.reverts(system.evidence.EmptyCid):
+    with reverts(system.evidence.EmptyCid):
         system.evidence.commit("", "data", sender=system.stranger)
 
 
@@ -52,11 +52,9 @@ def test_anchors_form_a_chain(system: System) -> None:
 
 
 def test_a_batch_has_between_one_leaf_and_a_million(system: System) -> None:
-    with ape.reverts(system.evidence.EmptyBatch):
+    with reverts(system.evidence.EmptyBatch):
         system.evidence.anchor(TOPIC, ROOT, 0, DIGEST, sender=system.stranger)
-    with ape.reverts(
-        system.evidence.BatchTooLarge, error_inputs={"leafCount": (1 << 20) + 1, "max": 1 << 20}
-    ):
+    with reverts(system.evidence.BatchTooLarge, values={"leafCount": (1 << 20) + 1, "max": 1 << 20}):
         system.evidence.anchor(TOPIC, ROOT, (1 << 20) + 1, DIGEST, sender=system.stranger)
 
 

@@ -21,8 +21,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import ape
 import pytest
+from market import reverts
 from web3.exceptions import ContractLogicError, Web3RPCError
 
 from zhiyi.delivery import Tree
@@ -82,7 +82,7 @@ def test_wrong_chunks_are_wrong(harness: Any) -> None:
 
 @pytest.mark.parametrize("case", VECTORS["invalid"], ids=lambda c: c["error"])
 def test_bad_proofs_revert(harness: Any, case: dict[str, Any]) -> None:
-    with ape.reverts(getattr(harness, case["error"])):
+    with reverts(getattr(harness, case["error"])):
         harness.chunkIsWrong(*arguments(case))
 
 
@@ -98,31 +98,31 @@ def test_leaves_and_trees(harness: Any) -> None:
         for index in range(case["leaves"]):
             if index != case["index"]:
                 assert harness.verify(case["root"], case["leaf"], index, *given[3:]) is False
-        with ape.reverts(harness.IndexOutOfRange):
+        with reverts(harness.IndexOutOfRange):
             harness.verify(case["root"], case["leaf"], case["leaves"], *given[3:])
-        with ape.reverts(harness.WrongPathLength):
+        with reverts(harness.WrongPathLength):
             harness.verify(*given[:4], [*case["path"], bytes(32)])
         if case["path"]:
-            with ape.reverts(harness.WrongPathLength):
+            with reverts(harness.WrongPathLength):
                 harness.verify(*given[:4], case["path"][:-1])
-    with ape.reverts(harness.IndexOutOfRange):
+    with reverts(harness.IndexOutOfRange):
         harness.verify(bytes(32), bytes(32), 0, 0, [])
 
 
 def test_what_no_tree_or_chunk_can_have_is_refused(harness: Any) -> None:
     """A path longer than any tree is high; an index and a length that a leaf has no room for."""
-    with ape.reverts(harness.WrongPathLength, error_inputs={"given": 33, "needed": 2}):
+    with reverts(harness.WrongPathLength, values={"given": 33, "needed": 2}):
         harness.verify(bytes(32), bytes(32), 0, 4, [bytes(32)] * 33)
-    with ape.reverts(harness.IndexOutOfRange, error_inputs={"index": 1 << 32}):
+    with reverts(harness.IndexOutOfRange, values={"index": 1 << 32}):
         harness.plainLeafOf(1 << 32, b"data")
-    with ape.reverts(harness.WrongChunkLength, error_inputs={"given": 4097, "max": 4096}):
+    with reverts(harness.WrongChunkLength, values={"given": 4097, "max": 4096}):
         harness.plainLeafOf(0, bytes(4097))
 
 
 def test_an_inner_node_is_no_leaf(harness: Any) -> None:
     tree = Tree(bytes(32) + b"\x01" * 32 + b"\x02" * 32 + b"\x03" * 32)
     inner = sha256(b"\x01" + tree.leaf(0) + tree.leaf(1)).digest()
-    with ape.reverts(harness.WrongPathLength):
+    with reverts(harness.WrongPathLength):
         harness.verify(tree.root, inner, 0, 4, tree.path(0)[1:])
 
 
@@ -185,7 +185,7 @@ def test_random_chunks_agree_with_python(harness: Any) -> None:
         assert harness.chunkIsWrong(*arguments(other)) is True
         cipher = bytearray(case["cipher"])
         cipher[noise.randrange(len(cipher))] ^= 1 << noise.randrange(8)
-        with ape.reverts(harness.NotInDelivery):
+        with reverts(harness.NotInDelivery):
             harness.chunkIsWrong(*arguments({**case, "cipher": bytes(cipher)}))
 
 
@@ -208,5 +208,5 @@ def test_leaves_the_callers_memory_alone_or_refuses(harness: Any) -> None:
     given = (case["root"], case["leaf"], case["index"], case["leaves"], case["path"])
     for used in (0, 1000, 3900):
         assert harness.verifyWithMemory(used, *given) is True
-    with ape.reverts(harness.MemoryInUse):
+    with reverts(harness.MemoryInUse):
         harness.verifyWithMemory(4096, *given)

@@ -9,7 +9,7 @@ import ape
 import pytest
 from eth_account.messages import encode_typed_data
 from eth_utils import keccak
-from market import DAY, System, isolated, malleable_twin, refuses, sha, sign_digest
+from market import DAY, System, isolated, malleable_twin, refuses, reverts, sha, sign_digest
 
 from contracts_plan import ZERO_ADDRESS
 
@@ -101,7 +101,7 @@ def test_issuers_have_a_highest_tier(system: System) -> None:
 
 
 def test_issuers_are_named_by_the_identity_admin_up_to_tier_three(system: System) -> None:
-    with ape.reverts(system.identity.TierOutOfRange, error_inputs={"given": 4, "max": 3}):
+    with reverts(system.identity.TierOutOfRange, values={"given": 4, "max": 3}):
         system.identity.setIssuer(system.registrar, 4, sender=system.deployer)
     for sender in (system.registrar, system.regulator, system.stranger):
         with refuses("AccessManagedUnauthorized(address)"):
@@ -123,7 +123,7 @@ def test_an_issuer_resigns_at_once(system: System, made: Attestation) -> None:
     (event,) = receipt.decode_logs(system.identity.IssuerSet)
     assert (event.issuer, event.maxTier) == (system.registrar, 0)
     assert system.identity.tierOf(system.buyer) == 0
-    with ape.reverts(system.identity.TierOutOfRange, error_inputs={"given": 2, "max": 0}):
+    with reverts(system.identity.TierOutOfRange, values={"given": 2, "max": 0}):
         attest(system, replace(made, nonce=1))
 
 
@@ -161,18 +161,18 @@ def test_the_digest_is_eip712(system: System, made: Attestation) -> None:
 
 def test_only_the_subject_records_it(system: System, made: Attestation) -> None:
     for sender in (system.registrar, system.stranger, system.deployer):
-        with ape.reverts(
-            system.identity.NotTheSubject, error_inputs={"caller": sender.address, "subject": made.subject}
+        with reverts(
+            system.identity.NotTheSubject, values={"caller": sender.address, "subject": made.subject}
         ):
             attest(system, made, sender=sender)
 
 
 def test_tiers_are_within_the_issuers(system: System, made: Attestation) -> None:
     for tier in (0, 3, 255):
-        with ape.reverts(system.identity.TierOutOfRange, error_inputs={"given": tier, "max": 2}):
+        with reverts(system.identity.TierOutOfRange, values={"given": tier, "max": 2}):
             attest(system, replace(made, tier=tier))
     nobody = replace(made, issuer=system.stranger.address)
-    with ape.reverts(system.identity.TierOutOfRange, error_inputs={"given": 2, "max": 0}):
+    with reverts(system.identity.TierOutOfRange, values={"given": 2, "max": 0}):
         attest(system, nobody, signer=system.stranger)
 
 
@@ -198,17 +198,17 @@ def test_an_expired_attestation_is_not_recorded(system: System, made: Attestatio
                 attest(system, changed)
                 continue
             (time,) = changes.values()
-            with ape.reverts(system.identity.AttestationExpired, error_inputs={"time": time}):
+            with reverts(system.identity.AttestationExpired, values={"time": time}):
                 attest(system, changed)
 
 
 def test_an_attestation_is_recorded_once(system: System, made: Attestation) -> None:
     attest(system, made)
-    with ape.reverts(system.identity.WrongNonce, error_inputs={"given": 0, "needed": 1}):
+    with reverts(system.identity.WrongNonce, values={"given": 0, "needed": 1}):
         attest(system, made)
     attest(system, replace(made, nonce=1, tier=1))
     assert system.identity.tierOf(system.buyer) == 1
-    with ape.reverts(system.identity.WrongNonce, error_inputs={"given": 9, "needed": 2}):
+    with reverts(system.identity.WrongNonce, values={"given": 9, "needed": 2}):
         attest(system, replace(made, nonce=9))
 
 
@@ -218,10 +218,10 @@ def test_signatures_bind_every_member(system: System, made: Attestation) -> None
         value = getattr(made, name)
         bent = keccak(value) if isinstance(value, bytes) else value - 1
         changed = replace(made, **{name: bent})
-        with ape.reverts(system.identity.AttestationUnsigned, error_inputs={"issuer": made.issuer}):
+        with reverts(system.identity.AttestationUnsigned, values={"issuer": made.issuer}):
             system.identity.attest(astuple(changed), signature, sender=system.buyer)
     stolen = replace(made, subject=system.stranger.address)
-    with ape.reverts(system.identity.AttestationUnsigned):
+    with reverts(system.identity.AttestationUnsigned):
         system.identity.attest(astuple(stolen), signature, sender=system.stranger)
 
 
@@ -239,7 +239,7 @@ def test_signatures_of_another_chain_deployment_or_form_do_not_count(
         good + b"\x00",
         b"",
     ):
-        with ape.reverts(system.identity.AttestationUnsigned):
+        with reverts(system.identity.AttestationUnsigned):
             system.identity.attest(astuple(made), signature, sender=system.buyer)
     system.identity.attest(astuple(made), good, sender=system.buyer)
 
@@ -287,7 +287,7 @@ def test_an_issuer_revokes_what_it_attested(system: System, made: Attestation) -
 
 def test_revoking_voids_what_was_signed_and_not_recorded(system: System, made: Attestation) -> None:
     system.identity.revoke(system.buyer, REASON, sender=system.registrar)
-    with ape.reverts(system.identity.WrongNonce, error_inputs={"given": 0, "needed": 1}):
+    with reverts(system.identity.WrongNonce, values={"given": 0, "needed": 1}):
         attest(system, made)
 
 
@@ -305,10 +305,10 @@ def test_a_subject_withdraws(system: System, made: Attestation) -> None:
     (event,) = receipt.decode_logs(system.identity.AttestationWithdrawn)
     assert (event.subject, event.issuer) == (system.buyer, system.registrar)
     assert (system.identity.tierOf(system.buyer), entry(system, system.buyer)) == (0, NOTHING)
-    with ape.reverts(system.identity.WrongNonce):  # what was recorded once is not recorded again
+    with reverts(system.identity.WrongNonce):  # what was recorded once is not recorded again
         attest(system, made)
 
 
 def test_there_must_be_something_to_withdraw(system: System) -> None:
-    with ape.reverts(system.identity.NotAttested, error_inputs={"account": system.stranger.address}):
+    with reverts(system.identity.NotAttested, values={"account": system.stranger.address}):
         system.identity.withdraw(sender=system.stranger)

@@ -10,7 +10,7 @@ import ape
 import pytest
 from eth_abi import encode
 from eth_utils import keccak, to_checksum_address
-from market import DAY, Model, Order, Parcel, System, isolated, refuses, terms
+from market import DAY, Model, Order, Parcel, System, isolated, refuses, reverts, terms
 
 CAUSE = b"\xca" * 32
 NONE, REVOKED, SURRENDERED, RESOLD = range(4)
@@ -95,13 +95,13 @@ def test_a_license_never_moves(system: System, issued: Order) -> None:
     licenses.setApprovalForAll(system.stranger, True, sender=system.buyer)
     for sender in (system.buyer, system.stranger):
         for move in (licenses.transferFrom, licenses.safeTransferFrom):
-            with ape.reverts(licenses.LicenseCarriesFingerprint, error_inputs={"licenseId": license_id}):
+            with reverts(licenses.LicenseCarriesFingerprint, values={"licenseId": license_id}):
                 move(system.buyer, system.stranger, license_id, sender=sender)
 
 
 def test_surrender_is_the_holders_and_final(system: System, issued: Order) -> None:
     licenses, license_id = system.licenses, issued.delivery.licenseId
-    with ape.reverts(licenses.NotTheHolder, error_inputs={"holder": system.buyer.address}):
+    with reverts(licenses.NotTheHolder, values={"holder": system.buyer.address}):
         licenses.surrender(license_id, sender=system.stranger)
     receipt = licenses.surrender(license_id, sender=system.buyer)
     assert receipt.decode_logs(licenses.LicenseSurrendered)[0].holder == system.buyer
@@ -111,7 +111,7 @@ def test_surrender_is_the_holders_and_final(system: System, issued: Order) -> No
     assert licenses.expiresAt(license_id) == 0
     (event,) = receipt.decode_logs(licenses.SubscriptionUpdate)
     assert (event.tokenId, event.expiration) == (license_id, 0)
-    with ape.reverts(licenses.LicenseEnded, error_inputs={"end": SURRENDERED}):
+    with reverts(licenses.LicenseEnded, values={"end": SURRENDERED}):
         licenses.surrender(license_id, sender=system.buyer)
 
 
@@ -150,9 +150,9 @@ def test_only_peers_issue_and_end(system: System, issued: Order) -> None:
             lambda who: licenses.revoke(license_id, CAUSE, sender=who),
             lambda who: licenses.suspend(license_id, True, CAUSE, sender=who),
         ):
-            with ape.reverts(licenses.NotAPeer, error_inputs={"caller": sender.address}):
+            with reverts(licenses.NotAPeer, values={"caller": sender.address}):
                 call(sender)
-    with ape.reverts(licenses.NotAPeer):
+    with reverts(licenses.NotAPeer):
         licenses.revoke(license_id, CAUSE, sender=system.as_contract("LicenseEscrow"))
 
 
@@ -169,10 +169,10 @@ def test_views_refuse_a_license_that_is_not_there(system: System) -> None:
         "isOffered",
         "tokenURI",
     ):
-        with ape.reverts(licenses.NoSuchLicense, error_inputs={"licenseId": 7}):
+        with reverts(licenses.NoSuchLicense, values={"licenseId": 7}):
             getattr(licenses, name)(7)
     assert not licenses.isActive(7)
-    with ape.reverts(licenses.NoSuchLicense):
+    with reverts(licenses.NoSuchLicense):
         licenses.revoke(7, CAUSE, sender=system.as_contract("MisuseCourt"))
 
 
@@ -181,18 +181,18 @@ def test_a_record_opens_only_as_it_was(system: System, issued: Order) -> None:
     for i, value in enumerate(record):
         bent = list(record)
         bent[i] = system.stranger.address if isinstance(value, str) else b"\xbe" * 32
-        with ape.reverts(system.licenses.RecordMismatch):
+        with reverts(system.licenses.RecordMismatch):
             system.licenses.checkRecord(issued.delivery.licenseId, bent)
 
 
 def test_erc5643_renewal_is_an_order_and_cancelling_is_surrender(system: System, issued: Order) -> None:
     licenses, license_id = system.licenses, issued.delivery.licenseId
     for value in (0, 1):
-        with ape.reverts(licenses.RenewalIsAnOrder):
+        with reverts(licenses.RenewalIsAnOrder):
             licenses.renewSubscription(license_id, DAY, sender=system.buyer, value=value)
-    with ape.reverts(licenses.ValueNotTaken, error_inputs={"value": 1}):
+    with reverts(licenses.ValueNotTaken, values={"value": 1}):
         licenses.cancelSubscription(license_id, sender=system.buyer, value=1)
-    with ape.reverts(licenses.ValueNotTaken):
+    with reverts(licenses.ValueNotTaken):
         licenses.approve(system.stranger, license_id, sender=system.buyer, value=1)
     licenses.cancelSubscription(license_id, sender=system.buyer)
     assert licenses.endOf(license_id) == SURRENDERED

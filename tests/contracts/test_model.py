@@ -21,6 +21,7 @@ from market import (
     make_parcel,
     malleable_twin,
     refuses,
+    reverts,
     sha,
     sign_digest,
     terms,
@@ -108,7 +109,7 @@ def test_register_event_opens_the_record(system: System) -> None:
 
 
 def test_a_root_is_registered_once(system: System, model: Model) -> None:
-    with ape.reverts(system.models.RootAlreadyRegistered, error_inputs={"modelId": model.id}):
+    with reverts(system.models.RootAlreadyRegistered, values={"modelId": model.id}):
         register(system, sender=system.stranger, rec=record("model"))
 
 
@@ -116,46 +117,46 @@ def test_the_root_of_a_rejected_model_is_free_again(system: System) -> None:
     squatted = system.register(system.stranger, "squatted")
     reject(system, squatted.id, sha(b"squatted"))
     register(system, rec=record("squatted"))
-    with ape.reverts(system.models.RecordMismatch, error_inputs={"modelId": squatted.id}):
+    with reverts(system.models.RecordMismatch, values={"modelId": squatted.id}):
         system.models.checkRecord(squatted.id, astuple(squatted.record))
     assert system.models.modelOfRoot(sha(b"squatted")) == squatted.id + 1
-    with ape.reverts(system.models.RootAlreadyRegistered):
+    with reverts(system.models.RootAlreadyRegistered):
         register(system, sender=system.stranger, rec=record("squatted"))
 
 
 def test_register_refuses_an_empty_bundle(system: System) -> None:
-    with ape.reverts(system.models.EmptyBundle):
+    with reverts(system.models.EmptyBundle):
         register(system, rec=record(totalBytes=0))
-    with ape.reverts(system.models.EmptyBundle):
+    with reverts(system.models.EmptyBundle):
         register(system, rec=record(chunks=0))
-    with ape.reverts(system.models.EmptyBundle):
+    with reverts(system.models.EmptyBundle):
         register(system, rec=record(weightsRoot=bytes(32)))
 
 
 def test_register_refuses_chunks_that_do_not_hold_the_bytes(system: System) -> None:
     for wrong in ({"chunks": 9, "totalBytes": 10 * 896}, {"chunkSize": 0}, {"chunks": 11, "totalBytes": 10}):
-        with ape.reverts(system.models.ChunksDoNotFit):
+        with reverts(system.models.ChunksDoNotFit):
             register(system, rec=record(**wrong))
 
 
 def test_register_refuses_preferences_beyond_six_codes(system: System) -> None:
-    with ape.reverts(system.models.BadPreferences, error_inputs={"preferences": 0x1000}):
+    with reverts(system.models.BadPreferences, values={"preferences": 0x1000}):
         register(system, preferences=0x1000)
 
 
 def test_register_refuses_shares_over_the_whole(system: System) -> None:
     shares = [(system.collaborator, 6_000), (system.stranger, 4_001)]
-    with ape.reverts(system.models.SharesTooLarge, error_inputs={"bps": 10_001}):
+    with reverts(system.models.SharesTooLarge, values={"bps": 10_001}):
         register(system, collaborators=shares)
 
 
 def test_register_refuses_more_than_ten_collaborators(system: System) -> None:
-    with ape.reverts(system.models.TooManyShares, error_inputs={"given": 11, "max": 10}):
+    with reverts(system.models.TooManyShares, values={"given": 11, "max": 10}):
         register(system, collaborators=[(system.collaborator, 1)] * 11)
 
 
 def test_a_platform_fee_over_a_tenth_is_refused(system: System, project: Any) -> None:
-    with ape.reverts(system.models.SharesTooLarge):
+    with reverts(system.models.SharesTooLarge):
         system.deployer.deploy(
             project.ModelNFT, system.manager, system.licenses, system.court, system.treasury, 1_001, ""
         )
@@ -238,7 +239,7 @@ def test_a_parent_needs_its_owners_signature(system: System, model: Model) -> No
         consent(system, model, root, 100, registrant=system.stranger),
         (*consent(system, model, root, 100)[:1], 99, *consent(system, model, root, 100)[2:]),
     ):
-        with ape.reverts(system.models.ParentNotAgreed, error_inputs={"parentId": model.id}):
+        with reverts(system.models.ParentNotAgreed, values={"parentId": model.id}):
             register(system, parents=[proof])
 
 
@@ -246,17 +247,17 @@ def test_a_consent_ends_at_its_deadline(system: System, model: Model) -> None:
     digest = system.models.consentDigest(model.id, sha(b"fresh"), system.creator, 100, LONG_AGO)
     signature = sign_digest(bytes(digest), system.creator)
     proof = (model.id, 100, 0, LONG_AGO, signature, model.royalties.as_tuple(), astuple(model.record))
-    with ape.reverts(system.models.ParentNotAgreed):
+    with reverts(system.models.ParentNotAgreed):
         register(system, parents=[proof])
 
 
 def test_a_parents_terms_must_be_its_own(system: System, model: Model) -> None:
     good = consent(system, model, sha(b"fresh"), 100)
     forged = (*good[:5], (0, [], []), good[6])
-    with ape.reverts(system.models.RecordMismatch, error_inputs={"modelId": model.id}):
+    with reverts(system.models.RecordMismatch, values={"modelId": model.id}):
         register(system, parents=[forged])
     forged = (*good[:6], astuple(replace(model.record, traceKeyCommit=REASON)))
-    with ape.reverts(system.models.RecordMismatch, error_inputs={"modelId": model.id}):
+    with reverts(system.models.RecordMismatch, values={"modelId": model.id}):
         register(system, parents=[forged])
 
 
@@ -264,9 +265,7 @@ def test_a_parent_must_be_approved(system: System, model: Model) -> None:
     fresh = system.register(system.creator, "unseen parent")
     proof = consent(system, fresh, sha(b"fresh"), 100)
     for review in (Review.PENDING, Review.REJECTED):
-        with ape.reverts(
-            system.models.ParentNotApproved, error_inputs={"parentId": fresh.id, "review": review}
-        ):
+        with reverts(system.models.ParentNotApproved, values={"parentId": fresh.id, "review": review}):
             register(system, parents=[proof])
         if review == Review.PENDING:
             reject(system, fresh.id, fresh.record.weightsRoot)
@@ -274,7 +273,7 @@ def test_a_parent_must_be_approved(system: System, model: Model) -> None:
 
 def test_a_parent_is_named_once(system: System, model: Model) -> None:
     proof = consent(system, model, sha(b"fresh"), 100)
-    with ape.reverts(system.models.ParentRepeated, error_inputs={"parentId": model.id}):
+    with reverts(system.models.ParentRepeated, values={"parentId": model.id}):
         register(system, parents=[proof, proof])
 
 
@@ -308,7 +307,7 @@ def test_a_consent_is_low_s_and_of_this_deployment(system: System, model: Model,
     wrong.append((*good[:4], good[4][:64], *good[5:]))
     wrong.append((*good[:4], good[4] + b"\x00", *good[5:]))
     for proof in wrong:
-        with ape.reverts(system.models.ParentNotAgreed):
+        with reverts(system.models.ParentNotAgreed):
             register(system, parents=[proof])
     register(system, parents=[good])
 
@@ -316,19 +315,19 @@ def test_a_consent_is_low_s_and_of_this_deployment(system: System, model: Model,
 def test_a_wallet_contract_consents_by_erc1271(system: System, model: Model, project: Any) -> None:
     wallet = system.deployer.deploy(project.TestWallet, system.collaborator)
     system.models.transferFrom(system.creator, wallet, model.id, sender=system.creator)
-    with ape.reverts(system.models.ParentNotAgreed):
+    with reverts(system.models.ParentNotAgreed):
         register(system, parents=[consent(system, model, sha(b"fresh"), 100)])  # the owner before
     register(system, parents=[consent(system, model, sha(b"fresh"), 100, signer=system.collaborator)])
 
 
 def test_a_parent_must_exist(system: System, model: Model) -> None:
     ghost = replace(model, id=999)
-    with ape.reverts(system.models.NoSuchModel, error_inputs={"modelId": 999}):
+    with reverts(system.models.NoSuchModel, values={"modelId": 999}):
         register(system, parents=[consent(system, ghost, sha(b"fresh"), 100)])
 
 
 def test_lineage_takes_half_at_most(system: System, model: Model) -> None:
-    with ape.reverts(system.models.SharesTooLarge, error_inputs={"bps": 5_001, "max": 5_000}):
+    with reverts(system.models.SharesTooLarge, values={"bps": 5_001, "max": 5_000}):
         register(system, parents=[consent(system, model, sha(b"fresh"), 5_001)])
 
 
@@ -338,7 +337,7 @@ def test_lineage_has_ten_ancestors_at_most(system: System) -> None:
         system.approve(parent)
     proofs = [consent(system, parent, sha(b"fresh"), 10) for parent in parents]
     register(system, parents=proofs[:10])
-    with ape.reverts(system.models.TooManyShares, error_inputs={"given": 11, "max": 10}):
+    with reverts(system.models.TooManyShares, values={"given": 11, "max": 10}):
         register(
             system,
             rec=record("eleven"),
@@ -369,20 +368,20 @@ def test_a_license_that_allows_derivatives_is_consent(
         model.royalties.as_tuple(),
         astuple(model.record),
     )
-    with ape.reverts(system.models.ParentNotAgreed):  # not the holder
+    with reverts(system.models.ParentNotAgreed):  # not the holder
         register(system, sender=system.stranger, parents=[proof])
     other = system.register(system.creator, "another parent")
     system.approve(other)
     borrowed = (other.id, *proof[1:5], other.royalties.as_tuple(), astuple(other.record))
-    with ape.reverts(system.models.ParentNotAgreed, error_inputs={"parentId": other.id}):
+    with reverts(system.models.ParentNotAgreed, values={"parentId": other.id}):
         register(system, sender=system.buyer, parents=[borrowed])
     if agreed:
         register(system, sender=system.buyer, parents=[proof])
         system.licenses.surrender(order.delivery.licenseId, sender=system.buyer)
-        with ape.reverts(system.models.ParentNotAgreed):  # not active any more
+        with reverts(system.models.ParentNotAgreed):  # not active any more
             register(system, sender=system.buyer, rec=record("later"), parents=[proof])
     else:
-        with ape.reverts(system.models.ParentNotAgreed):
+        with reverts(system.models.ParentNotAgreed):
             register(system, sender=system.buyer, parents=[proof])
 
 
@@ -400,9 +399,9 @@ def test_preferences_change_with_their_metadata(system: System, model: Model) ->
 
 
 def test_preferences_are_the_owners_and_six_codes(system: System, model: Model) -> None:
-    with ape.reverts(system.models.NotTheOwner, error_inputs={"caller": system.stranger.address}):
+    with reverts(system.models.NotTheOwner, values={"caller": system.stranger.address}):
         system.models.setPreferences(model.id, 0, REASON, sender=system.stranger)
-    with ape.reverts(system.models.BadPreferences):
+    with reverts(system.models.BadPreferences):
         system.models.setPreferences(model.id, 0x1000, REASON, sender=system.creator)
 
 
@@ -416,9 +415,9 @@ def test_trace_key_counts_from_its_rotation_on(system: System, model: Model) -> 
 
 
 def test_trace_key_is_the_owners(system: System, model: Model) -> None:
-    with ape.reverts(system.models.NotTheOwner, error_inputs={"caller": system.stranger.address}):
+    with reverts(system.models.NotTheOwner, values={"caller": system.stranger.address}):
         system.models.rotateTraceKey(model.id, REASON, sender=system.stranger)
-    with ape.reverts(system.models.NoSuchModel, error_inputs={"modelId": 999}):
+    with reverts(system.models.NoSuchModel, values={"modelId": 999}):
         system.models.rotateTraceKey(999, REASON, sender=system.creator)
 
 
@@ -435,9 +434,9 @@ def test_a_transfer_raises_the_sale_nonce_and_keeps_the_rest(system: System, mod
 
 
 def test_the_model_token_takes_no_value(system: System, model: Model) -> None:
-    with ape.reverts(system.models.ValueNotTaken, error_inputs={"value": 1}):
+    with reverts(system.models.ValueNotTaken, values={"value": 1}):
         system.models.transferFrom(system.creator, system.stranger, model.id, sender=system.creator, value=1)
-    with ape.reverts(system.models.ValueNotTaken):
+    with reverts(system.models.ValueNotTaken):
         system.models.approve(system.stranger, model.id, sender=system.creator, value=1)
 
 
@@ -445,9 +444,7 @@ def test_the_model_token_takes_no_value(system: System, model: Model) -> None:
 
 
 def test_review_is_final(system: System, model: Model) -> None:
-    with ape.reverts(
-        system.models.AlreadyReviewed, error_inputs={"modelId": model.id, "review": Review.APPROVED}
-    ):
+    with reverts(system.models.AlreadyReviewed, values={"modelId": model.id, "review": Review.APPROVED}):
         reject(system, model.id, model.record.weightsRoot)
 
 
@@ -466,19 +463,17 @@ def test_review_says_who_decided_what(system: System) -> None:
 def test_review_names_what_was_examined(system: System, model: Model) -> None:
     fresh = system.register(system.creator, "fresh")
     for root in (sha(b"never registered"), model.record.weightsRoot):
-        with ape.reverts(
-            system.models.NotUnderReview, error_inputs={"modelId": fresh.id, "weightsRoot": root}
-        ):
+        with reverts(system.models.NotUnderReview, values={"modelId": fresh.id, "weightsRoot": root}):
             system.models.review(fresh.id, root, Review.APPROVED, REASON, sender=system.registrar)
 
 
 def test_review_needs_an_outcome_and_a_model(system: System) -> None:
     fresh = system.register(system.creator, "fresh")
-    with ape.reverts(system.models.NotAnOutcome):
+    with reverts(system.models.NotAnOutcome):
         system.models.review(
             fresh.id, fresh.record.weightsRoot, Review.PENDING, REASON, sender=system.registrar
         )
-    with ape.reverts(system.models.NoSuchModel):
+    with reverts(system.models.NoSuchModel):
         reject(system, fresh.id + 1, fresh.record.weightsRoot)
 
 
@@ -500,9 +495,9 @@ def test_each_power_belongs_to_its_role(system: System, model: Model) -> None:
 
 def test_a_freeze_has_an_end_and_a_limit(system: System, model: Model) -> None:
     models, regulator = system.models, system.regulator
-    with ape.reverts(models.FreezeTooLong):
+    with reverts(models.FreezeTooLong):
         models.freeze(model.id, system.now + 31 * DAY, REASON, sender=regulator)
-    with ape.reverts(models.FreezeTooLong):
+    with reverts(models.FreezeTooLong):
         models.freeze(model.id, system.now - 1, REASON, sender=regulator)
     for count in (1, 2, 3):
         receipt = models.freeze(model.id, system.now + 29 * DAY, REASON, sender=regulator)
@@ -510,7 +505,7 @@ def test_a_freeze_has_an_end_and_a_limit(system: System, model: Model) -> None:
         status = models.statusOf(model.id)
         assert (status.freezeCount, status.frozenUntil) == (count, event.until)
         system.pass_time(29 * DAY)
-    with ape.reverts(models.FreezeLimit, error_inputs={"count": 3}):
+    with reverts(models.FreezeLimit, values={"count": 3}):
         models.freeze(model.id, system.now + DAY, REASON, sender=regulator)
     system.pass_time(181 * DAY)
     models.freeze(model.id, system.now + DAY, REASON, sender=regulator)
@@ -524,14 +519,14 @@ def test_a_lift_ends_a_freeze_but_not_its_count(system: System, model: Model) ->
     status = models.statusOf(model.id)
     assert status.frozenUntil <= system.now
     assert status.freezeCount == 1
-    with ape.reverts(models.NotFrozen, error_inputs={"modelId": model.id}):
+    with reverts(models.NotFrozen, values={"modelId": model.id}):
         models.lift(model.id, REASON, sender=regulator)
 
 
 def test_a_freeze_starts_after_now(system: System, model: Model) -> None:
     now = system.now + 10
     system.go_to(now)
-    with ape.reverts(system.models.FreezeTooLong, error_inputs={"until": now, "max": now + 30 * DAY}):
+    with reverts(system.models.FreezeTooLong, values={"until": now, "max": now + 30 * DAY}):
         system.models.freeze(model.id, now, REASON, sender=system.regulator)
 
 
@@ -549,7 +544,7 @@ def test_a_verdict_freezes_outside_the_count(system: System, model: Model) -> No
     assert models.statusOf(model.id).frozenUntil <= system.now
     for _ in range(2):
         models.freeze(model.id, system.now + DAY, REASON, sender=system.regulator)
-    with ape.reverts(models.FreezeLimit, error_inputs={"count": 3}):
+    with reverts(models.FreezeLimit, values={"count": 3}):
         models.freeze(model.id, system.now + DAY, REASON, sender=system.regulator)
     models.freezeByVerdict(model.id, b"\x07" * 32, sender=court)  # the regulator's limit is not the court's
     system.pass_time(211 * DAY)
@@ -559,9 +554,9 @@ def test_a_verdict_freezes_outside_the_count(system: System, model: Model) -> No
 
 def test_freezing_by_verdict_is_the_courts(system: System, model: Model) -> None:
     for sender in (system.regulator, system.deployer, system.as_contract("LicenseEscrow")):
-        with ape.reverts(system.models.NotTheCourt, error_inputs={"caller": sender.address}):
+        with reverts(system.models.NotTheCourt, values={"caller": sender.address}):
             system.models.freezeByVerdict(model.id, REASON, sender=sender)
-    with ape.reverts(system.models.NoSuchModel):
+    with reverts(system.models.NoSuchModel):
         system.models.freezeByVerdict(999, REASON, sender=system.as_contract("MisuseCourt"))
 
 
@@ -598,9 +593,9 @@ def test_a_delisting_is_renewed_and_taken_back(system: System, model: Model) -> 
 def test_a_delisting_lasts_a_year_at_most(system: System, model: Model) -> None:
     day = system.now // DAY
     for until in (1, day, day + 366, 2**16 - 1):
-        with ape.reverts(system.models.DelistTooLong, error_inputs={"untilDay": until, "max": day + 365}):
+        with reverts(system.models.DelistTooLong, values={"untilDay": until, "max": day + 365}):
             system.models.delist(model.id, until, REASON, sender=system.regulator)
-    with ape.reverts(system.models.NoSuchModel):
+    with reverts(system.models.NoSuchModel):
         system.models.delist(999, day + 1, REASON, sender=system.regulator)
 
 
@@ -688,7 +683,7 @@ def test_a_rejected_version_leaves_the_model_as_it_was(system: System, model: Mo
     assert models.versionUnderReview(model.id) == bytes(32)
     assert (models.modelOfRoot(stored.weightsRoot), models.recordHashOf(stored.weightsRoot)) == (0, bytes(24))
     models.checkRecord(model.id, astuple(model.record))
-    with ape.reverts(models.RecordMismatch):
+    with reverts(models.RecordMismatch):
         models.checkRecord(model.id, astuple(stored))
     add_version(system, model)  # better documents, the same weights
     reject(system, model.id, stored.weightsRoot)
@@ -701,7 +696,7 @@ def test_a_rejected_version_frees_no_older_root(system: System, model: Model) ->
     for reviewed in (False, True):
         if reviewed:
             reject(system, model.id, stored.weightsRoot)
-        with ape.reverts(system.models.RootAlreadyRegistered, error_inputs={"modelId": model.id}):
+        with reverts(system.models.RootAlreadyRegistered, values={"modelId": model.id}):
             register(system, sender=system.stranger, rec=record("model"))
 
 
@@ -727,27 +722,27 @@ def test_a_review_in_flight_does_not_approve_other_weights(system: System, model
     models.review(model.id, harmless.weightsRoot, Review.APPROVED, REASON, sender=registrar)
     _, other = add_version(system, model, "other")
     for root in (harmless.weightsRoot, model.record.weightsRoot):
-        with ape.reverts(models.NotUnderReview, error_inputs={"weightsRoot": root}):
+        with reverts(models.NotUnderReview, values={"weightsRoot": root}):
             models.review(model.id, root, Review.APPROVED, REASON, sender=registrar)
     assert models.versionUnderReview(model.id) == other.weightsRoot
 
 
 def test_a_version_is_the_owners(system: System, model: Model) -> None:
-    with ape.reverts(system.models.NotTheOwner, error_inputs={"caller": system.stranger.address}):
+    with reverts(system.models.NotTheOwner, values={"caller": system.stranger.address}):
         add_version(system, model, sender=system.stranger)
-    with ape.reverts(system.models.NoSuchModel):
+    with reverts(system.models.NoSuchModel):
         add_version(system, replace(model, id=999))
 
 
 def test_only_an_approved_model_gets_a_version(system: System, model: Model) -> None:
     fresh = system.register(system.creator, "fresh")
-    with ape.reverts(system.models.NotApproved, error_inputs={"modelId": fresh.id, "review": Review.PENDING}):
+    with reverts(system.models.NotApproved, values={"modelId": fresh.id, "review": Review.PENDING}):
         add_version(system, fresh)
     reject(system, fresh.id, fresh.record.weightsRoot)
-    with ape.reverts(system.models.NotApproved, error_inputs={"review": Review.REJECTED}):
+    with reverts(system.models.NotApproved, values={"review": Review.REJECTED}):
         add_version(system, fresh)
     add_version(system, model)
-    with ape.reverts(system.models.NotApproved):  # one at a time
+    with reverts(system.models.NotApproved):  # one at a time
         add_version(system, model, "third")
 
 
@@ -755,18 +750,18 @@ def test_a_version_needs_the_models_record(system: System, model: Model) -> None
     other = system.register(system.creator, "other")
     greedy = replace(model.record, royaltyHash=RoyaltyTerms(0).hash())
     for opened in (other.record, greedy):
-        with ape.reverts(system.models.RecordMismatch, error_inputs={"modelId": model.id}):
+        with reverts(system.models.RecordMismatch, values={"modelId": model.id}):
             add_version(system, model, opened=opened)
 
 
 def test_a_version_has_a_free_root_and_figures(system: System, model: Model) -> None:
     system.register(system.stranger, "taken")
     for seed in ("model", "taken"):
-        with ape.reverts(system.models.RootAlreadyRegistered):
+        with reverts(system.models.RootAlreadyRegistered):
             add_version(system, model, seed)
-    with ape.reverts(system.models.EmptyBundle):
+    with reverts(system.models.EmptyBundle):
         add_version(system, model, weightsRoot=bytes(32))
-    with ape.reverts(system.models.ChunksDoNotFit):
+    with reverts(system.models.ChunksDoNotFit):
         add_version(system, model, chunks=1)
 
 
@@ -816,7 +811,7 @@ def test_standards(system: System, model: Model) -> None:
 
 def test_views_refuse_a_model_that_is_not_there(system: System) -> None:
     for call in (system.models.statusOf, system.models.tokenURI):
-        with ape.reverts(system.models.NoSuchModel):
+        with reverts(system.models.NoSuchModel):
             call(999)
-    with ape.reverts(system.models.TokenDoesNotExist):
+    with reverts(system.models.TokenDoesNotExist):
         system.models.ownerOf(999)

@@ -13,7 +13,7 @@ from eth_abi import encode
 from eth_utils import keccak
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from market import Model, Review, System, isolated, sha
+from market import Model, Review, System, isolated, reverts, sha
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from contracts_plan import ZERO_ADDRESS
@@ -91,10 +91,10 @@ def test_registering_is_a_transfer_from_nobody(system: System) -> None:
 
 
 def test_queries_of_nothing_are_refused(system: System) -> None:
-    with ape.reverts(system.models.BalanceQueryForZeroAddress):
+    with reverts(system.models.BalanceQueryForZeroAddress):
         system.models.balanceOf(ZERO_ADDRESS)
     for call in (system.models.ownerOf, system.models.getApproved):
-        with ape.reverts(system.models.TokenDoesNotExist):
+        with reverts(system.models.TokenDoesNotExist):
             call(999)
 
 
@@ -113,7 +113,7 @@ def test_a_transfer_moves_the_token_and_clears_its_approval(system: System, mode
     assert models.ownerOf(model.id) == to
     assert [models.balanceOf(account) for account in (owner, to)] == [balances[0] - 1, balances[1] + 1]
     assert models.getApproved(model.id) == ZERO_ADDRESS
-    with ape.reverts(system.models.NotOwnerNorApproved):
+    with reverts(system.models.NotOwnerNorApproved):
         models.transferFrom(to, system.buyer, model.id, sender=system.buyer)
 
 
@@ -135,19 +135,19 @@ def test_approved_accounts_and_operators_transfer(system: System, model: Model) 
 def test_nobody_else_transfers_or_approves(system: System, model: Model) -> None:
     models, owner, other = system.models, system.creator, system.stranger
     for sender in (other, system.deployer, system.regulator, system.as_contract("MisuseCourt")):
-        with ape.reverts(system.models.NotOwnerNorApproved):
+        with reverts(system.models.NotOwnerNorApproved):
             models.transferFrom(owner, other, model.id, sender=sender)
-        with ape.reverts(system.models.NotOwnerNorApproved):
+        with reverts(system.models.NotOwnerNorApproved):
             models.approve(sender, model.id, sender=sender)
 
 
 def test_a_transfer_names_the_owner_and_somebody(system: System, model: Model) -> None:
     models, owner = system.models, system.creator
-    with ape.reverts(system.models.TransferFromIncorrectOwner):
+    with reverts(system.models.TransferFromIncorrectOwner):
         models.transferFrom(system.buyer, system.stranger, model.id, sender=owner)
-    with ape.reverts(system.models.TransferToZeroAddress):
+    with reverts(system.models.TransferToZeroAddress):
         models.transferFrom(owner, ZERO_ADDRESS, model.id, sender=owner)
-    with ape.reverts(system.models.TokenDoesNotExist):
+    with reverts(system.models.TokenDoesNotExist):
         models.transferFrom(owner, system.stranger, 999, sender=owner)
 
 
@@ -171,7 +171,7 @@ def test_a_contract_that_does_not_answer_right_gets_no_token(
     transfer = system.models.safeTransferFrom
     receiver.tell(b"\x15\x0b\x7a\x03", ZERO_ADDRESS, sender=system.deployer)
     for to in (receiver, system.models):
-        with ape.reverts(system.models.TransferToNonERC721ReceiverImplementer):
+        with reverts(system.models.TransferToNonERC721ReceiverImplementer):
             transfer(system.creator, to, model.id, sender=system.creator)
     assert system.models.ownerOf(model.id) == system.creator
     assert system.models.statusOf(model.id).saleNonce == 0

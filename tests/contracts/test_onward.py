@@ -26,6 +26,7 @@ from market import (
     make_parcel,
     malleable_twin,
     refuses,
+    reverts,
     sha,
     sign_digest,
     terms,
@@ -144,14 +145,14 @@ def test_a_license_is_given_away(system: System, model: Model, licensed: Order, 
 def test_the_old_bond_stays_through_the_tail(system: System, licensed: Order, copy: Parcel) -> None:
     source = licensed.delivery.licenseId
     order = onward(system, licensed, copy, RESALE_BASIS)
-    with ape.reverts(system.escrow.LicenseStillActive):
+    with reverts(system.escrow.LicenseStillActive):
         system.escrow.requestBondRelease(source, sender=system.buyer)
     open_onward(system, order)
     finish(system, order, copy)
     system.escrow.requestBondRelease(source, sender=system.buyer)
     asked = ape.chain.blocks.head.timestamp
     system.go_to(asked + licensed.sale.bondTail - 1)
-    with ape.reverts(system.escrow.BondHeld):
+    with reverts(system.escrow.BondHeld):
         system.escrow.releaseBond(licensed.as_tuple(), sender=system.buyer)
     before = system.free(system.buyer)
     system.go_to(asked + licensed.sale.bondTail)
@@ -181,7 +182,7 @@ def test_a_license_is_sold_once(system: System, licensed: Order, copy: Parcel) -
     source = licensed.delivery.licenseId
     open_onward(system, onward(system, licensed, copy, RESALE_BASIS, 7))
     for basis in (RESALE_BASIS, SUBLICENSE_BASIS):
-        with ape.reverts(system.licenses.NotForSale, error_inputs={"licenseId": source}):
+        with reverts(system.licenses.NotForSale, values={"licenseId": source}):
             open_onward(system, onward(system, licensed, copy, basis, 8))
 
 
@@ -210,7 +211,7 @@ def test_only_an_active_license_without_open_cases_is_passed_on(
     with isolated():
         system.escrow.holdBond(source, sender=court)
         expected = {"licenseId": source, "openCases": 1, "notBefore": 0}
-        with ape.reverts(system.escrow.BondHeld, error_inputs=expected):
+        with reverts(system.escrow.BondHeld, values=expected):
             open_onward(system, order)
     for end in (
         lambda: system.licenses.suspend(source, True, CAUSE, sender=court),
@@ -219,11 +220,11 @@ def test_only_an_active_license_without_open_cases_is_passed_on(
     ):
         with isolated():
             end()
-            with ape.reverts(system.licenses.NotForSale, error_inputs={"licenseId": source}):
+            with reverts(system.licenses.NotForSale, values={"licenseId": source}):
                 open_onward(system, order)
     system.go_to(licensed.sale.terms >> 18 & (2**40 - 1))
     ape.chain.mine()
-    with ape.reverts(system.licenses.NotForSale):
+    with reverts(system.licenses.NotForSale):
         open_onward(
             system,
             onward(system, licensed, copy, RESALE_BASIS, terms=rich_terms(system, flags=COMMERCIAL | 16)),
@@ -252,7 +253,7 @@ def test_terms_stay_within_the_source(
     end = licensed.sale.terms >> 18 & (2**40 - 1)
     values = {"flags": COMMERCIAL | DISCLOSURE, "expiry": end, **wider}
     order = onward(system, licensed, copy, basis, terms=rich_terms(system, **values))
-    with ape.reverts(system.licenses.TermsNotWithin, error_inputs={"source": licensed.delivery.licenseId}):
+    with reverts(system.licenses.TermsNotWithin, values={"source": licensed.delivery.licenseId}):
         open_onward(system, order)
 
 
@@ -262,7 +263,7 @@ def test_the_expiry_is_not_stretched(system: System, licensed: Order, copy: Parc
         order = onward(
             system, licensed, copy, RESALE_BASIS, terms=rich_terms(system, flags=17, expiry=end + later)
         )
-        with ape.reverts(system.licenses.TermsNotWithin):
+        with reverts(system.licenses.TermsNotWithin):
             open_onward(system, order)
 
 
@@ -283,7 +284,7 @@ def test_the_right_must_be_there(
     source = system.make_order(model, parcel, terms=rich_terms(system, flags=ALL & ~right))
     system.buy(source, parcel)
     order = onward(system, source, copy, basis, terms=source.sale.terms & ~(RESALE | SUBLICENSE))
-    with ape.reverts(system.licenses.TermsNotWithin):
+    with reverts(system.licenses.TermsNotWithin):
         open_onward(system, order)
 
 
@@ -291,7 +292,7 @@ def test_a_sublicense_gives_no_sublicenses_and_a_resale_may(
     system: System, licensed: Order, copy: Parcel
 ) -> None:
     chained = onward(system, licensed, copy, SUBLICENSE_BASIS, terms=licensed.sale.terms)
-    with ape.reverts(system.licenses.TermsNotWithin):
+    with reverts(system.licenses.TermsNotWithin):
         open_onward(system, chained)
     open_onward(system, onward(system, licensed, copy, RESALE_BASIS, terms=licensed.sale.terms))
 
@@ -301,10 +302,10 @@ def test_only_the_holder_passes_his_license_on(
 ) -> None:
     """Neither the model's owner nor a stranger; and no order names the license of another model."""
     order = onward(system, licensed, copy, RESALE_BASIS, seller=system.creator.address)
-    with ape.reverts(system.licenses.NotTheHolder, error_inputs={"holder": system.buyer.address}):
+    with reverts(system.licenses.NotTheHolder, values={"holder": system.buyer.address}):
         open_onward(system, order, seller=system.creator)
     order = onward(system, licensed, copy, RESALE_BASIS)
-    with ape.reverts(system.escrow.BadSignature, error_inputs={"signer": system.buyer.address}):
+    with reverts(system.escrow.BadSignature, values={"signer": system.buyer.address}):
         open_onward(system, order, seller=system.creator)
     other = system.register(system.creator, "another model")
     system.approve(other)
@@ -318,13 +319,13 @@ def test_only_the_holder_passes_his_license_on(
         keyCommit=key_commit(copy.key, number, system.stranger.address),
     )
     expected = {"source": licensed.delivery.licenseId, "modelId": other.id}
-    with ape.reverts(system.escrow.SourceMismatch, error_inputs=expected):
+    with reverts(system.escrow.SourceMismatch, values=expected):
         open_onward(system, order)
 
 
 def test_an_owners_order_names_no_source(system: System, model: Model, parcel: Parcel) -> None:
     order = system.make_order(model, parcel, source=5)
-    with ape.reverts(system.escrow.SourceMismatch, error_inputs={"source": 5, "modelId": model.id}):
+    with reverts(system.escrow.SourceMismatch, values={"source": 5, "modelId": model.id}):
         system.open(order)
     unknown = system.make_order(
         model,
@@ -403,7 +404,7 @@ def test_a_fee_is_not_earned_with_another_model(system: System, model: Model, pa
     own = system.register(system.stranger, "junk")
     order = system.make_order(own, parcel, requestHash=request, openBy=system.now + 2 * DAY)
     system.go_to(order.sale.openBy + 1)
-    with ape.reverts(system.escrow.RequestUnknown, error_inputs={"requestHash": request}):
+    with reverts(system.escrow.RequestUnknown, values={"requestHash": request}):
         signature = sign_digest(system.digest(order), system.stranger)
         system.escrow.earnPrepareFee(order.as_tuple(), signature, sender=system.fingerprinter)
 
@@ -424,7 +425,7 @@ def test_a_fee_is_not_earned_within_a_day(system: System, model: Model, parcel: 
     paid_at = ape.chain.blocks.head.timestamp
     order = system.make_order(model, parcel, requestHash=request, openBy=paid_at + 5)
     system.go_to(paid_at + DAY)
-    with ape.reverts(system.escrow.TooEarly, error_inputs={"notBefore": paid_at + DAY + 1}):
+    with reverts(system.escrow.TooEarly, values={"notBefore": paid_at + DAY + 1}):
         system.escrow.earnPrepareFee(
             order.as_tuple(), system.signatures(order)[0], sender=system.fingerprinter
         )
@@ -439,7 +440,7 @@ def test_passing_a_license_on_sheds_no_bond(
         for changes in ({"bond": 0}, {"bond": bond - 1}, {"token": token.address}):
             given = changes.get("bond", bond)
             expected = {"licenseId": source, "given": given, "needed": bond}
-            with ape.reverts(system.escrow.BondTooSmall, error_inputs=expected):
+            with reverts(system.escrow.BondTooSmall, values=expected):
                 open_onward(system, onward(system, licensed, copy, basis, **changes))
     open_onward(system, onward(system, licensed, copy, RESALE_BASIS, bond=bond + 1))
 
@@ -452,16 +453,16 @@ def test_what_is_passed_on_takes_no_number_of_the_owners(
     for number in (8, FIRST_ONWARD - 1):
         license_id = model.id << 28 | number
         changes = {"licenseId": license_id, "keyCommit": key_commit(copy.key, license_id, buyer)}
-        with ape.reverts(system.escrow.NotALicenseId, error_inputs={"licenseId": license_id}):
+        with reverts(system.escrow.NotALicenseId, values={"licenseId": license_id}):
             open_onward(system, onward(system, licensed, copy, SUBLICENSE_BASIS, **changes))
-    with ape.reverts(system.escrow.NotALicenseId):
+    with reverts(system.escrow.NotALicenseId):
         system.open(system.make_order(model, parcel, FIRST_ONWARD))
     open_onward(system, onward(system, licensed, copy, SUBLICENSE_BASIS, 0))
 
 
 def test_an_onward_order_has_no_sale_nonce(system: System, licensed: Order, copy: Parcel) -> None:
     """Its word is read, so that no order opens under a hash that nobody can make again."""
-    with ape.reverts(system.escrow.SaleNonceStale, error_inputs={"given": 1, "current": 0}):
+    with reverts(system.escrow.SaleNonceStale, values={"given": 1, "current": 0}):
         open_onward(system, onward(system, licensed, copy, RESALE_BASIS, saleNonce=1))
     order = onward(system, licensed, copy, RESALE_BASIS)
     digest = system.digest(order)
@@ -477,7 +478,7 @@ def test_an_onward_order_has_no_sale_nonce(system: System, licensed: Order, copy
 def test_the_owner_prints_no_copies_of_a_resale(system: System, licensed: Order, copy: Parcel) -> None:
     """He would know the share seeds of a license whose bond pays him."""
     order = onward(system, licensed, copy, RESALE_BASIS, fingerprinter=system.creator.address)
-    with ape.reverts(system.escrow.NotNeutral, error_inputs={"fingerprinter": system.creator.address}):
+    with reverts(system.escrow.NotNeutral, values={"fingerprinter": system.creator.address}):
         open_onward(system, order)
 
 
@@ -652,7 +653,7 @@ def test_a_renewal_extends_and_pays(system: System, model: Model, renewal: Renew
         renewal.expiry,
     )
     assert system.royalties.gross(model.id, NATIVE) == gross + renewal.price
-    with ape.reverts(licenses.NotLonger, error_inputs={"expiry": renewal.expiry, "current": renewal.expiry}):
+    with reverts(licenses.NotLonger, values={"expiry": renewal.expiry, "current": renewal.expiry}):
         renew(system, renewal)  # replayed
 
 
@@ -661,51 +662,51 @@ def test_a_renewal_in_a_token(system: System, model: Model, renewal: Renewal, to
     assert token.balanceOf(system.escrow) == renewal.price
     assert system.pool(model, token.address) == renewal.price
     later = replace(renewal, token=token.address, expiry=renewal.expiry + 1)
-    with ape.reverts(system.escrow.PaymentMismatch, error_inputs={"given": 1, "needed": 0}):
+    with reverts(system.escrow.PaymentMismatch, values={"given": 1, "needed": 0}):
         renew(system, later, value=1)
 
 
 def test_renew_refuses(system: System, model: Model, licensed: Order, renewal: Renewal) -> None:
     escrow, licenses = system.escrow, system.licenses
     end = licensed.sale.terms >> 18 & (2**40 - 1)
-    with ape.reverts(escrow.PaymentMismatch, error_inputs={"given": renewal.price - 1}):
+    with reverts(escrow.PaymentMismatch, values={"given": renewal.price - 1}):
         renew(system, renewal, value=renewal.price - 1)
-    with ape.reverts(escrow.TokenNotListed):
+    with reverts(escrow.TokenNotListed):
         renew(system, replace(renewal, token=system.models.address), value=0)
-    with ape.reverts(licenses.NotLonger, error_inputs={"expiry": end, "current": end}):
+    with reverts(licenses.NotLonger, values={"expiry": end, "current": end}):
         renew(system, replace(renewal, expiry=end))
-    with ape.reverts(licenses.NotTheHolder, error_inputs={"holder": system.buyer.address}):
+    with reverts(licenses.NotTheHolder, values={"holder": system.buyer.address}):
         renew(system, renewal, sender=system.stranger)
-    with ape.reverts(escrow.NotTheOwner, error_inputs={"owner": system.creator.address}):
+    with reverts(escrow.NotTheOwner, values={"owner": system.creator.address}):
         renew(system, replace(renewal, seller=system.buyer.address), signer=system.buyer)
-    with ape.reverts(escrow.SaleNonceStale):
+    with reverts(escrow.SaleNonceStale):
         renew(system, replace(renewal, saleNonce=renewal.saleNonce + 1))
     for signature in (
         sign_renewal(system, renewal, system.buyer),
         malleable_twin(sign_renewal(system, renewal, system.creator)),
         sign_digest(digest_of(system, renewal, RENEWAL_TYPES, chain_id=1), system.creator),
     ):
-        with ape.reverts(escrow.BadSignature, error_inputs={"signer": system.creator.address}):
+        with reverts(escrow.BadSignature, values={"signer": system.creator.address}):
             escrow.renew(astuple(renewal), signature, sender=system.buyer, value=renewal.price)
     with isolated():
         system.escrow.cancel(system.escrow.renewalHash(astuple(renewal)), sender=system.creator)
-        with ape.reverts(escrow.OrderVoid):
+        with reverts(escrow.OrderVoid):
             renew(system, renewal)
     with isolated():
         system.escrow.cancelAll(sender=system.creator)
-        with ape.reverts(escrow.OrderVoid):
+        with reverts(escrow.OrderVoid):
             renew(system, renewal)
     with isolated():
         until = system.now + 10 * DAY
         system.models.freeze(model.id, until, CAUSE, sender=system.regulator)
-        with ape.reverts(escrow.ModelFrozen, error_inputs={"until": until}):
+        with reverts(escrow.ModelFrozen, values={"until": until}):
             renew(system, renewal)
     with isolated():
         system.licenses.surrender(renewal.licenseId, sender=system.buyer)
-        with ape.reverts(licenses.LicenseEnded, error_inputs={"end": 2}):
+        with reverts(licenses.LicenseEnded, values={"end": 2}):
             renew(system, renewal)
     system.go_to(renewal.openBy + 1)
-    with ape.reverts(escrow.TooLate, error_inputs={"deadline": renewal.openBy}):
+    with reverts(escrow.TooLate, values={"deadline": renewal.openBy}):
         renew(system, renewal)
 
 
@@ -714,11 +715,11 @@ def test_a_license_without_expiry_or_past_it_is_not_renewed(
 ) -> None:
     endless = system.make_order(model, parcel, 2, terms=terms())
     system.buy(endless, parcel)
-    with ape.reverts(system.licenses.NotLonger, error_inputs={"current": 0}):
+    with reverts(system.licenses.NotLonger, values={"current": 0}):
         renew(system, replace(renewal, licenseId=endless.delivery.licenseId, openBy=system.now + DAY))
     end = renewal.expiry - 365 * DAY
     system.go_to(end)
-    with ape.reverts(system.licenses.LicenseEnded, error_inputs={"end": 0}):
+    with reverts(system.licenses.LicenseEnded, values={"end": 0}):
         renew(system, replace(renewal, openBy=end + DAY))
 
 
@@ -780,14 +781,14 @@ def test_a_model_is_sold_with_royalty_and_its_licenses_stay(
     assert ledger.gross(model.id, NATIVE) == gross
     assert system.free(system.creator) == before + owner
     assert system.escrow.balance == held + sale.price
-    with ape.reverts(ledger.NothingToPull):
+    with reverts(ledger.NothingToPull):
         ledger.pullOwner(model.id, NATIVE, model.shares, sender=system.buyer)
     ledger.pullPlatform(model.id, NATIVE, model.shares, sender=system.buyer)
     ledger.pullCollaborator(model.id, NATIVE, 0, model.shares, sender=system.buyer)
     assert system.free(system.treasury) == gross * 500 // 10_000
     assert system.free(system.collaborator) == gross * 9_500 // 10_000 * 1_000 // 10_000
     assert system.licenses.isActive(licensed.delivery.licenseId)
-    with ape.reverts(system.escrow.NotTheOwner):
+    with reverts(system.escrow.NotTheOwner):
         system.open(old)
     with refuses("NotTheOwner(address,address)"):
         buy_model(system, model, sale)  # replayed
@@ -807,17 +808,17 @@ def test_a_model_is_sold_for_a_token(system: System, model: Model, sale: ModelSa
 
 def test_buy_model_refuses(system: System, model: Model, sale: ModelSale) -> None:
     escrow = system.escrow
-    with ape.reverts(escrow.PaymentMismatch, error_inputs={"given": 1, "needed": sale.price}):
+    with reverts(escrow.PaymentMismatch, values={"given": 1, "needed": sale.price}):
         buy_model(system, model, sale, value=1)
-    with ape.reverts(escrow.NotTheBuyer, error_inputs={"given": system.stranger.address}):
+    with reverts(escrow.NotTheBuyer, values={"given": system.stranger.address}):
         buy_model(system, model, sale, sender=system.stranger)
-    with ape.reverts(escrow.TokenNotListed):
+    with reverts(escrow.TokenNotListed):
         buy_model(system, model, replace(sale, token=system.models.address), value=0)
-    with ape.reverts(escrow.SaleNonceStale):
+    with reverts(escrow.SaleNonceStale):
         buy_model(system, model, replace(sale, saleNonce=sale.saleNonce + 1))
-    with ape.reverts(escrow.BadSignature):
+    with reverts(escrow.BadSignature):
         buy_model(system, model, sale, signer=system.buyer)
-    with ape.reverts(escrow.NotTheOwner):
+    with reverts(escrow.NotTheOwner):
         buy_model(system, model, replace(sale, seller=system.stranger.address), signer=system.stranger)
     greedy = (0, [(system.creator.address, 10_000)], [])
     signature = sign_digest(digest_of(system, sale, MODEL_SALE_TYPES), system.creator)
@@ -829,21 +830,21 @@ def test_buy_model_refuses(system: System, model: Model, sale: ModelSale) -> Non
             buy_model(system, model, sale)
     with isolated():
         escrow.cancel(escrow.modelSaleHash(astuple(sale)), sender=system.creator)
-        with ape.reverts(escrow.OrderVoid):
+        with reverts(escrow.OrderVoid):
             buy_model(system, model, sale)
     with isolated():
         system.models.freeze(model.id, system.now + DAY, CAUSE, sender=system.regulator)
-        with ape.reverts(escrow.ModelFrozen):
+        with reverts(escrow.ModelFrozen):
             buy_model(system, model, sale)
     with isolated():  # a version slipped in front of the purchase
         later = replace(model.record, weightsRoot=sha(b"a later version"))
         system.models.addVersion(
             model.id, astuple(model.record), astuple(later), CAUSE, sender=system.creator
         )
-        with ape.reverts(escrow.ModelNotOffered, error_inputs={"modelId": model.id}):
+        with reverts(escrow.ModelNotOffered, values={"modelId": model.id}):
             buy_model(system, model, sale)
     system.go_to(sale.openBy + 1)
-    with ape.reverts(escrow.TooLate):
+    with reverts(escrow.TooLate):
         buy_model(system, model, sale)
 
 
@@ -872,7 +873,7 @@ def test_the_extension_refuses_to_be_called_directly(
         lambda: alone.resumeOpening(sender=system.pauser),
     ]
     for call in calls:
-        with ape.reverts(alone.OnlyThroughEscrow):
+        with reverts(alone.OnlyThroughEscrow):
             call()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import ape
 import pytest
-from market import DAY, ETHER, Model, Parcel, System, isolated, refuses, sha
+from market import DAY, ETHER, Model, Parcel, System, isolated, refuses, reverts, sha
 
 REASON = b"\x05" * 32
 EVIDENCE = sha(b"salt and papers")
@@ -69,12 +69,12 @@ def test_anyone_complains_about_models_and_licenses(system: System, model: Model
 
 
 def test_a_complaint_needs_a_subject_that_exists(system: System, license_id: int) -> None:
-    with ape.reverts(system.models.NoSuchModel, error_inputs={"modelId": 999}):
+    with reverts(system.models.NoSuchModel, values={"modelId": 999}):
         file(system, 999)
     with refuses("TokenDoesNotExist()"):
         file(system, license_id + 1, Kind.LICENSE)
     alias = 1 << 64 | 1  # model 1 to whoever cuts it off
-    with ape.reverts(system.oversight.NoSuchSubject, error_inputs={"kind": Kind.MODEL, "subjectId": alias}):
+    with reverts(system.oversight.NoSuchSubject, values={"kind": Kind.MODEL, "subjectId": alias}):
         file(system, alias)
     with refuses("TokenDoesNotExist()"):
         file(system, license_id | 1 << 96, Kind.LICENSE)
@@ -91,15 +91,13 @@ def test_the_regulator_answers_once(system: System, model: Model) -> None:
         assert (event.complaintId, event.by, event.outcome) == (made, regulator, outcome)
         assert event.reasonHash == REASON
         assert tuple(oversight.complaintOf(made)) == (Kind.MODEL, model.id, filed.timestamp, outcome)
-        with ape.reverts(
-            oversight.ComplaintIsAnswered, error_inputs={"complaintId": made, "outcome": outcome}
-        ):
+        with reverts(oversight.ComplaintIsAnswered, values={"complaintId": made, "outcome": outcome}):
             oversight.answerComplaint(made, Outcome.UPHELD, REASON, sender=regulator)
 
 
 def test_pending_is_no_answer(system: System, model: Model) -> None:
     made, _ = file(system, model.id)
-    with ape.reverts(system.oversight.AnswerIsPending):
+    with reverts(system.oversight.AnswerIsPending):
         system.oversight.answerComplaint(made, Outcome.PENDING, REASON, sender=system.regulator)
 
 
@@ -116,10 +114,10 @@ def test_a_late_answer_is_seen_to_be_late(system: System, model: Model) -> None:
 def test_what_was_never_filed_is_told(system: System) -> None:
     oversight, number = system.oversight, system.oversight.complaintCount() + 1
     for missing in (0, number):
-        with ape.reverts(oversight.NoSuchComplaint, error_inputs={"complaintId": missing}):
+        with reverts(oversight.NoSuchComplaint, values={"complaintId": missing}):
             oversight.answerComplaint(missing, Outcome.UPHELD, REASON, sender=system.regulator)
         for view in (oversight.complaintOf, oversight.isOverdue):
-            with ape.reverts(oversight.NoSuchComplaint):
+            with reverts(oversight.NoSuchComplaint):
                 view(missing)
 
 
@@ -149,12 +147,12 @@ def test_the_time_to_answer_is_one_to_thirty_days(system: System, model: Model) 
                 system.oversight.demandDisclosure(*args, sender=system.regulator)
                 continue
             values = {"given": now + seconds, "min": now + DAY, "max": now + 30 * DAY}
-            with ape.reverts(system.oversight.AnswerTimeOutOfRange, error_inputs=values):
+            with reverts(system.oversight.AnswerTimeOutOfRange, values=values):
                 system.oversight.demandDisclosure(*args, sender=system.regulator)
 
 
 def test_a_demand_needs_a_subject_that_exists(system: System, license_id: int) -> None:
-    with ape.reverts(system.models.NoSuchModel):
+    with reverts(system.models.NoSuchModel):
         demand(system, 999)
     with refuses("TokenDoesNotExist()"):
         demand(system, license_id + 1, Kind.LICENSE)
@@ -170,8 +168,8 @@ def test_the_owner_answers_for_a_model_and_the_holder_for_a_license(
     ):
         made, by, _ = demand(system, subject, kind)
         for sender in (other, system.regulator, system.stranger):
-            with ape.reverts(
-                oversight.NotTheAddressee, error_inputs={"caller": sender.address, "addressee": who.address}
+            with reverts(
+                oversight.NotTheAddressee, values={"caller": sender.address, "addressee": who.address}
             ):
                 oversight.answerDemand(made, DIGEST, sender=sender)
         receipt = oversight.answerDemand(made, DIGEST, sender=who)
@@ -183,7 +181,7 @@ def test_the_owner_answers_for_a_model_and_the_holder_for_a_license(
 def test_who_buys_a_model_is_not_on_record_as_silent(system: System, model: Model) -> None:
     made, by, _ = demand(system, model.id)
     system.models.transferFrom(system.creator, system.collaborator, model.id, sender=system.creator)
-    with ape.reverts(system.oversight.NotTheAddressee):
+    with reverts(system.oversight.NotTheAddressee):
         system.oversight.answerDemand(made, DIGEST, sender=system.collaborator)
     with isolated():
         system.oversight.answerDemand(made, DIGEST, sender=system.creator)
@@ -201,10 +199,10 @@ def test_an_answer_comes_in_time_or_not_at_all(system: System, model: Model) -> 
         oversight.answerDemand(made, DIGEST, sender=system.creator)
     with isolated():
         system.go_to(by)
-        with ape.reverts(oversight.TooEarly, error_inputs={"notBefore": by + 1}):
+        with reverts(oversight.TooEarly, values={"notBefore": by + 1}):
             oversight.markUnanswered(made, sender=system.stranger)
     system.go_to(by + 1)
-    with ape.reverts(oversight.TooLate, error_inputs={"deadline": by}):
+    with reverts(oversight.TooLate, values={"deadline": by}):
         oversight.answerDemand(made, DIGEST, sender=system.creator)
     receipt = oversight.markUnanswered(made, sender=system.stranger)
     (event,) = receipt.decode_logs(oversight.DemandUnanswered)
@@ -224,7 +222,7 @@ def test_a_demand_ends_once(system: System, model: Model) -> None:
             lambda number=number: oversight.answerDemand(number, DIGEST, sender=system.creator),
             lambda number=number: oversight.markUnanswered(number, sender=system.stranger),
         ):
-            with ape.reverts(oversight.DemandIsOver, error_inputs={"demandId": number, "state": state}):
+            with reverts(oversight.DemandIsOver, values={"demandId": number, "state": state}):
                 act()
 
 
@@ -236,7 +234,7 @@ def test_what_was_never_demanded_is_told(system: System) -> None:
             lambda missing=missing: oversight.markUnanswered(missing, sender=system.stranger),
             lambda missing=missing: oversight.demandOf(missing),
         ):
-            with ape.reverts(oversight.NoSuchDemand, error_inputs={"demandId": missing}):
+            with reverts(oversight.NoSuchDemand, values={"demandId": missing}):
                 act()
 
 

@@ -6,9 +6,8 @@ import random
 from dataclasses import astuple, replace
 from typing import Any
 
-import ape
 import pytest
-from market import DAY, NATIVE, Model, RoyaltyTerms, System, refuses, sha, sign_digest
+from market import DAY, NATIVE, Model, RoyaltyTerms, System, refuses, reverts, sha, sign_digest
 
 REASON = b"\x05" * 32
 FAR = 2**40 - 1
@@ -67,7 +66,7 @@ def test_shares_of_a_sale(system: System, model: Model, child: Model) -> None:
     ledger.pullOwner(model.id, NATIVE, model.shares, sender=system.buyer)
     assert system.free(system.collaborator) == shares["first"] + shares["ancestor"] // 10
     assert system.free(system.creator) == shares["ancestor"] * 9 // 10
-    with ape.reverts(ledger.NothingToPull):
+    with reverts(ledger.NothingToPull):
         ledger.pullPlatform(model.id, NATIVE, model.shares, sender=system.buyer)
     keys = {0: "platform", 1: "owner", 16: "first", 17: "second", 32: "ancestor"}
     for index, name in keys.items():
@@ -99,7 +98,7 @@ def test_pulls_never_exceed_payments_in_any_order(system: System, model: Model, 
         }[share]
         call, index = pulls[share]
         if earned == pulled[share]:
-            with ape.reverts(ledger.NothingToPull):
+            with reverts(ledger.NothingToPull):
                 call(child.id, NATIVE, *index, shares_of, sender=system.buyer)
         else:
             receipt = call(child.id, NATIVE, *index, shares_of, sender=system.buyer)
@@ -132,7 +131,7 @@ def test_a_freeze_stops_the_owner_and_nobody_else(system: System, child: Model) 
     until = system.now + DAY
     system.models.freeze(child.id, until, REASON, sender=system.regulator)
     ledger, shares_of = system.royalties, child.shares
-    with ape.reverts(ledger.OwnerPullFrozen, error_inputs={"modelId": child.id, "until": until}):
+    with reverts(ledger.OwnerPullFrozen, values={"modelId": child.id, "until": until}):
         ledger.pullOwner(child.id, NATIVE, shares_of, sender=system.stranger)
     ledger.pullAncestor(child.id, NATIVE, 0, shares_of, sender=system.stranger)
     ledger.pullPlatform(child.id, NATIVE, shares_of, sender=system.stranger)
@@ -151,7 +150,7 @@ def test_nothing_is_pulled_twice(system: System, child: Model) -> None:
         (ledger.pullCollaborator, (0,)),
     ):
         pull(child.id, NATIVE, *index, shares_of, sender=system.buyer)
-        with ape.reverts(ledger.NothingToPull, error_inputs={"modelId": child.id, "token": NATIVE}):
+        with reverts(ledger.NothingToPull, values={"modelId": child.id, "token": NATIVE}):
             pull(child.id, NATIVE, *index, shares_of, sender=system.buyer)
 
 
@@ -161,9 +160,9 @@ def test_a_pull_needs_the_models_own_terms(system: System, model: Model, child: 
     greedy = RoyaltyTerms(0, ((system.buyer.address, 10_000),))
     for pull, index in ((ledger.pullCollaborator, (0,)), (ledger.pullPlatform, ()), (ledger.pullOwner, ())):
         for terms in (greedy.as_tuple(), model.shares):
-            with ape.reverts(ledger.TermsMismatch, error_inputs={"modelId": child.id}):
+            with reverts(ledger.TermsMismatch, values={"modelId": child.id}):
                 pull(child.id, NATIVE, *index, terms, sender=system.buyer)
-    with ape.reverts(ledger.TermsMismatch):
+    with reverts(ledger.TermsMismatch):
         ledger.pullAncestor(child.id, NATIVE, 0, model.shares, sender=system.buyer)
 
 
@@ -171,11 +170,11 @@ def test_terms_are_opened_by_the_record_that_commits_to_them(system: System, mod
     ledger = system.royalties
     fresh = system.register(system.stranger, "fresh")
     assert ledger.termsHash(fresh.id) == bytes(32)
-    with ape.reverts(ledger.TermsMismatch):
+    with reverts(ledger.TermsMismatch):
         ledger.pullPlatform(fresh.id, NATIVE, fresh.shares, sender=system.buyer)
     greedy = RoyaltyTerms(0, ((system.buyer.address, 10_000),))
     record = replace(fresh.record, royaltyHash=greedy.hash())
-    with ape.reverts(ledger.TermsMismatch, error_inputs={"modelId": fresh.id}):
+    with reverts(ledger.TermsMismatch, values={"modelId": fresh.id}):
         ledger.openTerms(fresh.id, astuple(fresh.record), greedy.as_tuple(), sender=system.buyer)
     for opening in ((astuple(record), greedy.as_tuple()), model.opening):
         with refuses("RecordMismatch(uint64,bytes32)"):
@@ -188,14 +187,14 @@ def test_terms_are_opened_by_the_record_that_commits_to_them(system: System, mod
 
 def test_a_share_must_exist(system: System, child: Model) -> None:
     ledger = system.royalties
-    with ape.reverts(ledger.NoSuchShare, error_inputs={"modelId": child.id, "index": 1}):
+    with reverts(ledger.NoSuchShare, values={"modelId": child.id, "index": 1}):
         ledger.pullAncestor(child.id, NATIVE, 1, child.shares, sender=system.buyer)
-    with ape.reverts(ledger.NoSuchShare, error_inputs={"modelId": child.id, "index": 2}):
+    with reverts(ledger.NoSuchShare, values={"modelId": child.id, "index": 2}):
         ledger.pullCollaborator(child.id, NATIVE, 2, child.shares, sender=system.buyer)
 
 
 @pytest.mark.parametrize("name", ["MisuseCourt", "OracleCommittee", None])
 def test_only_the_vault_settles_with_an_owner(system: System, model: Model, name: str | None) -> None:
     sender: Any = system.as_contract(name) if name else system.deployer
-    with ape.reverts(system.royalties.NotTheVault, error_inputs={"caller": sender.address}):
+    with reverts(system.royalties.NotTheVault, values={"caller": sender.address}):
         system.royalties.settleOwner(model.id, NATIVE, model.shares, sender=sender)

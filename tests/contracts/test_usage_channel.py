@@ -24,6 +24,7 @@ from market import (
     isolated,
     malleable_twin,
     refuses,
+    reverts,
     sign_digest,
     terms,
 )
@@ -191,7 +192,7 @@ def test_open_takes_what_is_missing_from_the_balance_and_leaves_the_rest_there(
 
 
 def test_open_needs_the_money(system: System, channel: Channel) -> None:
-    with ape.reverts(system.escrow.BalanceTooSmall, error_inputs={"given": ETHER - 1, "needed": ETHER}):
+    with reverts(system.escrow.BalanceTooSmall, values={"given": ETHER - 1, "needed": ETHER}):
         open_(system, channel, value=ETHER - 1)
 
 
@@ -207,13 +208,13 @@ def test_open_takes_no_coins_for_tokens_and_no_delisted_tokens(
 ) -> None:
     in_tokens = replace(channel, token=token.address)
     system.escrow.depositToken(token, 3 * ETHER, system.buyer, sender=system.buyer)
-    with ape.reverts(system.channels.ValueNotTaken, error_inputs={"value": 1}):
+    with reverts(system.channels.ValueNotTaken, values={"value": 1}):
         open_(system, in_tokens, value=1)
     open_(system, in_tokens)
     system.escrow.listToken(token, False, sender=system.deployer)
-    with ape.reverts(system.channels.TokenNotListed, error_inputs={"token": token.address}):
+    with reverts(system.channels.TokenNotListed, values={"token": token.address}):
         open_(system, replace(in_tokens, salt=bytes(32)))
-    with ape.reverts(system.channels.TokenNotListed, error_inputs={"token": token.address}):
+    with reverts(system.channels.TokenNotListed, values={"token": token.address}):
         top_up(system, in_tokens, 1, value=0)
     redeem(system, in_tokens, ETHER // 2)  # what is locked still leaves
     close(system, in_tokens, sender=system.creator)
@@ -221,9 +222,7 @@ def test_open_takes_no_coins_for_tokens_and_no_delisted_tokens(
 
 def test_only_the_payer_opens(system: System, channel: Channel) -> None:
     for sender in (system.creator, system.stranger):
-        with ape.reverts(
-            system.channels.NotThePayer, error_inputs={"caller": sender.address, "payer": channel.payer}
-        ):
+        with reverts(system.channels.NotThePayer, values={"caller": sender.address, "payer": channel.payer}):
             open_(system, channel, sender=sender)
 
 
@@ -231,11 +230,11 @@ def test_a_channel_is_opened_once_for_good(system: System, channel: Channel) -> 
     """Else its vouchers would count again."""
     taken = {"channelId": id_of(system, channel)}
     open_(system, channel)
-    with ape.reverts(system.channels.ChannelExists, error_inputs=taken):
+    with reverts(system.channels.ChannelExists, values=taken):
         open_(system, channel)
     redeem(system, channel, 7)
     close(system, channel, sender=system.creator)
-    with ape.reverts(system.channels.ChannelExists, error_inputs=taken):
+    with reverts(system.channels.ChannelExists, values=taken):
         open_(system, channel)
     open_(system, replace(channel, salt=bytes(32)))
 
@@ -249,15 +248,15 @@ def test_a_channel_opens_before_its_expiry(system: System, channel: Channel) -> 
             if passes:
                 open_(system, changed)
                 continue
-            with ape.reverts(system.channels.ChannelCloses, error_inputs={"closesAt": now + WINDOW}):
+            with reverts(system.channels.ChannelCloses, values={"closesAt": now + WINDOW}):
                 open_(system, changed)
 
 
 def test_an_empty_channel_is_refused(system: System, channel: Channel) -> None:
-    with ape.reverts(system.channels.EmptyChannel):
+    with reverts(system.channels.EmptyChannel):
         open_(system, replace(channel, amount=0))
     open_(system, channel)
-    with ape.reverts(system.channels.EmptyChannel):
+    with reverts(system.channels.EmptyChannel):
         top_up(system, channel, 0)
 
 
@@ -284,9 +283,9 @@ def test_a_stopped_model_gets_no_more_money_but_pays_and_closes(
 ) -> None:
     open_(system, channel)
     stop(system, model)
-    with ape.reverts(system.channels.ModelNotServed, error_inputs={"modelId": model.id}):
+    with reverts(system.channels.ModelNotServed, values={"modelId": model.id}):
         open_(system, replace(channel, salt=bytes(32)))
-    with ape.reverts(system.channels.ModelNotServed, error_inputs={"modelId": model.id}):
+    with reverts(system.channels.ModelNotServed, values={"modelId": model.id}):
         top_up(system, channel, 1)
     redeem(system, channel, ETHER // 2)
     request(system, channel)
@@ -304,24 +303,24 @@ def test_a_model_serves_again_in_the_second_its_freeze_ends(
         if passes:
             open_(system, channel)
             continue
-        with ape.reverts(system.channels.ModelNotServed):
+        with reverts(system.channels.ModelNotServed):
             open_(system, channel)
 
 
 def test_a_rejected_or_missing_model_is_not_served(system: System, channel: Channel) -> None:
     made = system.register(system.creator, "rejected")
     system.models.review(made.id, made.record.weightsRoot, Review.REJECTED, REASON, sender=system.registrar)
-    with ape.reverts(system.channels.ModelNotServed, error_inputs={"modelId": made.id}):
+    with reverts(system.channels.ModelNotServed, values={"modelId": made.id}):
         open_(system, replace(channel, modelId=made.id))
-    with ape.reverts(system.models.NoSuchModel, error_inputs={"modelId": 999}):
+    with reverts(system.models.NoSuchModel, values={"modelId": 999}):
         open_(system, replace(channel, modelId=999))
 
 
 def test_without_a_license_the_owner_provides(system: System, channel: Channel) -> None:
     other = replace(channel, provider=system.collaborator.address)
-    with ape.reverts(
+    with reverts(
         system.channels.NotTheProvider,
-        error_inputs={"account": system.collaborator.address, "provider": system.creator.address},
+        values={"account": system.collaborator.address, "provider": system.creator.address},
     ):
         open_(system, other)
 
@@ -330,9 +329,9 @@ def test_under_a_license_its_holder_provides(system: System, licensed: Channel) 
     open_(system, licensed)
     assert state(system, licensed) == (ETHER, 0, 0, ONWARD, Phase.OPEN)
     for account in (system.creator, system.buyer):
-        with ape.reverts(
+        with reverts(
             system.channels.NotTheProvider,
-            error_inputs={"account": account.address, "provider": system.collaborator.address},
+            values={"account": account.address, "provider": system.collaborator.address},
         ):
             open_(system, replace(licensed, provider=account.address))
 
@@ -347,9 +346,9 @@ def test_a_license_must_be_commercial_active_and_of_the_model(
         replace(licensed, licenseId=private),
         replace(licensed, modelId=other.id),
     ):
-        with ape.reverts(system.channels.LicenseNotCommercial, error_inputs={"licenseId": changed.licenseId}):
+        with reverts(system.channels.LicenseNotCommercial, values={"licenseId": changed.licenseId}):
             open_(system, changed)
-    with ape.reverts(system.licenses.NoSuchLicense, error_inputs={"licenseId": license_id + 9}):
+    with reverts(system.licenses.NoSuchLicense, values={"licenseId": license_id + 9}):
         open_(system, replace(licensed, licenseId=license_id + 9))
 
 
@@ -362,7 +361,7 @@ def test_an_ended_license_gets_no_more_money_but_is_paid(
         lambda: open_(system, replace(licensed, salt=bytes(32))),
         lambda: top_up(system, licensed, 1),
     ):
-        with ape.reverts(system.channels.LicenseNotCommercial, error_inputs={"licenseId": license_id}):
+        with reverts(system.channels.LicenseNotCommercial, values={"licenseId": license_id}):
             act()
     before = money(system, model, system.collaborator)
     redeem(system, licensed, 1_000)
@@ -374,7 +373,7 @@ def test_a_sold_models_channels_are_paid_but_not_filled(
 ) -> None:
     open_(system, channel)
     system.models.transferFrom(system.creator, system.regulator, model.id, sender=system.creator)
-    with ape.reverts(system.channels.NotTheProvider, error_inputs={"account": system.creator.address}):
+    with reverts(system.channels.NotTheProvider, values={"account": system.creator.address}):
         top_up(system, channel, 1)
     before = money(system, model)
     redeem(system, channel, 1_000)
@@ -398,9 +397,9 @@ def test_top_up_adds_to_the_deposit(system: System, model: Model, channel: Chann
 
 def test_only_the_payer_tops_up_and_with_its_own_money(system: System, channel: Channel) -> None:
     open_(system, channel)
-    with ape.reverts(system.channels.NotThePayer, error_inputs={"caller": system.creator.address}):
+    with reverts(system.channels.NotThePayer, values={"caller": system.creator.address}):
         top_up(system, channel, 1, sender=system.creator)
-    with ape.reverts(system.escrow.BalanceTooSmall, error_inputs={"given": 0, "needed": 1}):
+    with reverts(system.escrow.BalanceTooSmall, values={"given": 0, "needed": 1}):
         top_up(system, channel, 1, value=0)
 
 
@@ -408,12 +407,12 @@ def test_a_closing_channel_is_not_topped_up(system: System, channel: Channel) ->
     open_(system, channel)
     with isolated():
         closes = request(system, channel).timestamp + WINDOW
-        with ape.reverts(system.channels.ChannelCloses, error_inputs={"closesAt": closes}):
+        with reverts(system.channels.ChannelCloses, values={"closesAt": closes}):
             top_up(system, channel, 1)
     system.go_to(channel.expiry - 1)
     top_up(system, channel, 1)
     system.go_to(channel.expiry)
-    with ape.reverts(system.channels.ChannelCloses, error_inputs={"closesAt": channel.expiry + WINDOW}):
+    with reverts(system.channels.ChannelCloses, values={"closesAt": channel.expiry + WINDOW}):
         top_up(system, channel, 1)
 
 
@@ -480,9 +479,7 @@ def test_a_voucher_counts_once(system: System, channel: Channel) -> None:
     open_(system, channel)
     redeem(system, channel, 100)
     for cumulative in (100, 99, 0):
-        with ape.reverts(
-            system.channels.VoucherTooSmall, error_inputs={"given": cumulative, "redeemed": 100}
-        ):
+        with reverts(system.channels.VoucherTooSmall, values={"given": cumulative, "redeemed": 100}):
             redeem(system, channel, cumulative)
 
 
@@ -492,7 +489,7 @@ def test_a_voucher_pays_as_far_as_the_deposit_goes(system: System, model: Model,
     before = money(system, model)
     redeem(system, channel, ETHER + 50)
     assert money(system, model) == plus(before, -ETHER, ETHER)
-    with ape.reverts(system.channels.VoucherTooSmall, error_inputs={"given": ETHER, "redeemed": ETHER}):
+    with reverts(system.channels.VoucherTooSmall, values={"given": ETHER, "redeemed": ETHER}):
         redeem(system, channel, ETHER + 50)
     top_up(system, channel, 30)
     redeem(system, channel, ETHER + 50)
@@ -518,7 +515,7 @@ def test_vouchers_of_others_and_for_others_do_not_count(
         good + b"\x00",
         b"",
     ):
-        with ape.reverts(system.channels.VoucherUnsigned, error_inputs={"signer": channel.signer}):
+        with reverts(system.channels.VoucherUnsigned, values={"signer": channel.signer}):
             system.channels.redeem(astuple(channel), 100, signature, sender=system.creator)
     system.channels.redeem(astuple(channel), 100, good, sender=system.creator)
 
@@ -528,7 +525,7 @@ def test_nobody_signs_for_no_signer(system: System, channel: Channel) -> None:
     silent = replace(channel, signer=NATIVE)
     open_(system, silent)
     for signature in (b"", bytes(65), bytes(64) + b"\x1b"):
-        with ape.reverts(system.channels.VoucherUnsigned):
+        with reverts(system.channels.VoucherUnsigned):
             system.channels.redeem(astuple(silent), 1, signature, sender=system.creator)
 
 
@@ -539,7 +536,7 @@ def test_a_contract_signs_by_erc1271(system: System, channel: Channel, project: 
     for made in (first, second):
         open_(system, made)
     signature = sign_digest(digest(system, first, 100), system.stranger)
-    with ape.reverts(system.channels.VoucherUnsigned, error_inputs={"signer": two.address}):
+    with reverts(system.channels.VoucherUnsigned, values={"signer": two.address}):
         system.channels.redeem(astuple(second), 100, signature, sender=system.creator)
     system.channels.redeem(astuple(first), 100, signature, sender=system.creator)
 
@@ -590,7 +587,7 @@ def test_the_payer_asks_and_two_days_later_anyone_closes(
     for sender in (system.buyer, system.deployer):
         with isolated():
             system.go_to(closes - 1)
-            with ape.reverts(system.channels.TooEarly, error_inputs={"notBefore": closes}):
+            with reverts(system.channels.TooEarly, values={"notBefore": closes}):
                 close(system, channel, sender=sender)
     system.go_to(closes)
     receipt = close(system, channel)
@@ -612,7 +609,7 @@ def test_an_expired_channel_closes_two_days_later(system: System, channel: Chann
     end = channel.expiry + WINDOW
     with isolated():
         system.go_to(end - 1)
-        with ape.reverts(system.channels.TooEarly, error_inputs={"notBefore": end}):
+        with reverts(system.channels.TooEarly, values={"notBefore": end}):
             close(system, channel)
     system.go_to(end)
     close(system, channel)
@@ -631,15 +628,15 @@ def test_a_request_before_the_expiry_does_not_wait_for_it(system: System, channe
 def test_a_close_is_requested_once_by_the_payer_and_in_time(system: System, channel: Channel) -> None:
     open_(system, channel)
     for sender in (system.creator, system.stranger):
-        with ape.reverts(system.channels.NotThePayer, error_inputs={"caller": sender.address}):
+        with reverts(system.channels.NotThePayer, values={"caller": sender.address}):
             request(system, channel, sender=sender)
     with isolated():
         closes = request(system, channel).timestamp + WINDOW
         system.pass_time(DAY)
-        with ape.reverts(system.channels.ChannelCloses, error_inputs={"closesAt": closes}):
+        with reverts(system.channels.ChannelCloses, values={"closesAt": closes}):
             request(system, channel)
     system.go_to(channel.expiry)
-    with ape.reverts(system.channels.ChannelCloses, error_inputs={"closesAt": channel.expiry + WINDOW}):
+    with reverts(system.channels.ChannelCloses, values={"closesAt": channel.expiry + WINDOW}):
         request(system, channel)
 
 
@@ -666,7 +663,7 @@ def test_only_an_open_channel_moves(system: System, channel: Channel, phase: Pha
         lambda: close(system, channel, sender=system.creator),
         lambda: system.channels.closableAt(astuple(channel)),
     ):
-        with ape.reverts(system.channels.ChannelNotOpen, error_inputs=values):
+        with reverts(system.channels.ChannelNotOpen, values=values):
             act()
 
 
@@ -678,9 +675,9 @@ def test_a_channels_members_are_all_in_its_id(system: System, channel: Channel) 
         value = getattr(channel, field.name)
         bent: Any = keccak(value) if isinstance(value, bytes) else system.regulator.address
         changed = replace(channel, **{field.name: value + 1 if isinstance(value, int) else bent})
-        with ape.reverts(
+        with reverts(
             system.channels.ChannelNotOpen,
-            error_inputs={"channelId": id_of(system, changed), "phase": Phase.NONE},
+            values={"channelId": id_of(system, changed), "phase": Phase.NONE},
         ):
             close(system, changed, sender=system.creator)
 
@@ -704,7 +701,7 @@ def test_a_license_sold_on_stays_with_the_channels_provider(system: System, lice
     court = system.as_contract("MisuseCourt")
     open_(system, licensed)
     system.licenses.suspend(licensed.licenseId, True, REASON, sender=court)
-    with ape.reverts(system.channels.LicenseNotCommercial):
+    with reverts(system.channels.LicenseNotCommercial):
         top_up(system, licensed, 1)
     redeem(system, licensed, 8)
     system.licenses.suspend(licensed.licenseId, False, REASON, sender=court)

@@ -7,7 +7,7 @@ from typing import Any
 import ape
 import pytest
 from ape.exceptions import VirtualMachineError
-from market import ETHER, NATIVE, Model, Order, Parcel, System, refuses
+from market import ETHER, NATIVE, Model, Order, Parcel, System, refuses, reverts
 
 CASE = b"\xca" * 32
 
@@ -56,9 +56,9 @@ def test_tokens_go_in_and_out(system: System, token: Any) -> None:
 def test_nobody_withdraws_what_is_not_his(system: System) -> None:
     system.fund(system.buyer, 100)
     expected = {"account": system.buyer.address, "token": NATIVE, "given": 100, "needed": 101}
-    with ape.reverts(system.escrow.BalanceTooSmall, error_inputs=expected):
+    with reverts(system.escrow.BalanceTooSmall, values=expected):
         system.escrow.withdraw(NATIVE, 101, system.buyer, sender=system.buyer)
-    with ape.reverts(system.escrow.BalanceTooSmall):
+    with reverts(system.escrow.BalanceTooSmall):
         system.escrow.withdraw(NATIVE, 1, system.stranger, sender=system.stranger)
 
 
@@ -71,7 +71,7 @@ def test_a_receiver_that_refuses_keeps_its_balance(system: System, project: Any)
     wallet = system.deployer.deploy(project.TestWallet, system.buyer)
     system.fund(system.buyer, 100)
     expected = {"token": NATIVE, "to": wallet.address, "amount": 100}
-    with ape.reverts(system.escrow.TransferFailed, error_inputs=expected):
+    with reverts(system.escrow.TransferFailed, values=expected):
         system.escrow.withdraw(NATIVE, 100, wallet, sender=system.buyer)
     assert system.free(system.buyer) == 100
 
@@ -108,14 +108,14 @@ def test_tokens_are_listed_by_the_administrator(system: System, token: Any, proj
 
 def test_only_contracts_are_listed(system: System) -> None:
     for token in (NATIVE, system.stranger):
-        with ape.reverts(system.escrow.TokenNotListed):
+        with reverts(system.escrow.TokenNotListed):
             system.escrow.listToken(token, True, sender=system.deployer)
 
 
 def test_unlisted_tokens_are_not_taken(system: System, project: Any) -> None:
     other = system.deployer.deploy(project.PermitToken)
     for token in (other, NATIVE):
-        with ape.reverts(system.escrow.TokenNotListed):
+        with reverts(system.escrow.TokenNotListed):
             system.escrow.depositToken(token, 0, system.buyer, sender=system.buyer)
 
 
@@ -130,7 +130,7 @@ def test_a_token_index_fits_its_byte(system: System, project: Any) -> None:
     (slot,) = [slot for slot, word in words.items() if word == 1]  # the list holds the native coin only
     full = ["0x" + (256).to_bytes(32, "big").hex()]
     web3.provider.make_request("anvil_setStorageAt", [system.escrow.address, hex(slot), *full])
-    with ape.reverts(system.escrow.TooManyTokens, error_inputs={"max": 256}):
+    with reverts(system.escrow.TooManyTokens, values={"max": 256}):
         system.escrow.listToken(token, True, sender=system.deployer)
 
 
@@ -145,7 +145,7 @@ def test_stakes_move_between_balance_and_stake(system: System, committee: Any) -
     receipt = system.escrow.removeStake(system.buyer, 20, sender=committee)
     assert receipt.decode_logs(system.escrow.StakeRemoved)[0].amount == 20
     assert (system.free(system.buyer), tuple(system.escrow.stakeOf(system.buyer))) == (50, (50, 0, False))
-    with ape.reverts(system.escrow.BalanceTooSmall):
+    with reverts(system.escrow.BalanceTooSmall):
         system.escrow.addStake(system.buyer, 51, sender=committee)
 
 
@@ -156,7 +156,7 @@ def test_a_locked_stake_is_neither_removed_nor_slashed(
     stake = system.escrow.stakeOf(system.fingerprinter)
     free = stake.staked - stake.locked
     expected = {"account": system.fingerprinter.address, "given": free, "needed": free + 1}
-    with ape.reverts(system.escrow.StakeTooSmall, error_inputs=expected):
+    with reverts(system.escrow.StakeTooSmall, values=expected):
         system.escrow.removeStake(system.fingerprinter, free + 1, sender=committee)
     receipt = system.escrow.slashStake(system.fingerprinter, stake.staked, system.stranger, sender=committee)
     (event,) = receipt.decode_logs(system.escrow.StakeSlashed)
@@ -177,12 +177,12 @@ def test_case_bonds_come_from_the_payer_and_go_where_the_court_says(system: Syst
         (event,) = receipt.decode_logs(system.escrow.CaseBondLocked)
         assert (event.payer, event.amount) == (system.buyer, amount)
     assert (system.escrow.caseBondOf(CASE), system.free(system.buyer)) == (100, 0)
-    with ape.reverts(system.escrow.BalanceTooSmall):
+    with reverts(system.escrow.BalanceTooSmall):
         system.escrow.lockCaseBond(CASE, system.buyer, 1, sender=court)
     receipt = system.escrow.payCaseBond(CASE, system.stranger, 30, sender=court)
     assert receipt.decode_logs(system.escrow.CaseBondPaid)[0].to == system.stranger
     assert (system.escrow.caseBondOf(CASE), system.free(system.stranger)) == (70, 30)
-    with ape.reverts(system.escrow.CaseBondTooSmall, error_inputs={"given": 70, "needed": 71}):
+    with reverts(system.escrow.CaseBondTooSmall, values={"given": 70, "needed": 71}):
         system.escrow.payCaseBond(CASE, system.stranger, 71, sender=court)
 
 
@@ -272,7 +272,7 @@ def test_a_reporter_gets_a_tenth_at_most(system: System, licensed: Order, court:
 
 def test_a_case_gives_back_no_more_than_it_holds(system: System, licensed: Order, court: Any) -> None:
     expected = {"caseId": CASE, "given": 0, "needed": 1}
-    with ape.reverts(system.escrow.CaseBondTooSmall, error_inputs=expected):
+    with reverts(system.escrow.CaseBondTooSmall, values=expected):
         system.escrow.enforceCase(case_end(system, licensed, bondBack=1), sender=court)
 
 
@@ -280,7 +280,7 @@ def test_holding_counts_cases_on_bonds_that_are_there(system: System, licensed: 
     license_id = licensed.delivery.licenseId
     system.escrow.holdBond(license_id, sender=court)
     assert system.escrow.bondOf(license_id).openCases == 1
-    with ape.reverts(system.escrow.BondTooSmall, error_inputs={"given": 0, "needed": 1}):
+    with reverts(system.escrow.BondTooSmall, values={"given": 0, "needed": 1}):
         system.escrow.holdBond(license_id + 1, sender=court)
     system.escrow.enforceCase(case_end(system, licensed, reporterBps=0), sender=court)
     system.escrow.unholdBond(license_id, sender=court)  # works on an empty bond, or the case could not end
@@ -298,9 +298,9 @@ def test_royalties_leave_only_what_came_in(system: System, licensed: Order) -> N
     assert tuple(system.escrow.royaltyOf(model, NATIVE)) == (price, price)
     for other, held in ((model, price), (model + 1, 0)):
         expected = {"modelId": other, "token": NATIVE, "given": held, "needed": price + 1}
-        with ape.reverts(system.escrow.RoyaltyTooSmall, error_inputs=expected):
+        with reverts(system.escrow.RoyaltyTooSmall, values=expected):
             system.escrow.payRoyalty(other, NATIVE, system.stranger, price + 1, sender=ledger)
-        with ape.reverts(system.escrow.RoyaltyTooSmall, error_inputs=expected):
+        with reverts(system.escrow.RoyaltyTooSmall, values=expected):
             system.escrow.passRoyalty(other, model, NATIVE, price + 1, sender=ledger)
     system.escrow.passRoyalty(model, model + 1, NATIVE, 10, sender=ledger)
     assert tuple(system.escrow.royaltyOf(model + 1, NATIVE)) == (0, 10)
@@ -313,7 +313,7 @@ def test_channels_pay_only_what_they_locked(system: System, model: Model) -> Non
     channels = system.as_peer("channels")
     system.fund(system.buyer, 100)
     expected: dict[str, Any] = {"account": system.buyer.address, "given": 100, "needed": 101}
-    with ape.reverts(system.escrow.BalanceTooSmall, error_inputs=expected):
+    with reverts(system.escrow.BalanceTooSmall, values=expected):
         system.escrow.lockChannel(system.buyer, NATIVE, 101, sender=channels)
     system.escrow.lockChannel(system.buyer, NATIVE, 100, sender=channels)
     assert (system.free(system.buyer), system.escrow.channelFunds(NATIVE)) == (0, 100)
@@ -321,9 +321,9 @@ def test_channels_pay_only_what_they_locked(system: System, model: Model) -> Non
     system.escrow.payChannel(NATIVE, system.stranger, 30, sender=channels)
     system.escrow.payChannelRoyalty(model.id, NATIVE, 50, sender=channels)
     expected = {"token": NATIVE, "given": 20, "needed": 21}
-    with ape.reverts(system.escrow.ChannelFundsTooSmall, error_inputs=expected):
+    with reverts(system.escrow.ChannelFundsTooSmall, values=expected):
         system.escrow.payChannel(NATIVE, system.stranger, 21, sender=channels)
-    with ape.reverts(system.escrow.ChannelFundsTooSmall, error_inputs=expected):
+    with reverts(system.escrow.ChannelFundsTooSmall, values=expected):
         system.escrow.payChannelRoyalty(model.id, NATIVE, 21, sender=channels)
     assert (system.free(system.stranger), system.pool(model)) == (30, before + 50)
     assert system.escrow.channelFunds(NATIVE) == 20
@@ -378,6 +378,6 @@ def test_nothing_is_withdrawn_to_nobody(system: System, token: Any) -> None:
     for coin in (NATIVE, token.address):
         for nobody in (NATIVE, system.escrow.address):
             expected = {"token": coin, "to": nobody, "amount": 5}
-            with ape.reverts(system.escrow.TransferFailed, error_inputs=expected):
+            with reverts(system.escrow.TransferFailed, values=expected):
                 system.escrow.withdraw(coin, 5, nobody, sender=system.buyer)
         assert system.free(system.buyer, coin) == 5

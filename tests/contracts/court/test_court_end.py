@@ -775,6 +775,8 @@ def test_a_forged_case_file_names_no_case(room: Courtroom, license_id: int, name
 def test_only_the_accused_files_a_defence_while_it_matters(room: Courtroom, license_id: int) -> None:
     file = room.guilty_leak(license_id)
     digest = b"\xdf" * 32
+    with refused(room.court, "WrongCaseState", given=State.NONE):
+        room.call("fileDefence", replace(file, bond=file.bond + 1), digest, by=room.holder)
     with refused(room.court, "NotTheAccused", caller=room.stranger.address, accused=room.holder.address):
         room.call("fileDefence", file, digest)
     receipt = room.call("fileDefence", file, digest, by=room.holder)

@@ -15,9 +15,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import ape
 import pytest
 from courtroom import DAY, Courtroom, Params
+from market import reverts
 
 LONGEST = Params(
     post_window=14 * DAY, challenge_window=6 * DAY, ruling_window=12 * DAY, last_window=15 * DAY
@@ -59,7 +59,7 @@ def test_figures_beyond_their_bounds_are_refused(
     """The notice of a disclosure, 96 hours, counts where the window to challenge is shorter."""
     names = ("name", "given", "max")
     error = getattr(project, half).ParamOutOfRange
-    with ape.reverts(error, error_inputs=dict(zip(names, inputs, strict=True))):
+    with reverts(error, values=dict(zip(names, inputs, strict=True))):
         halves(half, replace(LONGEST, **changes))
 
 

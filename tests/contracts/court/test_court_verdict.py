@@ -316,6 +316,8 @@ def test_pauses_last_seven_days_in_thirty_at_most(room: Courtroom, license_id: i
     room.wait_until(start)
     with refused(room.court, "PauseTooLong", until=start + 7 * DAY + 1, max=start + 7 * DAY):
         send(room.court.pausePosting, start + 7 * DAY + 1, sender=room.admin)
+    with refused(room.court, "PauseTooLong", until=start):
+        send(room.court.pausePosting, start, sender=room.admin)
     first = room.court.pausePosting(start + 3 * DAY, sender=room.admin).timestamp
     room.wait_until(first + DAY)
     ended = room.court.resumePosting(sender=room.admin).timestamp
