@@ -565,11 +565,7 @@ def reverts(error: Any, values: Mapping[str, Any] | None = None) -> Iterator[Non
     if isinstance(found, CustomError):
         signature, given = found.abi.selector, found.inputs
     else:  # raised by a contract below the one called, whose ABI lacks it
-        told = re.fullmatch(r"(?s)(?:custom error )?0x([0-9a-f]{8})(?:: )?(.*)", str(found.revert_message))
-        assert told, f"{found!r} is not {abi.selector}"
-        selector, rest = told.groups()  # of a view the node tells the values as text where they are UTF-8
-        is_hex = re.fullmatch("(?:[0-9a-f]{64})*", rest)
-        data = bytes.fromhex(selector) + (bytes.fromhex(rest) if is_hex else rest.encode())
+        data = _revert_data(str(found.revert_message))
         assert data[:4] == keccak(text=abi.selector)[:4], f"{found!r} is not {abi.selector}"
         decoded = decode([one.canonical_type for one in abi.inputs], data[4:])
         signature, given = abi.selector, dict(zip([one.name for one in abi.inputs], decoded, strict=True))
@@ -578,6 +574,16 @@ def reverts(error: Any, values: Mapping[str, Any] | None = None) -> Iterator[Non
         wanted, value = getattr(expected, "address", expected), given[name]
         same = value.lower() == wanted.lower() if isinstance(value, str) else value == wanted
         assert same, f"{abi.name}: {name} is {value}, not {wanted}"
+
+
+def _revert_data(message: str) -> bytes:
+    """What a contract reverted with, from what Ape tells; of a view the node writes words as text where they are UTF-8."""
+    told = re.fullmatch(r"(?s)(?:custom error )?0x([0-9a-f]{8})(?:: )?(.*)", message)
+    if told is None:
+        return message.encode()
+    selector, words = told.groups()
+    is_hex = re.fullmatch("(?:[0-9a-f]{64})*", words)
+    return bytes.fromhex(selector) + (bytes.fromhex(words) if is_hex else words.encode())
 
 
 @contextmanager
