@@ -4,6 +4,7 @@
     python benchmarks/text_bench.py --quick              # the same from a few texts each; writes nothing
     python benchmarks/text_bench.py --list               # which texts are kept and which are missing
     python benchmarks/text_bench.py --generate [--only SERIES,...] [--minutes M]    # makes what is missing
+    python benchmarks/text_bench.py --match --only binplus        # chooses BIN+'s strength by its curve
     python benchmarks/text_bench.py --match [--only METHOD,...]   # peers' strength, by step-wise perplexity
     python benchmarks/text_bench.py --regenerate N       # makes N kept texts again; fails if a token differs
 
@@ -34,9 +35,12 @@ from report import ROOT, environment, write
 from text_figures import PEERS_PYTHON, Figures, Kept, carried, plot
 from text_model import Llama, stream
 from text_model import write as write_texts
-from text_series import MAIN, MATCHED, SERIES, STRENGTHS, Plan, Prompts, Series, current, load_prompts
+from text_series import CURVE, MAIN, MATCHED, SERIES, STRENGTHS, Plan, Prompts, Series, current, load_prompts
 from texts import LIMIT, Store, Text
 
+AIM: Final = (
+    0.15  # step-wise increase of perplexity that BIN+'s main strength is chosen for; the target is .16
+)
 MATCH_TOKENS: Final = 60  # of each text that a strength is tried on
 MATCH_ROUNDS: Final = 5
 MATCH_WITHIN: Final = 0.03  # parts of the target
@@ -182,6 +186,28 @@ def match(prompts: Prompts, store: Store, methods: Sequence[str]) -> int:
     return failed
 
 
+def choose(prompts: Prompts, store: Store) -> int:
+    """Finds the strength at which BIN+ costs AIM by its curve, the cost taken as a parabola, and keeps it, rounded
+    down. Returns failures."""
+    points = []
+    for delta in CURVE:
+        texts = current(SERIES[f"bin32-h500-d{delta:g}"], prompts, store)
+        if texts:
+            cost = sum(t.cost for t in texts) / sum(len(t.tokens) for t in texts)
+            say(f"binplus: delta {delta:g} costs {math.expm1(cost):.4f} on {len(texts)} texts")
+            points.append((delta, cost))
+    if len(points) < 2:
+        say("there are no two points of the curve yet: generate them first")
+        return 1
+    aim = math.log1p(AIM)
+    (low, below), (high, above) = sorted(sorted(points, key=lambda p: abs(math.log(p[1] / aim)))[:2])
+    part = (math.sqrt(aim) - math.sqrt(below)) / (math.sqrt(above) - math.sqrt(below))
+    delta = math.floor((low + part * (high - low)) * 40) / 40
+    keep_strength("binplus", {"delta": delta, "wanted": AIM})
+    say(f"binplus: delta {delta:g}")
+    return 0
+
+
 def keep_strength(method: str, row: Mapping[str, float]) -> None:
     """Puts a strength into texts/strengths.json."""
     known = json.loads(STRENGTHS.read_text()) if STRENGTHS.exists() else {}
@@ -296,7 +322,7 @@ def main() -> int:
     store = Store()
     only = [name for name in options.only.split(",") if name]
     matched = sorted({s.method for s in SERIES.values() if s.parameters.get("delta") == MATCHED})
-    known = matched if options.match else list(SERIES)
+    known = ["binplus", *matched] if options.match else list(SERIES)
     if unknown := sorted(set(only) - set(known)):
         sys.exit(f"error: no {', '.join(unknown)}; there are {', '.join(known)}")
     try:
@@ -304,6 +330,8 @@ def main() -> int:
     except FetchError as error:
         sys.exit(f"error: {error}")
     wanted = [SERIES[name] for name in SERIES if not only or name in only]
+    if options.match and only == ["binplus"]:
+        return choose(prompts, store)
     if options.match:
         return match(prompts, store, only or matched)
     if options.generate:

@@ -27,6 +27,7 @@ from peers import mpac
 from report import FOLDER, ROOT, Row, proportion
 from text_series import (
     CURVE,
+    DELTA,
     KGW_PEER,
     LONGER,
     MAIN,
@@ -58,7 +59,8 @@ TRACE: Final = math.log2(1e-6)  # of p_global, for rows; the detectors decide ex
 MUST_CHANGE: Final = 0.4  # of the words, for a paraphrase to count
 HUMAN: Final = 500  # human texts a language
 HUMAN_TOKENS: Final = 200
-SLOW_HUMAN: Final = 100  # human texts a language for SWEET, whose detector runs the model
+SLOW_HUMAN: Final = 100  # human texts a language for SWEET, whose detector runs the model: a second a text
+SLOW_ATTACKS: Final = ("del10", "del30", "syn10")  # all that SWEET is tried on, at full length alone
 ZERO_TOKENS: Final = (50, 100, 150, 200)
 BIN_TOKENS: Final = (150, 250, 350, 500)
 
@@ -394,7 +396,10 @@ MULTI: Final = (
     Multi("bin32_h800", LONGER, "BIN+", (800,)),
     Multi("bin64", "bin64-h800", "BIN+ long, 64 bits", (800,)),
     Multi("bin32_t07", f"{MAIN}-t0.7", "BIN+ at T=.7", (500,)),
-    *(Multi(f"bin32_d{d:g}", f"bin32-h500-d{d:g}", f"BIN+, delta {d:g}", (500,)) for d in CURVE),
+    *(
+        Multi(f"bin32_d{d:g}", f"bin32-h500-d{d:g}", f"BIN+, delta {d:g}", (500,))
+        for d in sorted({*CURVE, DELTA})
+    ),
 )
 ZERO: Final = (
     Zero("zero_tournament", "tournament", "Tournament", read_zerobit),
@@ -489,7 +494,8 @@ class Figures:
 
     def _zero(self, zero: Zero, texts: Sequence[Text]) -> None:
         """Strength, then detection by length and by attack, all against the same human texts."""
-        human = self._human(SLOW_HUMAN if zero.markllm == "SWEET" else HUMAN)
+        slow = zero.markllm == "SWEET"
+        human = self._human(SLOW_HUMAN if slow else HUMAN)
         if zero.read is None and not PEERS_PYTHON.exists():
             self.missing.append(f"{zero.series}: its detector; run `make peers`")
             return
@@ -499,7 +505,13 @@ class Figures:
         self._increase(f"{zero.prefix}_ppl_increase", zero.what, texts)
         if own_p:
             self._share(f"{zero.prefix}_human_hits", f"{zero.what}, human texts: its p < 1e-6", below(null))
-        given = {f"{n}": (f"{n} tokens", self.kept.decoded(texts, n)) for n in ZERO_TOKENS}
+            if (unmarked := self.kept.decoded(self.kept.texts("plain"), HUMAN_TOKENS)) and not slow:
+                hits = below(self._scores(zero, unmarked))
+                self._share(
+                    f"{zero.prefix}_plain_hits", f"{zero.what}, plain texts of the model: its p < 1e-6", hits
+                )
+        lengths = ZERO_TOKENS[-1:] if slow else ZERO_TOKENS
+        given = {f"{n}": (f"{n} tokens", self.kept.decoded(texts, n)) for n in lengths}
         whole = given[f"{ZERO_TOKENS[-1]}"][1]
         given |= {
             name: (attack.what, [attack.run(t, i) for i, t in enumerate(whole)])

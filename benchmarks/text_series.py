@@ -6,7 +6,8 @@ drawn, as in the papers, so that all texts of a series have the same length.
 Peers run as their own libraries have them, with their default parameters except for the strength: transformers'
 KGW (Kirchenbauer et al. 2023) and SynthID (Dathathri et al., Nature 2024), MarkLLM's Unigram (Zhao et al. 2024),
 SWEET (Lee et al. 2024) and EXP (Aaronson 2023), and our re-implementation of MPAC (peers/mpac.py). The strength of
-those that have one is matched to BIN+ by step-wise perplexity (text_bench.py --match), kept in texts/strengths.json.
+those that have one is matched to BIN+ by step-wise perplexity, and BIN+'s own is chosen from its curve (text_bench.py
+--match); both are kept in texts/strengths.json.
 """
 
 from __future__ import annotations
@@ -464,16 +465,16 @@ def _peer(name: str, method: str, tokens: int, strong: bool = True) -> Series:
     return Series(name, method, 60, tokens, {"delta": MATCHED} if strong else {}, rows=30)
 
 
-DELTA: Final = 1.0  # BIN+'s strength in the main rows: of those in CURVE the largest that costs at most .16
-CURVE: Final = (0.6, 0.8, 1.0, 1.2)
+CURVE: Final = (0.6, 0.8, 1.0, 1.2)  # strengths of BIN+
+DELTA: Final = strengths().get("binplus", 1.0)  # that of the main rows: chosen from the curve by its cost
 MAIN: Final = f"bin32-h500-d{DELTA:g}"
 LONGER: Final = f"bin32-h800-d{DELTA:g}"
 
 SERIES: Final = {
     series.name: series
     for series in (
-        Series("plain", "plain", 200, 500),
-        *(_bin32(delta, 200 if delta == DELTA else 40) for delta in sorted(CURVE, reverse=True)),
+        Series("plain", "plain", 200, 200),
+        *(_bin32(delta, 200 if delta == DELTA else 40) for delta in sorted({*CURVE, DELTA}, reverse=True)),
         Series("tournament", "tournament", 200, 200),
         Series("unigram", "unigram", 200, 200, {"delta": MATCHED}),
         Series("kgw", "kgw", 200, 200, {"delta": MATCHED}),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import text_bench
 import text_figures
 import text_series
 from text_model import Llama, Sampling, sample, stream
-from text_series import MATCHED, OnSurvivors, Prompts, Series
+from text_series import MATCHED, OnSurvivors, Paraphrase, Prompts, Series
 from texts import Origin, Store, StoreError, Text
 
 ORIGIN = Origin("model", "series", {"delta": 1.0, "tokens": 5}, "code", "prompts", 3)
@@ -228,6 +229,38 @@ def test_marked_texts_cost_something_and_plain_ones_nothing(prompts: Prompts, st
     assert sum(text.cost for text in store.read("bin").values()) > 0
 
 
+def test_paraphrases_start_from_kept_texts(
+    prompts: Prompts, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Letters:
+        """A tokenizer whose tokens are letters; id 20 ends a text."""
+
+        added_tokens_decoder: ClassVar = {20: SimpleNamespace(special=True)}
+
+        def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
+            return "".join(". "[i % 7 > 0 :][:1] if i % 5 == 0 else chr(97 + i % 26) for i in ids)
+
+        def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+            return [21 + ord(c) % 200 for c in text]
+
+        def apply_chat_template(self, said: Any, **_: Any) -> str:
+            return str(said[0]["content"])[-30:]
+
+    asked = replace(prompts, tokenizer=Letters())
+    more = Paraphrase("more", "paraphrase", 3, 8, temperature=0.7, rows=2, source="plain")
+    monkeypatch.setitem(text_series.SERIES, "plain", text_bench.SERIES["plain"])
+    assert text_bench.generate(store, asked, [more], 1e6) == 1  # nothing to start from
+    assert text_bench.generate(store, asked, [text_bench.SERIES["plain"], more], 1e6) == 0
+    pieces, made = more.pieces(asked, store), text_series.current(more, asked, store)
+    assert [text.index for text in made] == list(range(len(pieces)))
+    assert sorted({index for index, _ in pieces}) == [0, 1, 2]
+    assert all(len(text.tokens) <= 8 and 20 not in text.tokens and text.cost == 0 for text in made)
+    assert all(len({len(pieces[i][1]) for i in batch}) == 1 for batch in more.plan(asked, store).batches)
+    source = store.read("plain")[0]
+    store.add("plain", [replace(source, tokens=(90, *source.tokens[1:]))])
+    assert len(text_series.current(more, asked, store)) < len(made)  # the source is another text
+
+
 # --- what makes a text --------------------------------------------------------------------------------------
 
 
@@ -252,6 +285,22 @@ def test_a_matched_strength_is_needed_and_part_of_the_key(
         assert series.ready
         keys.append(series.plan(prompts, Store(Path("nowhere"))).keys[0])
     assert keys[0] != keys[1]
+
+
+def test_the_main_strength_is_read_off_the_curve(
+    prompts: Prompts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {"bin32-h500-d0.8": 0.8, "bin32-h500-d1.2": 1.2}
+    monkeypatch.setattr(text_bench, "STRENGTHS", tmp_path / "strengths.json")
+    monkeypatch.setattr(
+        text_bench, "current",
+        lambda series, *_: [Text("k", 0, (1,) * 10, kept[series.name] ** 2 * 1.3)] if series.name in kept else [],
+    )  # fmt: skip
+    assert text_bench.choose(prompts, Store(tmp_path)) == 0
+    found = json.loads((tmp_path / "strengths.json").read_text())["binplus"]["delta"]
+    assert np.log1p(text_bench.AIM) == pytest.approx(0.13 * found**2, rel=0.03)
+    kept.popitem()
+    assert text_bench.choose(prompts, Store(tmp_path)) == 1
 
 
 def test_the_list_of_series_is_sound() -> None:
