@@ -577,7 +577,7 @@ def reverts(error: Any, values: Mapping[str, Any] | None = None) -> Iterator[Non
 
 
 def _revert_data(message: str) -> bytes:
-    """What a contract reverted with, from what Ape tells; of a view the node writes words as text where they are UTF-8."""
+    """What a contract reverted with, from what Ape tells. Of a view, words that are UTF-8 come as text."""
     told = re.fullmatch(r"(?s)(?:custom error )?0x([0-9a-f]{8})(?:: )?(.*)", message)
     if told is None:
         return message.encode()
