@@ -79,7 +79,7 @@ class Trial:
         self._session = session
         self._texts = sources()
         answer = compile_sources(self._texts, AST)
-        self._items = Items(answer, self._texts).all
+        self._items, self._places = (found := Items(answer, self._texts)).all, found.places
         self._hits = _hits(self._texts)
         trees = {path: answer["sources"][path]["ast"] for path in TARGETS}
         every = drawn(
@@ -192,12 +192,19 @@ class Trial:
         return found
 
     def _reaching(self, mutant: Mutant) -> list[Item]:
-        """Statements that run the place: the innermost around it, of a header the body, of a constant its users."""
+        """Statements that run the place: the innermost around it, of a header the body, of a constant its users.
+
+        Of a modifier also its refusals, which keep tests from the body."""
         statements = [item for item in self._items if item.kind == "statement"]
         around = [item for item in statements if item.range.holds(mutant.range)]
         if around:
             return [min(around, key=lambda item: item.range.end - item.range.start)]
         body = [item for item in statements if mutant.scope.holds(item.range)]
+        if mutant.operator == "modifier removed":
+            modifier = mutant.before.split("(")[0]
+            for name, (_, first, count) in self._places.items():
+                if name.endswith(f".{modifier}"):
+                    body += [item for item in self._items[first : first + count] if _refuses(item)]
         constant = mutant.name.split(".")[-1]
         return body or [item for item in statements if constant in item.text]
 
@@ -245,6 +252,10 @@ class Built:
 
 def _code(contract: Mapping[str, Any]) -> str:
     return str(contract["evm"]["bytecode"]["object"])
+
+
+def _refuses(item: Item) -> bool:
+    return item.text.startswith("revert ") or (item.decision == "require" and item.outcome is False)
 
 
 def _hangs(*_: object) -> None:
