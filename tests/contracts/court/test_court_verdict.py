@@ -325,6 +325,9 @@ def test_pauses_last_seven_days_in_thirty_at_most(room: Courtroom, license_id: i
     room.wait_until(ended + 20 * DAY)
     with refused(room.court, "PauseTooLong", max=first + 7 * DAY):
         send(room.court.pausePosting, ended + 20 * DAY + HOUR, sender=room.admin)
+    room.wait_until(first + 30 * DAY - 1)
+    with refused(room.court, "PauseTooLong", max=first + 7 * DAY):
+        send(room.court.pausePosting, first + 30 * DAY + HOUR, sender=room.admin)
     room.wait_until(first + 30 * DAY)
     again = room.court.pausePosting(first + 37 * DAY, sender=room.admin).timestamp
     room.wait_until(first + 40 * DAY)
