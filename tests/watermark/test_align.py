@@ -38,6 +38,16 @@ def test_lines_are_put_back(kind: str, base: Float32) -> None:
     assert np.allclose(found, base, rtol=1e-5)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_lines_in_their_order_are_only_scaled_and_flipped_back(axis: int, base: Float32) -> None:
+    rng = np.random.default_rng(2)
+    n = base.shape[axis]
+    factor = np.exp(rng.uniform(-1, 1, n)) * rng.choice([-1, 1], n)
+    found = candidates((base * np.expand_dims(factor, 1 - axis)).astype(np.float32), base)
+    assert len(found) <= 2
+    assert any(np.allclose(one, base, rtol=1e-5) for one in found)
+
+
 def test_lines_that_are_gone_are_zero_and_others_are_put_back(base: Float32) -> None:
     suspect = base.copy()
     suspect[:, :20] = np.random.default_rng(3).standard_normal((96, 20))

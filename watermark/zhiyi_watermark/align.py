@@ -27,6 +27,7 @@ _EXACT: Final = (1 << 24) // _LEVELS**2  # terms of a float32 sum of products th
 _PROFILE: Final = 32  # levels of a profile up to a line's median |w|
 _PROFILE_TOP: Final = 255
 _SIGN_ROUNDS: Final = 2
+_IN_ORDER: Final = 0.9  # of the lines; of shuffled ones half are
 
 
 class _Match(NamedTuple):
@@ -40,19 +41,44 @@ class _Match(NamedTuple):
 def undo(suspect: Float32, base: Float32, q_suspect: Int8, q_base: Int8) -> Iterator[Float32]:
     """The suspect with its columns, then its rows, then both put back to the base's order, scale and sign.
 
-    Lines without a mutual match are zero, which detectors skip. Matrices of more than MAX_SIDE lines are left
-    out. All (rows, columns); q: quantised, |q| <= 15. Each candidate is made when it is asked for.
+    Where the lines are in the base's order already, only their scale and sign are. Lines without a mutual match are
+    zero, which detectors skip. Matrices of more than MAX_SIDE lines are left out. All (rows, columns); q: quantised,
+    |q| <= 15. Each candidate is made when it is asked for.
     """
     if suspect.ndim != 2 or max(suspect.shape) > MAX_SIDE:
+        return
+    columns, rows = _in_order(q_suspect.T, q_base.T), _in_order(q_suspect, q_base)
+    if columns is not None:
+        yield np.ascontiguousarray(_placed(suspect.T, base.T, columns).T)
+    if rows is not None:
+        yield _placed(suspect, base, rows)
+    if (
+        columns is not None or rows is not None
+    ):  # rows that are like their own have their columns in order, too
         return
     yield np.ascontiguousarray(_lines(suspect.T, base.T, q_suspect.T, q_base.T).T)
     yield _lines(suspect, base, q_suspect, q_base)
     yield _both(suspect, base, q_suspect, q_base)
 
 
+def _in_order(q_suspect: Int8, q_base: Int8) -> _Match | None:
+    """Rows left where they are, if nearly all are more like their own base row than like the next one."""
+    left, right = q_base.astype(np.float32), q_suspect.astype(np.float32)
+    own = (left * right).sum(axis=1).astype(np.float64)  # integers under 2^24: exact in any order
+    other = (np.roll(left, 1, axis=0) * right).sum(axis=1).astype(np.float64)
+    if (own**2 > other**2).sum() < _IN_ORDER * len(own):
+        return None
+    every = np.arange(len(own))
+    return _Match(every, np.sign(own).astype(np.int64), np.ones(len(own), dtype=np.bool_))
+
+
 def _lines(suspect: Float32, base: Float32, q_suspect: Int8, q_base: Int8) -> Float32:
     """Rows matched to rows."""
-    found = _matched(q_suspect, q_base)
+    return _placed(suspect, base, _matched(q_suspect, q_base))
+
+
+def _placed(suspect: Float32, base: Float32, found: _Match) -> Float32:
+    """The suspect's rows in the base's order, scale and sign."""
     size, wanted = _middle(suspect)[found.line], _middle(base)
     usable = found.mutual & (found.sign != 0) & (size > 0) & (wanted > 0)
     factor = np.where(usable, found.sign * wanted / np.where(usable, size, 1), 0).astype(np.float32)

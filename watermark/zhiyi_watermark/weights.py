@@ -605,8 +605,8 @@ def _trace_sums(weights: Path, kit: TraceKit, base: Path | None) -> tuple[stats.
 def _difference(values: Float32, base: Float32, shape: tuple[int, ...], epsilon: float) -> prf.Int8:
     """q from W - W0 in units of eps*spread; weights that are 0 (pruned) say nothing.
 
-    When most weights moved further than a mark, a permutation, scaling and flipping of columns, rows or both is
-    undone if that explains more of them: decided without any key.
+    When most of the others moved further than a mark, a permutation, scaling and flipping of columns, rows or both
+    is undone if that explains more of them: decided without any key.
     """
     unit = _spread(base)
     if not unit:
@@ -614,13 +614,14 @@ def _difference(values: Float32, base: Float32, shape: tuple[int, ...], epsilon:
     step = np.float32(unit * np.float32(epsilon))
     best, near = _step_difference(values, base, step)
     spread = _spread(values)
-    if 2 * near < len(values) and spread and len(shape) == 2:
+    live = int(np.count_nonzero((values != 0) & np.isfinite(values)))
+    if 2 * near < live and spread and len(shape) == 2:
         q_values, q_base = _quantise(values, spread).reshape(shape), _quantise(base, unit).reshape(shape)
         for candidate in align.undo(values.reshape(shape), base.reshape(shape), q_values, q_base):
             q, explained = _step_difference(candidate.reshape(-1), base, step)
             if explained > near:
                 best, near = q, explained
-            if 2 * near >= len(values):
+            if 2 * near >= live:
                 break
     return best
 
