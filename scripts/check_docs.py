@@ -153,7 +153,7 @@ def _command_problem(app: Any, words: list[str]) -> str | None:
             if name not in takes_value:
                 return f"`{' '.join(path)}` has no option {name}; it has {', '.join(sorted(takes_value))}"
             is_value = takes_value[name] and not value
-        elif hasattr(command, "commands"):
+        elif getattr(command, "commands", None):  # a group without commands takes arguments
             if word not in command.commands:
                 return (
                     f"`{' '.join(path)}` has no command {word}; it has {', '.join(sorted(command.commands))}"

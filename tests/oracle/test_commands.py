@@ -150,6 +150,8 @@ def test_a_folder_of_files_is_traced_one_by_one(world: World, run: Run, sold: An
         weights.METHOD_TRACE,
         sold.second,
     )
+    both = run("trace", str(found / "a model"), str(sold.first_copy), "--kit", f"{world.model_id}={kit}")
+    assert [row["license_id"] for row in both] == [sold.second, sold.first]
     shutil.rmtree(found / "a model")
     run("trace", str(found), "--kit", f"{world.model_id}={kit}", fails=2)
 
