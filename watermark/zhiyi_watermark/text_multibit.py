@@ -153,9 +153,9 @@ class BinPlus:
         users: the registered user numbers, or how many (then 0 .. users-1); fingerprints: the same for the
         license's number in a long message, all 2^28 unless given; models: how many keys are tried on these texts.
         Every message that could be named counts.
-        Every (context, token) pair counts once over all texts. Windows of 256 and more tokens, half
-        overlapping, are tried after the whole; all are counted from the start and the span of the best is given,
-        in tokens, the texts counted on. A payload is given only where p_global <= 1e-6.
+        Every (context, token) pair counts once over all texts. Windows of 256 and more tokens are tried after
+        the whole; all are counted from the start and the span of the best is given, in tokens, the texts counted
+        on. A payload is given only where p_global <= 1e-6.
         Raises SpecError on ids, user or fingerprint numbers out of range, or too many tokens.
         """
         known = _registered(users, MAX_USER, "user")
@@ -242,7 +242,8 @@ def _least_bits(count: int, n: int) -> int:
 class BinPlusWriter(Writer):
     """Adds the mark's bias to the logits of one text; keeps the votes it has won.
 
-    The bias is zero for pairs that were counted before. Tokens outside the top-k keep their logits.
+    The bias is zero for pairs that were counted before, and on average neither favors nor avoids the others
+    against them. Tokens outside the top-k keep their logits.
     """
 
     def __init__(self, mark: BinPlus, payload: Short | Long) -> None:
@@ -250,6 +251,9 @@ class BinPlusWriter(Writer):
         self._draws, self._horizon = mark.draws, config.horizon
         self._code = 2 * mark.code.encode(payload).astype(np.int8) - np.int8(1)  # ±1, (bits,)
         self._scale = config.delta * config.temperature / math.sqrt(len(self._code))
+        self._mean = (
+            config.temperature * config.delta**2 / 2
+        )  # what random votes add to the log of a token's odds
         super().__init__(config.context, config.top_k)
 
     def _start(self) -> None:
@@ -264,7 +268,7 @@ class BinPlusWriter(Writer):
 
     def _marked(self, context: tuple[int, ...], tokens: Sequence[int], values: Float64) -> Float64:
         rho = weights(self._margin, len(self._text), self._horizon)
-        bias = self._votes(context, tokens) @ (self._code * rho * self._scale)
+        bias = self._votes(context, tokens) @ (self._code * rho * self._scale) - self._mean
         taken = self._taken.get(context)
         if taken:
             bias[[token in taken for token in tokens]] = 0

@@ -163,7 +163,12 @@ def _packed(text: Sequence[int]) -> bytes:
 
 
 def windows(n: int) -> list[tuple[int, int]]:
-    """The whole, then dyadic windows of MIN_WINDOW * 2^k < n in steps of half their length, largest first."""
+    """The whole, then dyadic windows of MIN_WINDOW * 2^k < n in steps of a quarter of their length, largest first.
+
+    Somewhere in a longer text, a passage of 500 tokens is then met by a window of 512 with 440 of them at least;
+    half steps, which may leave 380, named .92 of such passages where these named .98 [50 texts simulated on
+    SmolLM2's distributions at T = .7].
+    """
     out = [(0, n)]
     size = MIN_WINDOW
     sizes = []
@@ -171,7 +176,7 @@ def windows(n: int) -> list[tuple[int, int]]:
         sizes.append(size)
         size *= 2
     for size in reversed(sizes):
-        starts = [*range(0, n - size, size // 2), n - size]
+        starts = [*range(0, n - size, size // 4), n - size]
         out += [(a, a + size) for a in starts]
     return out
 

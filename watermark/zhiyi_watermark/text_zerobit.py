@@ -353,8 +353,8 @@ class ZeroBit:
     def detect_case(self, texts: Sequence[Sequence[int]], *, models: int = 1) -> Detection:
         """Whether these texts were, taken together, all committed before detection.
 
-        Every (context, token) counts once. Windows of 256 and more tokens, half overlapping, are tried after the
-        whole; all are counted, and the span of the best is given, in tokens, the texts counted on.
+        Every (context, token) counts once. Windows of 256 and more tokens are tried after the whole; all are
+        counted, and the span of the best is given, in tokens, the texts counted on.
         models: how many keys and profiles are tried on these texts.
         Raises SpecError on ids out of range, or too many tokens.
         """
