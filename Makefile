@@ -109,7 +109,7 @@ peers: setup ## environments of the benchmark's peers, under build/peers
 bench-text-speed: setup ## docs/benchmarks/text_speed.json: what marks cost at generation, how long detection takes
 	$(PY) benchmarks/text_speed.py
 
-bench-weights: setup ## docs/benchmarks/weights.json: marks in weights after every attack, and the quality left (25 CPU minutes)
+bench-weights: setup ## docs/benchmarks/weights.json: marks in weights after every attack, and the quality left (half an hour)
 	$(PY) benchmarks/weights_bench.py
 
 bench: gas gas-scaling bench-delivery bench-calibration bench-text bench-text-speed bench-weights ## every benchmark

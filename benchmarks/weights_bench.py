@@ -1,6 +1,6 @@
 """WFP against those who try to remove it: bit errors, naming, conviction and the quality left, on a real model.
 
-    python benchmarks/weights_bench.py            # SmolLM2-135M-Instruct, about 25 CPU minutes the first time;
+    python benchmarks/weights_bench.py            # SmolLM2-135M-Instruct, about half an hour of one core;
                                                   # writes docs/benchmarks/weights.json, .md and .svg
     python benchmarks/weights_bench.py --quick    # a tiny model and few copies, writes nothing
 
@@ -50,8 +50,8 @@ ROOT_KEY: Final = hashlib.sha256(b"zhiyi weights benchmark").digest()
 LICENSES: Final = 10_000  # registered; all are tried on every file
 WORK: Final = ROOT / "build" / "weights-bench"
 TINY: Final = ROOT / "tests" / "models" / "tiny-lm"
+CHECKED_SHARES: Final = 5  # confirm is run on every fifth share of an attacked model
 WINDOW: Final = 512  # tokens whose perplexity is measured together
-SHARE_ALLOWANCE: Final = stats.GRIND_CORRECTION_BITS
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class Size:
     played: int  # coalitions played with real files, each strategy
     held_out: int  # tokens of the perplexity after an attack
     held_out_long: int  # tokens of the perplexity of copies that nobody attacked
-    lr: float  # of fine-tuning
+    faster: float  # factor of the learning rates of TUNINGS
     length: int  # tokens of a fine-tuning step
 
 
-FULL: Final = Size(8, 64, 500, 60, 5, 2048, 8192, 3e-4, 128)
-QUICK: Final = Size(2, 2, 20, 5, 1, 256, 512, 3e-3, 32)
+FULL: Final = Size(6, 32, 300, 40, 5, 1536, 8192, 1.0, 128)
+QUICK: Final = Size(2, 2, 20, 5, 1, 256, 512, 3.0, 32)
 
 
 def say(what: str) -> None:
@@ -89,6 +89,12 @@ def license_of(copy: int) -> int:
 def seeds_of(license_id: int, spec: weights.WfpSpec) -> list[bytes]:
     """The seeds of a license's shares."""
     return [prf.derive_key(ROOT_KEY, "share", license_id, i) for i in range(spec.shares)]
+
+
+TUNINGS: Final = {  # what is trained: (relative change of the declared tensors, learning rate) of each leg
+    "all": ((0.05, 1e-3), (0.15, 3e-3)),
+    "declared": ((0.05, 1e-3), (0.15, 3e-3)),
+}
 
 
 class Subject:
@@ -165,25 +171,30 @@ class Subject:
             made.rename(path)
         return path
 
-    def tuned(self, percent: int) -> Path:
-        """Copy 0, whole, fine-tuned until its declared tensors have changed so far. From the cache if made before."""
-        stages = (5, 15)
-        outs = [self.work / f"tuned-{p}" for p in stages]
-        report = self.work / "tuned.json"
+    def tuned(self, kind: str) -> Path:
+        """Copy 0, whole, fine-tuned as TUNINGS say. From the cache if made before."""
+        run, _ = kind.rsplit("-", 1)
+        report = self.work / f"tuned-{run}.json"
         if not report.exists():
-            for out in outs:
-                shutil.rmtree(out, ignore_errors=True)
-            say("fine-tuning copy 0 until its declared tensors have changed by 15 %")
+            legs = [
+                attacks.Leg(change, lr * self.size.faster, self.work / f"tuned-{run}-{round(100 * change)}")
+                for change, lr in TUNINGS[run]
+            ]
+            for leg in legs:
+                shutil.rmtree(leg.out, ignore_errors=True)
+            say(
+                f"fine-tuning {run} of copy 0 until the declared tensors have changed by {legs[-1].relative_change:.0%}"
+            )
             made = attacks.finetune(
-                self.copy(0, whole=True), [(p / 100, o) for p, o in zip(stages, outs, strict=True)], self.train,
-                watched=self.names, seed=1, lr=self.size.lr, length=self.size.length, progress=_each_ten,
+                self.copy(0, whole=True), legs, self.train, watched=self.names, seed=1, length=self.size.length,
+                trained=(lambda name: True) if run == "all" else self.names.__contains__, progress=_each_ten,
             )  # fmt: skip
             report.write_text(json.dumps([asdict(stage) for stage in made]))
-        return outs[stages.index(percent)]
+        return self.work / f"tuned-{kind}"
 
-    def tuning(self) -> list[attacks.Tuned]:
-        """What fine-tuning did, by stage."""
-        return [attacks.Tuned(**stage) for stage in json.loads((self.work / "tuned.json").read_text())]
+    def tuning(self, run: str) -> list[attacks.Tuned]:
+        """What fine-tuning did, by leg."""
+        return [attacks.Tuned(**stage) for stage in json.loads((self.work / f"tuned-{run}.json").read_text())]
 
 
 def _each_ten(stage: attacks.Tuned) -> None:
@@ -227,11 +238,11 @@ class Attack(NamedTuple):
     apply: Apply
 
 
-def _finetuned(percent: int, then: Apply | None = None) -> Apply:
+def _finetuned(kind: str, then: Apply | None = None) -> Apply:
     """What fine-tuning changed in copy 0, carried over to the source; exactly the tuned file for copy 0 itself."""
 
     def apply(subject: Subject, source: Path, out: Path) -> None:
-        tuned, own = subject.tuned(percent), subject.copy(0, whole=True)
+        tuned, own = subject.tuned(kind), subject.copy(0, whole=True)
         between = out.with_name(out.name + ".tuned") if then else out
         if source == own:
             shutil.copytree(tuned, between)
@@ -269,19 +280,21 @@ def discard(path: Path) -> None:
 _INT4: Final = _plain(attacks.quantise, bits=4, group=32)
 ATTACKS: Final = (
     Attack("none", "none", "", lambda subject, source, out: attacks.rewrite(source, out, lambda name, w: w)),
-    *(Attack(f"noise{p}", "noise", f"{p} %", _plain(attacks.noise, relative=p / 100, seed=1)) for p in (5, 20, 50)),
-    *(Attack(f"prune{p}", "prune", f"{p} %", _plain(attacks.prune, share=p / 100)) for p in (20, 40, 60, 70, 80, 90)),
+    *(Attack(f"noise{p}", "noise", f"{p} %", _plain(attacks.noise, relative=p / 100, seed=1)) for p in (20, 50)),
+    *(Attack(f"prune{p}", "prune", f"{p} %", _plain(attacks.prune, share=p / 100)) for p in (20, 60, 80, 90)),
     Attack("int8", "round", "int8 by rows", _plain(attacks.quantise, bits=8)),
     Attack("int4", "round", "int4 by 32", _INT4),
     Attack("int3", "round", "int3 by 32", _plain(attacks.quantise, bits=3, group=32)),
     Attack("int4_minmax", "round", "int4 min-max by 32", _plain(attacks.quantise, bits=4, group=32, grid="minmax")),
     *(
         Attack(f"lora{p}", "low-rank", f"{p} %, rank 8", _plain(attacks.merge_lora, relative=p / 100, seed=1))
-        for p in (5, 15, 40)
+        for p in (15, 40)
     ),
-    Attack("finetune5", "fine-tune", "5 %", _finetuned(5)),
-    Attack("finetune15", "fine-tune", "15 %", _finetuned(15)),
-    Attack("finetune5_int4", "fine-tune", "5 %, then int4 by 32", _finetuned(5, _INT4)),
+    Attack("finetune5", "fine-tune", "5 %", _finetuned("all-5")),
+    Attack("finetune15", "fine-tune", "15 %", _finetuned("all-15")),
+    Attack("finetune5_int4", "fine-tune and round", "5 %, then int4 by 32", _finetuned("all-5", _INT4)),
+    Attack("finetune_declared5", "fine-tune the declared tensors alone", "5 %", _finetuned("declared-5")),
+    Attack("finetune_declared15", "fine-tune the declared tensors alone", "15 %", _finetuned("declared-15")),
     Attack("permute", "reshuffle", "units and heads", _reshuffled(residual=False)),
     Attack("permute_residual", "reshuffle", "and channels between layers", _reshuffled(residual=True)),
 )  # fmt: skip
@@ -339,7 +352,7 @@ def read(subject: Subject, suspect: Path, license_id: int) -> Reading:
         own, log10_p, named, _ = _named(subject, sums.quantised(weights.BIT_LEVELS).q, license_id)
         found.append((int((np.sign(sums.q) != word).sum()), own, log10_p, named))
     tests = _share_tests(subject, suspect, license_id)
-    allowed = stats.allowance(grind_bits=SHARE_ALLOWANCE, shares=spec.shares)
+    allowed = stats.allowance(grind_bits=stats.GRIND_CORRECTION_BITS, shares=spec.shares)
     informed, blind = found
     return Reading(
         wrong=informed[0], wrong_blind=blind[0], total=informed[1], total_blind=blind[1], log10_p=informed[2],
@@ -375,16 +388,14 @@ def check_against_detectors(subject: Subject, suspect: Path, license_id: int, fo
             raise RuntimeError(
                 f"{suspect.name}: trace names {listed} with T = {traced.T}, the reading {named}, {total}"
             )
-    convicted = 0
-    for i, seed in enumerate(seeds_of(license_id, subject.spec)):
-        confirmed = weights.confirm(suspect, subject.base, subject.spec, i, seed)
-        convicted += confirmed.decision == "detected"
-        if found.shares[i] != confirmed.T:
+    seeds = seeds_of(license_id, subject.spec)
+    for i in range(0, len(seeds), CHECKED_SHARES):
+        confirmed = weights.confirm(suspect, subject.base, subject.spec, i, seeds[i])
+        convicts = found.log10_shares[i] <= -43 * math.log10(2)
+        if found.shares[i] != confirmed.T or convicts != (confirmed.decision == "detected"):
             raise RuntimeError(
-                f"{suspect.name}: share {i} has T = {confirmed.T}, the reading {found.shares[i]}"
+                f"{suspect.name}: share {i} has T = {confirmed.T} ({confirmed.decision}), the reading {found.shares[i]}"
             )
-    if convicted != found.convicted:
-        raise RuntimeError(f"{suspect.name}: {convicted} shares convict, {found.convicted} by the reading")
 
 
 def attacked(subject: Subject, kept: Kept, attack: Attack, copy: int) -> Reading:
@@ -821,7 +832,11 @@ def table(lines: Sequence[Line], subject: Subject) -> list[str]:
 def notes(lines: Sequence[Line], subject: Subject) -> str:
     """What the rows mean, the table, the plot and what is not shown."""
     spec, size = subject.spec, subject.size
-    tuned = ", ".join(f"{s.relative_change:.1%} after {s.steps} steps" for s in subject.tuning())
+    tuned = {
+        run: ", ".join(f"{s.relative_change:.1%} after {s.steps} steps" for s in subject.tuning(run))
+        for run in TUNINGS
+    }
+    rates = " and ".join(f"{lr * size.faster:g}" for _, lr in TUNINGS["all"])
     text = f"""
 ![Bit errors and weakest share against the perplexity that an attack costs](weights.svg)
 
@@ -829,13 +844,14 @@ The plan is the default one: {len(spec.tensors)} tensors, {spec.code_bits} codew
 weights, {spec.shares} shares of {spec.weights_per_share} weights, step {spec.epsilon} of a tensor's spread. {LICENSES}
 licenses are registered and all are tried. Bit errors are of {size.copies} copies; attacks change all projections of
 all layers, embeddings and norms stay. Perplexity is that of copy 0, attacked whole, on {size.held_out} held-out tokens;
-there trace and every confirm were run on the attacked file itself and gave the integers of the table.
+there trace and every fifth confirm were run on the attacked file itself and gave the integers of the table.
 
 "With the base tensors" is how the creator and a case's committee look; *blind* needs the suspect alone, as an
-operator's first look does: single bits are then mostly noise, but 1,024 of them name the license.
+operator's first look does: single bits are then noisy, all of them together name the license.
 
-Fine-tuning is AdamW on all weights ({tuned} at a rate of {size.lr}, {size.length} tokens a step), one run on copy 0; to
-the other copies its change was added. int4 after it rounds the sum.
+Fine-tuning is AdamW at rates of {rates}, {size.length} tokens a step, on all weights ({tuned["all"]}) or, by one who
+reads the registration, on the declared tensors alone ({tuned["declared"]}). Each is one run on copy 0; to the other
+copies its change was added.
 
 `wfp_collude*`: sums over blocks of two real files give, integer for integer, what a coalition's file has; for
 {size.played * len(STRATEGIES)} coalitions the files were made and traced too, and a difference would have ended the
@@ -851,8 +867,9 @@ base tensors. `shares`: confirm shares at p_global <= 2^-43, each alone.
 ## Limits
 
 - `int4 min-max by 32` is the grid on which this substrate's weights were stored before they were converted: rounding
-  back to a grid that the base lies on takes a mark smaller than half its step away. A model that was never rounded has
-  no such grid, and one that was must be marked before it is rounded or with a step of the grid's size.
+  back to it leaves of the mark only what moves the ends of a group, which the base tensors show and a blind look may
+  not.
+- Tracing blind does not put permuted channels back: there is nothing to match them to.
 - A rotation of the channels between layers, with norms folded into the matrices, leaves the function as it is and both
   marks unreadable until it is undone; undoing it needs a singular value decomposition, which differs from machine to
   machine, so the detectors do not.

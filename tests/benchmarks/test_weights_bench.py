@@ -16,7 +16,7 @@ import weights_bench as bench
 from weights_bench import BY_ID, Kept, Size, Subject, license_of
 from zhiyi_watermark import stats, weights
 
-SIZE = Size(2, 2, 6, 3, 2, 64, 128, 5e-3, 16)
+SIZE = Size(2, 2, 6, 3, 2, 64, 128, 3.0, 16)
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +81,12 @@ def test_an_attacked_copy_is_read_as_the_detectors_read_it(subject: Subject, kep
 
 def test_fine_tuning_is_real_for_one_copy_and_carried_to_others(subject: Subject, kept: Kept) -> None:
     first = bench.quality(subject, kept, BY_ID["finetune5"])
-    assert 0.05 <= first.changed < 0.08
+    assert 0.05 <= first.changed < 0.1
     second = bench.attacked(subject, kept, BY_ID["finetune5_int4"], 1)
     assert second.named == [license_of(1)]
-    stages = subject.tuning()
+    stages = subject.tuning("all")
     assert 0.05 <= stages[0].relative_change < 0.15 <= stages[1].relative_change
+    assert bench.attacked(subject, kept, BY_ID["finetune_declared5"], 1).named == [license_of(1)]
 
 
 def test_the_least_total_that_names_is_the_detectors_threshold(subject: Subject) -> None:

@@ -11,7 +11,7 @@ import pytest
 from conftest import Array, to_bf16, write_tensors
 
 from zhiyi_watermark.attacks import weights as attacks
-from zhiyi_watermark.attacks.weights import Heads
+from zhiyi_watermark.attacks.weights import Heads, Leg
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.tensorfile import Checkpoint
 
@@ -266,29 +266,41 @@ def test_what_cannot_be_reshuffled_is_said(tmp_path: Path) -> None:
 def test_fine_tuning_stops_at_the_changes_asked_and_learns(model: Path, tmp_path: Path) -> None:
     text = [1 + (3 * i) % 50 for i in range(400)]
     watched = ["model.layers.0.mlp.down_proj.weight"]
-    outs = [(0.02, tmp_path / "2"), (0.05, tmp_path / "5")]
+    legs = [Leg(0.02, 1e-3, tmp_path / "2"), Leg(0.05, 3e-3, tmp_path / "5")]
     seen: list[attacks.Tuned] = []
-    stages = attacks.finetune(
-        model, outs, text, watched=watched, seed=1, lr=3e-3, length=16, progress=seen.append
-    )
-    assert [len(outs), stages[-1]] == [len(stages), seen[-1]]
+    stages = attacks.finetune(model, legs, text, watched=watched, seed=1, length=16, progress=seen.append)
+    assert [len(legs), stages[-1]] == [len(stages), seen[-1]]
     before = floats(model)
-    for stage, (wanted, out) in zip(stages, outs, strict=True):
-        tuned = floats(out)
-        assert wanted <= stage.relative_change < wanted + 0.02
+    for stage, leg in zip(stages, legs, strict=True):
+        tuned = floats(leg.out)
+        assert leg.relative_change <= stage.relative_change < leg.relative_change + 0.02
         assert relative(before[watched[0]], tuned[watched[0]]) == pytest.approx(
             stage.relative_change, rel=1e-4
         )
         assert set(tuned) == set(before)
     assert stages[1].loss < seen[0].loss
-    with pytest.raises(SpecError, match="steps"):
-        attacks.finetune(
-            model, [(0.5, tmp_path / "x")], text, watched=watched, seed=1, length=16, max_steps=2
-        )
+
+
+def test_fine_tuning_may_leave_most_weights_alone(model: Path, tmp_path: Path) -> None:
+    text = [1 + (3 * i) % 50 for i in range(400)]
+    name = "model.layers.1.mlp.up_proj.weight"
+    attacks.finetune(
+        model, [Leg(0.01, 3e-3, tmp_path / "x")], text, watched=[name], seed=1, length=16, trained=name.__eq__
+    )
+    before, after = floats(model), floats(tmp_path / "x")
+    assert [n for n in before if (before[n] != after[n]).any()] == [name]
+
+
+def test_what_cannot_be_fine_tuned_is_said(model: Path, tmp_path: Path) -> None:
+    leg = Leg(0.5, 1e-5, tmp_path / "x")
+    name = "model.layers.0.mlp.down_proj.weight"
+    with pytest.raises(SpecError, match="max_steps"):
+        attacks.finetune(model, [leg], [1, 2, 3] * 9, watched=[name], seed=1, length=16, max_steps=2)
     with pytest.raises(UnavailableError, match="nowhere"):
-        attacks.finetune(model, [], text, watched=["nowhere"], seed=1)
+        attacks.finetune(model, [leg], [1, 2], watched=["nowhere"], seed=1)
     with pytest.raises(SpecError, match="tokens"):
-        attacks.finetune(model, [(0.5, tmp_path / "x")], [1, 2], watched=watched, seed=1)
+        attacks.finetune(model, [leg], [1, 2], watched=[name], seed=1)
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_student_is_made_anew_and_learns_from_the_outputs(model: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -359,24 +359,32 @@ class Tuned:
     loss: float  # mean over the last ten steps, nats a token
 
 
+class Leg(NamedTuple):
+    """A part of a training run."""
+
+    relative_change: float  # of the watched tensors, where it ends
+    lr: float
+    out: Path  # the folder that the model is then written to
+
+
 def finetune(
     source: Path,
-    outs: Sequence[tuple[float, Path]],
+    legs: Sequence[Leg],
     token_ids: Sequence[int],
     *,
     watched: Sequence[str],
     seed: int,
-    lr: float = 2e-4,
+    trained: Where = _everywhere,
     batch: int = 1,
     length: int = 128,
     max_steps: int = 2000,
     progress: Callable[[Tuned], None] = lambda stage: None,
 ) -> list[Tuned]:
-    """All weights of a causal language model trained on a text by AdamW in fp32; copies written on the way.
+    """A causal language model trained on a text by AdamW in fp32, all of it or what `trained` takes by name.
 
-    outs: relative changes of the watched tensors, ascending, and the folder that the model is written to when each is
-    reached. lr: constant after ten steps of warm-up. length: tokens a row. Returns the stage at each output.
-    Raises SpecError when max_steps do not suffice, UnavailableError when a watched tensor is missing.
+    legs: by ascending change; each has its learning rate, the first ten steps of all warm up. length: tokens a row.
+    Returns the stage at the end of each leg. Raises SpecError when max_steps do not suffice, UnavailableError when a
+    watched tensor is missing.
     """
     import torch
 
@@ -386,33 +394,37 @@ def finetune(
         raise UnavailableError(f"tensor {missing[0]} is not in {source}")
     start = {name: parameters[name].detach().clone() for name in watched}
     size = math.sqrt(sum(float(t.double().square().sum()) for t in start.values()))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
+    for name, values in parameters.items():
+        values.requires_grad_(trained(name))
+    learning = [values for values in parameters.values() if values.requires_grad]
+    optimizer = torch.optim.AdamW(learning, weight_decay=0.01)
     rng = _rng(seed, "finetune")
     losses: list[float] = []
     stages: list[Tuned] = []
     stage = Tuned(0.0, 0, math.nan)
     model.train()
     for step in range(1, max_steps + 1):
+        if len(stages) == len(legs):
+            return stages
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, step / 10)
+            group["lr"] = legs[len(stages)].lr * min(1.0, step / 10)
         loss = model(input_ids=(rows := _rows(token_ids, batch, length, rng)), labels=rows).loss
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
         losses.append(float(loss.detach()))
         moved = sum(float((parameters[n].detach() - t).double().square().sum()) for n, t in start.items())
         stage = Tuned(math.sqrt(moved) / size, step, float(np.mean(losses[-10:])))
         progress(stage)
-        while len(stages) < len(outs) and stage.relative_change >= outs[len(stages)][0]:
-            _save(model, source, outs[len(stages)][1])
+        if stage.relative_change >= legs[len(stages)].relative_change:
+            _save(model, source, legs[len(stages)].out)
             stages.append(stage)
-        if len(stages) == len(outs):
-            return stages
-    raise SpecError(
-        f"{max_steps} steps at lr {lr} moved the weights by {stage.relative_change:.2%}; "
-        "raise max_steps or lr"
-    )
+    if len(stages) < len(legs):
+        raise SpecError(
+            f"{max_steps} steps moved the weights by {stage.relative_change:.2%}; raise max_steps or the learning rate"
+        )
+    return stages
 
 
 def distil(
