@@ -6,6 +6,7 @@ import ast
 import bisect
 import inspect
 import math
+from collections import Counter
 from fractions import Fraction
 from itertools import product
 
@@ -134,12 +135,68 @@ def test_the_closed_bound_costs_what_the_docs_say() -> None:
     assert not stats.bound_reaches(0, 0, 1)
 
 
-def test_long_objects_fall_back_to_the_bound_and_say_so() -> None:
-    q = np.resize(np.array([1, 15, 7]), 70_000)
+def test_the_law_of_many_signs_is_the_exact_one_rounded_up() -> None:
+    """Against the big-integer law, for several shapes of q and totals of both parities."""
+    rng = np.random.default_rng(4)
+    for q in (
+        rng.integers(-7, 8, 3000), rng.integers(1, 3, 4001), 3 * rng.integers(0, 4, 2500),
+        np.append(np.ones(3000, dtype=np.int64), 5),
+    ):  # fmt: skip
+        law = stats.sign_law(Counter(np.abs(q).tolist()))
+        assert law is not None
+        assert law.slack < Fraction(1, 2**149)
+        reference = stats.two_point_law(np.abs(q), -np.abs(q), np.ones_like(q), 2)
+        spread = math.isqrt(int((q * q).sum()))
+        for total in (1, 2, spread // 3, *(k * spread - k % 2 for k in (1, 4, 5, 10, 13, 16))):
+            found, truth = law.tail(total).p, reference.tail(total).p
+            assert found is not None
+            assert truth is not None
+            assert truth <= found <= truth + 2 * law.slack + NEARLY
+        assert law.tail(0).p == law.tail(-spread).p == 1
+        beyond = law.tail(
+            40 * spread
+        ).p  # taken for 16 standard deviations: an upper bound, never below the truth
+        assert beyond is not None
+        assert Fraction(1, 2**1024) < beyond < Fraction(1, 2**149)
+
+
+@given(st.integers(500, 1500), st.lists(st.integers(0, 40), max_size=12), st.integers(1, 2000))
+@settings(max_examples=20, deadline=None)
+def test_the_law_of_signs_is_never_below_the_truth(ones: int, counts: list[int], total: int) -> None:
+    magnitudes = np.repeat(np.arange(len(counts) + 2), [0, ones, *counts])
+    truth = stats.two_point_law(magnitudes, -magnitudes, np.ones_like(magnitudes), 2).tail(total).p
+    law = stats.sign_law(dict(enumerate([0, ones, *counts])))
+    if law is not None:
+        found = law.tail(total).p
+        assert found is not None
+        assert truth is not None
+        assert truth <= found + NEARLY
+
+
+def test_a_million_signs_cost_no_power() -> None:
+    """z of 4.76 is enough for 1e-6, where the closed bound takes 5.26."""
+    q = np.clip(np.rint(4 * np.random.default_rng(1).standard_t(4, 1_000_000)), -127, 127).astype(np.int64)
+    spread = math.sqrt(int((q * q).sum()))
+    enough, short = (stats.sign_tail(q, round(z * spread)) for z in (4.76, 4.74))
+    assert (enough.law, short.law) == ("exact", "exact")
+    assert enough.at_most(stats.TRACE)
+    assert not short.at_most(stats.TRACE)
+    assert not stats.bound_tail(round(5.25 * spread), int((q * q).sum())).at_most(stats.TRACE)
+
+
+def test_long_objects_without_small_q_fall_back_to_the_bound_and_say_so() -> None:
+    q = np.resize(np.array([6, 10, 15]), 70_000)
     tail = stats.sign_tail(q, 20_000)
     assert tail.law == "bound"
     assert tail.sum_q2 == int((q * q).sum())
     assert stats.sign_tail(q[:500], 500).law == "exact"
+    assert stats.sign_tail(np.resize(np.array([1, 3, 1 << 20]), 70_000), 1 << 24).law == "bound"
+    doubled = stats.sign_tail(2 * np.resize(np.array([1, 15, 7]), 70_000), 39_999)
+    assert doubled.p == stats.sign_tail(np.resize(np.array([1, 15, 7]), 70_000), 20_000).p
+    assert stats.sign_law({0: 5}) is stats.sign_law({}) is stats.sign_law({7: 0}) is None
+    for wrong in ({1: -1}, {-1: 1}):
+        with pytest.raises(SpecError, match="negative"):
+            stats.sign_law(wrong)
 
 
 @given(

@@ -10,9 +10,10 @@ model's), so only the codeword is random for B. A codeword with structure (BCH) 
 decoded, its MAC checked and every registered one counted under (a).
 
 Laws: "binomial", "exact" and "two-point" are the true tail, rounded up: counts of fair or biased coins, signs
-on unequal integers, and independent two-point variables (a Tardos code's innocent). "bound" is Hoeffding's
-P(T >= t) <= exp(-t^2 / (2 sum q^2)) (Hoeffding 1963, theorem 2), for a contract or for n where the exact law
-is too slow. There is no Gaussian approximation. Decisions are made of integers and exact rationals alone: no
+on unequal integers, and independent two-point variables (a Tardos code's innocent). Signs by the million are
+summed through their characteristic function, in integers with every error counted (SignLaw). "bound" is
+Hoeffding's P(T >= t) <= exp(-t^2 / (2 sum q^2)) (Hoeffding 1963, theorem 2), for a contract or where no exact law
+is to be had. There is no Gaussian approximation. Decisions are made of integers and exact rationals alone: no
 float and no library logarithm, so they are the same on every machine.
 
 Families: every hypothesis tried is counted (hypotheses, Bonferroni), and so is what others could have tried
@@ -23,9 +24,10 @@ repeat it (pooled).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import accumulate
 from typing import Any, Final, Literal
 
@@ -53,6 +55,11 @@ _PI_TIMES_1E30: Final = 3_141_592_653_589_793_238_462_643_383_279  # pi, rounded
 _LAW_BITS: Final = 320  # fixed-point bits of the other laws where exact counts would be longer
 _LAW_REST: Final = 32  # bits of such a count under which a binomial's far ends are bounded instead of listed
 _LAW_SPARE: Final = 64  # bits by which they may grow before they are rounded up again
+_WAVE_BITS: Final = 384  # fixed-point bits of a characteristic function
+_FAR: Final = 16  # standard deviations beyond which the law of many signs is not told apart: 2^-184
+_WIDEST: Final = 1 << 12  # largest |q|, in units of their common divisor, that the law of many signs takes
+_PI2: Final = Fraction(98_696, 10_000)  # pi^2, rounded down
+_LOG2_E: Final = Fraction(1_442_695, 10**6)  # rounded down
 _LEAST: Final = Fraction(1, 1 << 1024)  # what is impossible is reported as this, so that p has a logarithm
 _MAX_Q: Final = (1 << 31) - 1  # squares of q, and their sums over 2^1 q of this size, fit 63 bits
 
@@ -260,7 +267,7 @@ def _rounded_up(law: int, bits: int, width: int, filled: int) -> int:
 
 
 def sign_tail(magnitudes: IntArray, total: int) -> Tail:
-    """P(sum of ±|q_i| >= total) for fair signs: the exact law where affordable, else the closed bound.
+    """P(sum of ±|q_i| >= total) for fair signs: the exact law where there is one, else the closed bound.
 
     magnitudes: |q_i|, zeros allowed, each under 2^31.  # (n,)
     Raises SpecError if no signs could reach that total.
@@ -273,7 +280,7 @@ def sign_counts_tail(counts: Mapping[int, int], total: int) -> Tail:
     """sign_tail of a histogram: how many q have which magnitude, magnitudes of 0 to 2^31-1.
 
     One magnitude has the binomial law, two that of two independent binomials (rounded up by less than 2^-256 up to
-    2^30 signs), more the law of two_point_law or, where that is too slow, the closed bound.
+    2^30 signs), more the law of two_point_law or, where that is too slow, of sign_law; else the closed bound.
     Raises SpecError if no signs could reach that total, or on a negative magnitude or count.
     """
     if any(size < 0 or count < 0 for size, count in counts.items()):
@@ -291,9 +298,11 @@ def sign_counts_tail(counts: Mapping[int, int], total: int) -> Tail:
     if len(kept) == 2:
         (small, few), (large, many) = kept.items()
         return Tail("exact", _two_sizes(large, many, small, few, total))
-    values = np.repeat(np.array(list(kept), dtype=np.int64), list(kept.values()))
     if n * (reach // unit + 1) > _EXACT_WORK or reach // unit + 1 > _EXACT_REACH:
-        return bound_tail(total, _sum_of_squares(values))
+        smooth = sign_law(kept)
+        squares = sum(size * size * count for size, count in kept.items())
+        return smooth.tail(total) if smooth is not None else bound_tail(total, squares)
+    values = np.repeat(np.array(list(kept), dtype=np.int64), list(kept.values()))
     law = two_point_law(values, -values, np.ones_like(values), 2)
     return Tail("exact", law.tail(total).p)
 
@@ -329,6 +338,130 @@ def _coins(n: int) -> tuple[list[int], int]:
         down.append(-(-down[-1] * k // (n - k + 1)))
         k -= 1
     return down[:0:-1] + up, k
+
+
+@dataclass(frozen=True, eq=False)
+class SignLaw:
+    """The law of T = sum ±q_i for fair signs, n up to billions; made by sign_law.
+
+    X = T/2 lies on a lattice of step 1; counted modulo an odd M, P(c <= X < c + L mod M) is a sum over M waves,
+    1/M sum_k psi(2 pi k / M) D_k(c) with psi(a) = prod cos(a q_i / 2) and D_k = sum_{j<L} cos(2 pi k (c+j) / M)
+    (Fourier inversion on a lattice). psi is next to nothing but for the first few. L and M are 8 and 24 standard
+    deviations of T, so what lies beyond the window, or is counted twice because it wraps around, is under 2^-184.
+    That, the waves left out and every rounding are `slack`, and added: p is an upper bound, by at most twice that.
+    """
+
+    unit: int  # common divisor of the q; everything below is in this unit
+    parity: int  # of sum |q|, so of every T
+    far: int  # totals beyond are taken for this one: _FAR standard deviations
+    length: int  # L
+    period: int  # M
+    waves: tuple[int, ...]  # 2 psi_k sin(pi k L / M) / sin(pi k / M), in 2^-_WAVE_BITS.  # (K,)
+    slack: Fraction
+
+    def tail(self, total: int) -> Tail:
+        """P(T >= total), rounded up by at most twice the slack."""
+        if total <= 0:
+            return Tail("exact", Fraction(1))
+        t = min(-(-total // self.unit), self.far)
+        t += (t + self.parity) & 1
+        part = self.length << _WAVE_BITS
+        cosine, _ = _turn(t + self.length - 1, self.period)
+        before, here = 1 << _WAVE_BITS, cosine  # cos 0, cos x and then cos (k x)
+        for wave in self.waves:
+            part += wave * here >> _WAVE_BITS
+            before, here = here, (2 * cosine * here >> _WAVE_BITS) - before
+        p = Fraction(part, self.period << _WAVE_BITS) + self.slack
+        return Tail("exact", min(Fraction(1), max(_LEAST, p)))
+
+
+def sign_law(counts: Mapping[int, int]) -> SignLaw | None:
+    """The law of sum ±|q_i|, in a time that depends on how many different |q| there are; None where it has none.
+
+    counts: how many q have which magnitude.
+    There is none when too few |q| are small (their common divisor taken out): then the law is no smooth one.
+    Raises SpecError on a negative magnitude or count.
+    """
+    if any(size < 0 or count < 0 for size, count in counts.items()):
+        raise SpecError(f"magnitudes and their counts are not negative, given {dict(counts)}")
+    unit = math.gcd(*(size for size, count in counts.items() if count))
+    widest = max((size for size, count in counts.items() if count), default=0) // max(1, unit)
+    if not 0 < widest <= _WIDEST:
+        return None
+    number = [counts.get(unit * size, 0) for size in range(widest + 1)]  # of 0, unit, 2 unit, ...
+    n = sum(number[1:])
+    squares = sum(count * size * size for size, count in enumerate(number))
+    far = _FAR * (math.isqrt(squares) + 1)
+    length = far // 2 + 1
+    period = 3 * length | 1
+    # psi at angles that are left out, 2 pi k / M and up: |cos x| <= exp(-x^2/2) up to pi/2, and q up to w reach that
+    # at the angle pi/w. The least exponent, in bits, over all such intervals.
+    terms = _FAR * period // (3 * math.isqrt(squares)) + 1
+    if 2 * (terms + 1) >= period:
+        return None
+    first, sure, inside = Fraction(2 * (terms + 1), period), 1 << 20, 0
+    for w in range(1, widest + 1):
+        inside += number[w] * w * w
+        if Fraction(1, w) < first:
+            break
+        lowest = first if w == widest else max(first, Fraction(1, w + 1))
+        sure = min(sure, math.floor(Fraction(inside, 8) * _PI2 * lowest * lowest * _LOG2_E))
+    if sure < 150 + period.bit_length():
+        return None
+    waves = tuple(_wave(k, number, length, period) for k in range(1, terms + 1))
+    # In units of 2^-_WAVE_BITS: a value of _turn is off by under 2^8, so the cosine of w times an angle by w^2 2^9, and
+    # its power by twice the exponent times that.
+    rounding = 4 * terms * (n * widest * widest * 512 + widest + 1024 * (period + 1) + terms * terms * 512)
+    beyond = Fraction(1, 1 << math.floor(Fraction(_FAR * _FAR, 2) * _LOG2_E))
+    slack = Fraction(rounding, 1 << _WAVE_BITS) + Fraction(period, 1 << sure) + beyond
+    return SignLaw(unit, sum(number[1::2]) & 1, far, length, period, waves, slack)
+
+
+def _wave(k: int, counts: Sequence[int], length: int, period: int) -> int:
+    """2 psi_k sin(pi k L / M) / sin(pi k / M) in 2^-_WAVE_BITS. counts: how many q have each magnitude."""
+    cosine, sine = _turn(k, period)
+    before, here, psi = 1 << _WAVE_BITS, cosine, 1 << _WAVE_BITS  # cos 0, cos x and then cos (w x)
+    for count in counts[1:]:
+        power, left = here, count
+        while left:
+            if left & 1:
+                psi = psi * power >> _WAVE_BITS
+            power, left = power * power >> _WAVE_BITS, left >> 1
+        before, here = here, (2 * cosine * here >> _WAVE_BITS) - before
+    return 2 * psi * _turn(k * length, period)[1] // sine
+
+
+def _turn(numerator: int, denominator: int) -> tuple[int, int]:
+    """cos and sin of pi numerator/denominator in 2^-_WAVE_BITS, each off by less than 2^8 units."""
+    quarter = (4 * numerator + denominator) // (2 * denominator)  # the nearest multiple of pi/2
+    x = _pi() * (2 * numerator - quarter * denominator) // (2 * denominator)  # within ±pi/4
+    square = x * x >> _WAVE_BITS
+    cosine = term = 1 << _WAVE_BITS
+    sine = odd = x
+    n = 1
+    while term or odd:
+        term = -(term * square >> _WAVE_BITS) // (2 * n * (2 * n - 1))
+        odd = -(odd * square >> _WAVE_BITS) // (2 * n * (2 * n + 1))
+        cosine, sine, n = cosine + term, sine + odd, n + 1
+    turned = ((cosine, sine), (-sine, cosine), (-cosine, -sine), (sine, -cosine))
+    return turned[quarter % 4]
+
+
+@cache
+def _pi() -> int:
+    """pi in 2^-_WAVE_BITS by Machin's formula, 16 arctan 1/5 - 4 arctan 1/239."""
+    spare = 16
+
+    def arctan_of_one_over(x: int) -> int:
+        power = total = (1 << (_WAVE_BITS + spare)) // x
+        n = 1
+        while power:
+            power //= -x * x
+            n += 2
+            total += power // n
+        return total
+
+    return (16 * arctan_of_one_over(5) - 4 * arctan_of_one_over(239)) >> spare
 
 
 def _sum_of_squares(values: IntArray) -> int:
