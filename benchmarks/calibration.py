@@ -20,7 +20,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cache, partial
 from itertools import pairwise
@@ -38,6 +38,7 @@ sys.path.append(str(ROOT / "scripts"))
 from fetch_corpora import CORPORA, paragraphs  # noqa: E402
 from fetch_model import FetchError, ensure_model  # noqa: E402
 from zhiyi_watermark import prf, stats, weights  # noqa: E402
+from zhiyi_watermark import text_gaussian as gsw  # noqa: E402
 from zhiyi_watermark.payload import Short  # noqa: E402
 from zhiyi_watermark.text_multibit import BinPlus, user_of  # noqa: E402
 from zhiyi_watermark.text_stream import canonical_text, grams  # noqa: E402
@@ -291,6 +292,36 @@ def wfp_confirm(objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
         yield "wfp_confirm_bound", Block(partial(stats.bound_tail, sum_q2=int((q * q).sum())), totals)
 
 
+TINY: Final = ROOT / "tests" / "models" / "tiny-lm"
+
+
+def gradients(count: int) -> tuple[gsw.GswSpec, list[gsw.Gradient]]:
+    """q of human-written English texts at the weights of the small test model: of one of its matrices, to be quick."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from zhiyi_watermark.tensorfile import Checkpoint
+
+    torch.set_num_threads(1)
+    whole = gsw.plan(TINY)
+    chosen = tuple(t for t in whole.tensors if "layers.1.self_attn" in t.name)
+    with Checkpoint(TINY) as file:
+        spec = replace(whole, tensors=chosen, base_hash=gsw.base_hash(chosen, file.floats))
+    model = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)
+    prose = [text for text in paragraphs("en") if len(text) > 600][:count]
+    return spec, [gsw.gradient(model, [ids], spec) for ids in gsw.encode(TINY, prose, spec)]
+
+
+def gsw_licenses(objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
+    """GSW, hypothesis (a): licenses that no text was made with, on the gradient of human-written texts."""
+    spec, found = gradients(min(20, objects.suspects))
+    model_key = prf.derive_key(ROOT_KEY, "gsw")
+    each = -(-pairs // len(found))
+    for i, gradient in enumerate(found):
+        keys = [gsw.license_key(model_key, i * each + k) for k in range(each)]
+        yield "gsw", Block(gsw.law_of(gradient)[0], gsw.totals(gradient, spec, keys))
+
+
 class Series(NamedTuple):
     """What the rows of a label are."""
 
@@ -298,7 +329,7 @@ class Series(NamedTuple):
     exact: bool  # its law is no mere bound and has p near every level, so the rate should be the nominal one
 
 
-METHODS: Final = (binplus, kgw, unigram, tournament, wfp_trace, wfp_confirm)
+METHODS: Final = (binplus, kgw, unigram, tournament, wfp_trace, wfp_confirm, gsw_licenses)
 _FEW: Final = f"binomial law of at most {PAIRS} coins, whose values lie up to a factor of 2 apart"
 SERIES: Final = {
     "kgw_en": Series(f"KGW green lists on English texts, {_FEW}", False),
@@ -311,6 +342,7 @@ SERIES: Final = {
     "binplus_zh": Series("BIN+ votes on Chinese texts, binomial law", True),
     "wfp_trace": Series("WFP trace mark, two-point law of innocent codewords", True),
     "wfp_confirm": Series("WFP confirm share, exact law", True),
+    "gsw": Series("GSW, exact law of a license's signs on a text's gradient", True),
     "wfp_confirm_bound": Series("WFP confirm share, closed bound", False),
 }
 
@@ -567,7 +599,8 @@ def notes(table: Sequence[Reported], false: dict[str, tuple[int, int]]) -> str:
         "than stated. Bands are 95 % Clopper-Pearson intervals. Every p counted is the one that the detector reports,",
         "and every comparison with a level is made in exact rationals. Texts are stretches of human-written prose",
         f"(Debian handbook) with {PAIRS} (context, token) pairs that did not occur before, so that all (key, text)",
-        "pairs are independent; weights are random ones and layers of SmolLM2-135M-Instruct.",
+        "pairs are independent; weights are random ones and layers of SmolLM2-135M-Instruct. GSW looks at the",
+        "gradient of such prose at one matrix of the small test model.",
         "",
         "`wfp_confirm_bound` is the closed bound that decides a case: a contract can check it in integers, and it",
         "never exceeds the nominal rate; what that costs shows against `wfp_confirm`, the exact law of these totals.",
