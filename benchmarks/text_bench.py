@@ -6,6 +6,7 @@
     python benchmarks/text_bench.py --generate [--only SERIES,...] [--minutes M]    # makes what is missing
     python benchmarks/text_bench.py --match --only binplus        # chooses BIN+'s strength by its curve
     python benchmarks/text_bench.py --match [--only METHOD,...]   # peers' strength, by step-wise perplexity
+    python benchmarks/text_bench.py --score [--minutes M]     # GSW's detector on the texts of marked models
     python benchmarks/text_bench.py --regenerate N       # makes N kept texts again; fails if a token differs
 
 Texts are made in batches of fixed composition and kept in benchmarks/texts/ (see texts.py). The figures never need the
@@ -24,7 +25,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache, partial
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -32,10 +35,11 @@ import torch
 import text_series
 from fetch_model import FetchError
 from report import ROOT, environment, write
-from text_figures import PEERS_PYTHON, Figures, Kept, carried, plot
+from text_figures import PEERS_PYTHON, Figures, Kept, carried, human_texts, plot
 from text_model import Llama, stream
 from text_model import write as write_texts
 from text_series import CURVE, MAIN, MATCHED, SERIES, STRENGTHS, Plan, Prompts, Series, current, load_prompts
+from text_weights import score_missing
 from texts import LIMIT, Store, Text
 
 AIM: Final = (
@@ -106,6 +110,12 @@ def make(
     ]
 
 
+@lru_cache(maxsize=1)
+def loaded(folder: Path) -> Llama:
+    """The model in a folder."""
+    return Llama(folder)
+
+
 def missing(store: Store, series: Series, plan: Plan) -> list[list[int]]:
     """The batches of which a text is not kept."""
     kept = store.current(series.name, plan.keys)
@@ -116,7 +126,6 @@ def generate(store: Store, prompts: Prompts, wanted: Sequence[Series], minutes: 
     """Makes missing texts, series after series, until the time is over. Returns how many batches are still missing."""
     deadline = time.monotonic() + 60 * minutes
     progress = Progress()
-    model: Llama | None = None
     unmade = 0
     for series in wanted:
         if not series.ready:
@@ -136,7 +145,7 @@ def generate(store: Store, prompts: Prompts, wanted: Sequence[Series], minutes: 
                 unmade += len(todo) - at
                 say(f"{series.name}: {len(todo) - at} batches left for another time")
                 break
-            model = model or Llama(prompts.folder)
+            model = loaded(series.weights(prompts))
             store.add(series.name, progress.batch(model, prompts, series, plan, batch, len(todo) - at))
             say(f"{series.name}: kept {batch[0]}-{batch[-1]}")
     if store.size() > LIMIT:
@@ -170,7 +179,7 @@ def match(prompts: Prompts, store: Store, methods: Sequence[str]) -> int:
         if series.markllm and find_spec("markllm") is None:
             failed += in_peers(["--match", "--only", method], method)
             continue
-        model = Llama(prompts.folder)
+        model = loaded(prompts.folder)
         delta, cost = 1.5, 0.0
         for _ in range(MATCH_ROUNDS):
             tried = Series("match", method, series.rows, MATCH_TOKENS, {"delta": delta}, rows=series.rows)
@@ -227,14 +236,13 @@ def regenerate(store: Store, prompts: Prompts, wanted: Sequence[Series], count: 
     chosen = random.Random().sample(kept, min(count, len(kept)))
     faults: list[str] = []
     done: set[str] = set()
-    model: Llama | None = None
     for series, index in chosen:
         plan = series.plan(prompts, store)
         if plan.keys[index] in done:
             continue
         batch = next(batch for batch in plan.batches if index in batch)
         done |= {plan.keys[i] for i in batch}
-        model = model or Llama(prompts.folder)
+        model = loaded(series.weights(prompts))
         found = store.current(series.name, plan.keys)
         again = make(model, prompts, series, plan, batch)
         faults += differences(series.name, [found[i] for i in batch if i in found], again)
@@ -311,6 +319,9 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="which texts are kept")
     parser.add_argument("--generate", action="store_true", help="make the missing texts")
     parser.add_argument("--match", action="store_true", help="find the peers' strengths")
+    parser.add_argument(
+        "--score", action="store_true", help="score texts of models with marked weights (GSW)"
+    )
     parser.add_argument("--regenerate", type=int, metavar="N", help="make N kept texts again and compare")
     parser.add_argument(
         "--only", default="", help="names of series (--match: of methods), with commas between"
@@ -340,6 +351,8 @@ def main() -> int:
         faults = regenerate(store, prompts, wanted, options.regenerate)
         print("\n".join(faults) or "every token is the same")
         return int(bool(faults))
+    if options.score:
+        return int(score_missing(store, prompts, options.minutes, partial(human_texts, "en")) > 0)
     if options.list:
         report_kept(store, prompts, wanted)
         return 0

@@ -33,6 +33,7 @@ from text_series import (
     MAIN,
     SERIES,
     VOCABULARY,
+    GswSeries,
     Paraphrase,
     Prompts,
     binplus,
@@ -44,6 +45,7 @@ from text_series import (
     synthid_processor,
     zerobit,
 )
+from text_weights import HELD_OUT, OTHERS, read_scores
 from texts import Store, Text
 from zhiyi_watermark.attacks import text as attacks
 from zhiyi_watermark.text_multibit import BinPlus
@@ -418,6 +420,8 @@ RENAMED: Final = {
     "zero_tournament_tpr_200": "zero_tpr_200_t1",
     "zero_tournament_t07_tpr_200": "zero_tpr_200_t07",
     "zero_unigram_auc_paraphrase": "zero_paraphrase_auc",
+    "gsw_e0.05_tpr_1000": "gsw_tpr_1000",
+    "gsw_e0.037_tpr_2000": "gsw_tpr_2000",
 }
 
 
@@ -446,6 +450,9 @@ class Figures:
         for zero in ZERO:
             if texts := self._need(zero.series):
                 self._zero(zero, texts)
+        for series in SERIES.values():
+            if isinstance(series, GswSeries):
+                self._gsw(series, self._need(series.name))
 
     def _need(self, series: str) -> list[Text]:
         texts = self.kept.texts(series)
@@ -548,6 +555,34 @@ class Figures:
         if zero.read is None:
             return read_markllm(zero.markllm, given)
         return list(self.pool.map(partial(zero.read, zero.series), given, chunksize=8))
+
+    # marked weights
+
+    def _gsw(self, series: GswSeries, texts: Sequence[Text]) -> None:
+        """From the kept scores."""
+        known = read_scores()
+        what = f"GSW, epsilon {series.epsilon:g}"
+        label = f"gsw_e{series.epsilon:g}"
+        if texts and series.name in known:
+            grown = float(known[series.name]["ppl_increase"])
+            self._add(Row(f"{label}_ppl_increase", f"{what}: perplexity of human texts", grown, "", HELD_OUT))
+        for tokens in series.scored:
+            names = [f"{text.key} {tokens}" for text in texts]
+            scores = [known[name] for name in names if name in known]
+            if len(scores) < len(names):
+                self.missing.append(
+                    f"{series.name}, {tokens} tokens: {len(scores)} of {len(names)} scores; run --score"
+                )
+            if scores:
+                hits = [score["log2_p"] <= TRACE for score in scores]
+                share = self._share(f"{label}_tpr_{tokens}", f"{what}, {tokens} tokens: p < 1e-6", hits)
+                self.curves.tokens.setdefault(what, []).append((tokens, share))
+                innocent = [i < score["innocent"] for score in scores for i in range(len(OTHERS))]
+                self._share(
+                    f"{label}_innocent_{tokens}",
+                    f"{what}, {tokens} tokens: other licenses, p < 1e-6",
+                    innocent,
+                )
 
     # shared
 

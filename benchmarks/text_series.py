@@ -32,11 +32,12 @@ from fetch_model import STAMP, ensure_model
 from peers import mpac
 from text_model import ENGINE, Mark, Sampling, sample, stream
 from texts import FOLDER, Origin, Store, Text
-from zhiyi_watermark import prf
+from zhiyi_watermark import prf, text_gaussian
 from zhiyi_watermark.attacks import text as attacks
 from zhiyi_watermark.payload import MAX_FINGERPRINT, Long, Short
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, ZeroBit
+from zhiyi_watermark.weights import TensorShape
 
 VOCABULARY: Final = 49_152  # of SmolLM2
 PROMPT_TOKENS: Final = 32  # of a human paragraph, quoted in the prompt
@@ -85,6 +86,8 @@ KGW_PEER: Final[Mapping[str, Any]] = {
     "seeding_scheme": "lefthash",
 }
 MARKLLM: Final = "0.1.5"
+LICENSE: Final = 1  # whose marked copy writes
+BUILD: Final = Path(__file__).resolve().parent.parent / "build" / "text_bench"
 
 
 MATCHED: Final = "matched"  # the strength is the one in texts/strengths.json
@@ -168,6 +171,10 @@ class Series:
         """What is kept of the drawn ids."""
         return tuple(ids)
 
+    def weights(self, prompts: Prompts) -> Path:
+        """The folder of the model that writes."""
+        return prompts.folder
+
 
 @dataclass(frozen=True)
 class Paraphrase(Series):
@@ -210,6 +217,44 @@ class Paraphrase(Series):
     def written(self, ids: Sequence[int], prompts: Prompts) -> tuple[int, ...]:
         """Up to the first end of text."""
         return tuple(takewhile(lambda token: token not in prompts.special, ids))
+
+
+@dataclass(frozen=True)
+class GswSeries(Series):
+    """Texts of a licensed copy whose weights are marked, see text_weights.py; nothing is done to the logits."""
+
+    scored: tuple[int, ...] = ()  # lengths that are scored
+
+    @property
+    def epsilon(self) -> float:
+        """Step in standard deviations of a tensor."""
+        return float(self.parameters["epsilon"])
+
+    def spec(self, prompts: Prompts) -> text_gaussian.GswSpec:
+        """Where and how strongly the copy is marked."""
+        return text_gaussian.plan(prompts.folder, epsilon=self.epsilon, temperature=self.temperature)
+
+    def weights(self, prompts: Prompts) -> Path:
+        """The marked copy, made under build/ if it is not there."""
+        out = BUILD / f"{self.name}-{prompts.model}-{_pattern()}"
+        if not out.exists():
+            text_gaussian.mark(prompts.folder, out, gsw_license(LICENSE), self.spec(prompts))
+        return out
+
+
+def gsw_license(number: int) -> bytes:
+    """The key of a license's pattern."""
+    return text_gaussian.license_key(prf.derive_key(KEY, "gsw"), number)
+
+
+@cache
+def _pattern() -> str:
+    """Changes when a license's signs do: its totals of fixed integers."""
+    spec = text_gaussian.GswSpec((TensorShape("probe", (64, 64)),), "0" * 64, "0" * 64)
+    q = (np.arange(4096) % 255 - 127).astype(np.int8)
+    fixed = text_gaussian.Gradient(q, spec.spec_hash().hex(), "", 0)
+    sums = text_gaussian.totals(fixed, spec, [gsw_license(i) for i in range(8)])
+    return hashlib.sha256(sums.astype("<i8").tobytes()).hexdigest()[:16]
 
 
 def current(series: Series, prompts: Prompts, store: Store) -> list[Text]:
@@ -400,6 +445,7 @@ def _markllm(name: str, series: Series, parameters: Mapping[str, Any], indices: 
 MARKS: Final[Mapping[str, Callable[[Series, Mapping[str, Any], Sequence[int]], Mark | None]]] = {
     "plain": _plain,
     "paraphrase": _plain,
+    "gsw": _plain,
     "binplus": _binplus,
     "tournament": _zerobit,
     "kgw": _zerobit,
@@ -446,7 +492,8 @@ def code_version(series: Series) -> str:
         drawn, _ = sample(
             lambda _: _probe_scores(next(steps)).clone(), prompts, how, streams, series.mark([0, 1])
         )
-    return f"engine {ENGINE}, draws {hashlib.sha256(drawn.astype('<i8').tobytes()).hexdigest()[:16]}"
+    pattern = f", signs {_pattern()}" if isinstance(series, GswSeries) else ""
+    return f"engine {ENGINE}, draws {hashlib.sha256(drawn.astype('<i8').tobytes()).hexdigest()[:16]}{pattern}"
 
 
 # --- the list -----------------------------------------------------------------------------------------------
@@ -492,5 +539,7 @@ SERIES: Final = {
         _bin32(DELTA, 200, tokens=800),
         Series("bin64-h800", "binplus", 200, 800, {"delta": DELTA, "horizon": 800, "long": True}),
         _bin32(DELTA, 80, temperature=0.7),
+        GswSeries("gsw-e0.05", "gsw", 200, 1000, {"epsilon": 0.05}, scored=(1000,)),
+        GswSeries("gsw-e0.037", "gsw", 200, 2000, {"epsilon": 0.037}, scored=(1000, 2000)),
     )
 }  # in the order in which they are generated

@@ -334,6 +334,75 @@ def test_increase_is_the_exponential_of_the_nats_a_token() -> None:
     assert low < value < high
 
 
+class InTurn:
+    """A pool that maps here."""
+
+    def map(self, job: Any, given: Any, chunksize: int = 1) -> Any:
+        return map(job, given)
+
+
+class Numbers:
+    """Kept texts of numbers, as text."""
+
+    limit = None
+
+    def __init__(self, texts: list[Text]) -> None:
+        self._texts = texts
+
+    def texts(self, series: str) -> list[Text]:
+        return self._texts if series == "tournament" else []
+
+    def decoded(self, texts: list[Text], tokens: int) -> list[str]:
+        return [" ".join(map(str, text.tokens[:tokens])) for text in texts]
+
+
+def nines(series: str, text: str) -> text_figures.Score:
+    share = text.count("9") / max(1, len(text))
+    return text_figures.Score(share, -30.0 if share > 0.2 else -1.0)
+
+
+def test_rows_of_a_zero_bit_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        text_figures, "human_texts", lambda language, count, tokens: ("1 2 3 9 4 4 1 1",) * 50
+    )
+    monkeypatch.setattr(text_figures, "_prose", lambda: ("just some human words here",))
+    monkeypatch.setattr(text_figures, "_wordnet", lambda: SimpleNamespace(synonyms=lambda word: ()))
+    marked = [Text("a", i, (9,) * 200, 2.0) for i in range(3)] + [Text("a", 3, (1,) * 200, 2.0)]
+    figures = text_figures.Figures(Numbers(marked), InTurn())  # type: ignore[arg-type]
+    zero = text_figures.Zero("zero_tournament", "tournament", "Tournament", nines)
+    figures._zero(zero, marked)
+    rows = {row.id: row for row in figures.rows}
+    assert rows["zero_tpr_200_t1"].value == 0.75
+    assert (rows["zero_tpr_200_t1"].target, rows["zero_tpr_200_t1"].met) == (0.99, False)
+    assert rows["zero_tournament_tpr_50"].interval is not None
+    assert rows["zero_tournament_auc_200"].value == 0.75
+    assert rows["zero_tournament_human_hits"].value == 0
+    assert rows["zero_tournament_human_hits"].n == 100
+    assert rows["zero_tournament_ppl_increase"].value == pytest.approx(np.expm1(0.01))
+    assert rows["zero_tournament_tpr_invisible"].value == 0  # this detector does not read canonical text
+    assert {f"zero_tournament_auc_{name}" for name in text_figures.ATTACKS} <= set(rows)
+    assert figures.curves.tokens["Tournament"] == [(50, 0.75), (100, 0.75), (150, 0.75), (200, 0.75)]
+
+
+def test_rows_of_marked_weights_come_from_kept_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    series = text_series.SERIES["gsw-e0.05"]
+    assert isinstance(series, text_series.GswSeries)
+    known = {
+        "gsw-e0.05": {"ppl_increase": 0.04},
+        "a 1000": {"log2_p": -25.0, "innocent": 0},
+        "b 1000": {"log2_p": -3.0, "innocent": 1},
+    }
+    monkeypatch.setattr(text_figures, "read_scores", lambda: known)
+    figures = text_figures.Figures(Numbers([]), InTurn())  # type: ignore[arg-type]
+    figures._gsw(series, [Text(key, i, (1,) * 1000, 0.0) for i, key in enumerate("abc")])
+    rows = {row.id: row for row in figures.rows}
+    assert (rows["gsw_tpr_1000"].value, rows["gsw_tpr_1000"].n, rows["gsw_tpr_1000"].met) == (0.5, 2, False)
+    assert rows["gsw_e0.05_innocent_1000"].value == 1 / 40
+    assert rows["gsw_e0.05_ppl_increase"].value == 0.04
+    assert figures.missing == ["gsw-e0.05, 1000 tokens: 2 of 3 scores; run --score"]
+    assert "signs" in text_series.code_version(series)
+
+
 def test_mpac_reads_what_it_wrote() -> None:
     mark = text_series.mpac_of({"delta": 8.0})
     messages = [text_series.message(i) for i in range(2)]
