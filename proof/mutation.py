@@ -23,7 +23,7 @@ from solc import ROOT
 
 STATE = ROOT / "docs" / "mutation.json"
 DOCUMENT = ROOT / "docs" / "mutation.md"
-COUNT = 120
+COUNT = 112
 SEED = 20261122
 OPEN_ANSWER = "?"
 ROW = re.compile(r"^\| `([0-9a-f]{8})` \| .* \| (.*?) \|$")

@@ -43,7 +43,7 @@ STAGES = (
     "tests/contracts/court/",
     "tests/contracts/system/",
 )  # a session is set up for one of them, or for the rest
-SHARED_SECONDS = 40.0  # of tests that reach the place only through shared fixtures
+SHARED_SECONDS = 90.0  # of tests that reach the place only through shared fixtures
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

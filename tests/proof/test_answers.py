@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,10 @@ def test_a_survivor_is_a_problem_until_it_is_answered() -> None:
     assert mutation.report(state, answered) == answered
     killed = {**state, "mutants": [survivor(result="killed")]}
     assert mutation.problems(killed, answered) == ["no longer a survivor: 01234567"]
+
+
+def test_every_survivor_of_the_last_run_is_answered() -> None:
+    state = json.loads(mutation.STATE.read_text())
+    assert sum(one["result"] in mutation.JUDGED for one in state["mutants"]) >= 100
+    assert mutation.problems(state, mutation.DOCUMENT.read_text()) == []
+    assert mutation.report(state, mutation.DOCUMENT.read_text()) == mutation.DOCUMENT.read_text()
