@@ -918,7 +918,7 @@ def plot(lines: Sequence[Line], subject: Subject) -> None:
 
 def tiny_subject(size: Size) -> Subject:
     """The small model of the tests, with a plan that fits it."""
-    spec = weights.plan(TINY, code_bits=256, weights_per_bit=1024, shares=4, weights_per_share=16384)
+    spec = weights.plan(TINY, code_bits=256, weights_per_bit=1024, shares=4, weights_per_share=8192)
     return subject_of(TINY, spec, size)
 
 
