@@ -21,6 +21,7 @@ import bisect
 import hashlib
 import json
 import math
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -267,6 +268,25 @@ def _plain(attack: Callable[..., None], **options: Any) -> Apply:
         attack(source, out, where=_projections, **options)
 
     return apply
+
+
+def _rotated(subject: Subject, source: Path, out: Path) -> None:
+    """The declared tensors as a rotation of the channels between layers leaves them. Of a whole model it also needs the
+    norms folded into the matrices that read those channels, none of which is declared here."""
+    reading = [name for name in subject.names if not re.search(r"(down|o)_proj\.", name)]
+    if reading:
+        raise RuntimeError(
+            f"{reading[0]} reads the channels between layers: its norm would have to be folded into it"
+        )
+
+    def change(name: str, values: Float32) -> Float32:
+        turn, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((len(values), len(values))))
+        return (turn @ values).astype(np.float32)
+
+    attacks.rewrite(source, out, change, where=subject.names.__contains__)
+
+
+ROTATION: Final = Attack("rotate", "rotate", "channels between layers", _rotated)
 
 
 def discard(path: Path) -> None:
@@ -692,6 +712,13 @@ def survival_rows(subject: Subject, lines: Sequence[Line]) -> list[Row]:
     return rows
 
 
+def rotation_row(subject: Subject, kept: Kept) -> Row:
+    """What the detectors do not undo."""
+    wrong = sum(attacked(subject, kept, ROTATION, c).wrong for c in range(subject.size.copies))
+    what = "wrong codeword bits with the base tensors after a rotation of the channels between layers: not undone"
+    return proportion("wfp_ber_rotate", what, wrong, subject.size.copies * subject.spec.code_bits)
+
+
 def share_rows(subject: Subject, kept: Kept) -> list[Row]:
     """One share alone, after fine-tuning and then rounding, and after each by itself."""
     rows = []
@@ -870,9 +897,9 @@ base tensors. `shares`: confirm shares at p_global <= 2^-43, each alone.
   back to it leaves of the mark only what moves the ends of a group, which the base tensors show and a blind look may
   not.
 - Tracing blind does not put permuted channels back: there is nothing to match them to.
-- A rotation of the channels between layers, with norms folded into the matrices, leaves the function as it is and both
-  marks unreadable until it is undone; undoing it needs a singular value decomposition, which differs from machine to
-  machine, so the detectors do not.
+- A rotation of the channels between layers, with norms folded into the matrices, leaves the function as it is and the
+  marks unreadable (`wfp_ber_rotate`) until it is undone; undoing it needs a singular value decomposition, which differs
+  from machine to machine, so the detectors do not.
 - A student trained on outputs has new weights: both marks are lost by construction, as the rows `*_distil` show. Marks
   in outputs are for that.
 """
@@ -927,7 +954,12 @@ def measured(subject: Subject) -> tuple[list[Row], list[Line]]:
     kept = Kept(subject.work / "results.json")
     lines = list(survival(subject, kept, ATTACKS))
     first = [perplexity_row(subject, kept), *survival_rows(subject, lines)]
-    return [*first, *share_rows(subject, kept), *collusion_rows(subject, kept)], lines
+    return [
+        *first,
+        rotation_row(subject, kept),
+        *share_rows(subject, kept),
+        *collusion_rows(subject, kept),
+    ], lines
 
 
 def main() -> int:

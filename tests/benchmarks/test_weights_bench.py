@@ -124,6 +124,12 @@ def test_a_row_is_made_of_what_was_read(subject: Subject, kept: Kept) -> None:
     assert increase.n == SIZE.held_out_long - 1
 
 
+def test_a_rotation_is_said_to_hide_the_mark(subject: Subject, kept: Kept) -> None:
+    row = bench.rotation_row(subject, kept)
+    assert row.value > 0.3
+    assert row.target is None
+
+
 def test_a_student_has_no_mark(subject: Subject, kept: Kept) -> None:
     found = bench.distilled(subject, kept, 2)
     assert not found.named
