@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
 import random
@@ -12,9 +13,17 @@ import pytest
 import torch
 from conftest import VOCABULARY, write_text
 
+from zhiyi_watermark import stats
 from zhiyi_watermark.errors import SpecError
 from zhiyi_watermark.payload import Long, Short
-from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig, fingerprint_of, user_of, weights
+from zhiyi_watermark.text_multibit import (
+    BinPlus,
+    BinPlusConfig,
+    _least_bits,
+    fingerprint_of,
+    user_of,
+    weights,
+)
 from zhiyi_watermark.text_stream import grams, windows
 
 KEY = hashlib.sha256(b"text key").digest()
@@ -199,6 +208,21 @@ def test_pairs_that_count_already_get_no_bias(mark: BinPlus) -> None:
     assert (first != 0).all()
     again = writer([1, 2, 5, 1, 2], scores)
     assert (again == 0).nonzero().flatten().tolist() == [5]
+
+
+@pytest.mark.parametrize("count", [1, 1000, 65_536 * 50, (1 << 28) * 1000 * 500])
+@pytest.mark.parametrize("n", [200 * 63, 256 * 63, 1024 * 127, 4096 * 63])
+def test_a_window_that_is_not_decoded_could_not_have_decided(n: int, count: int) -> None:
+    """The least T with count * p <= 1e-6 has the bits that are asked of a window; half as far from the mean has not."""
+    candidates = range(n // 2, n)
+    matches = candidates[
+        bisect.bisect_left(
+            candidates, True, key=lambda m: stats.binomial_tail(m, n).at_most(stats.TRACE, count)
+        )
+    ]
+    bits = _least_bits(count, n)
+    assert stats.bound_reaches(2 * matches - n, n, bits)
+    assert not stats.bound_reaches((2 * matches - n) // 2, n, bits)
 
 
 def test_lagging_bits_get_more_weight_and_the_rms_is_one() -> None:
