@@ -313,8 +313,8 @@ ATTACKS: Final = (
     Attack("finetune5", "fine-tune", "5 %", _finetuned("all-5")),
     Attack("finetune15", "fine-tune", "15 %", _finetuned("all-15")),
     Attack("finetune5_int4", "fine-tune and round", "5 %, then int4 by 32", _finetuned("all-5", _INT4)),
-    Attack("finetune_declared5", "fine-tune the declared tensors alone", "5 %", _finetuned("declared-5")),
-    Attack("finetune_declared15", "fine-tune the declared tensors alone", "15 %", _finetuned("declared-15")),
+    Attack("finetune_declared5", "fine-tune declared", "5 %", _finetuned("declared-5")),
+    Attack("finetune_declared15", "fine-tune declared", "15 %", _finetuned("declared-15")),
     Attack("permute", "reshuffle", "units and heads", _reshuffled(residual=False)),
     Attack("permute_residual", "reshuffle", "and channels between layers", _reshuffled(residual=True)),
 )  # fmt: skip
@@ -915,7 +915,7 @@ def plot(lines: Sequence[Line], subject: Subject) -> None:
     from matplotlib import pyplot
 
     plain = next(line.quality.nll for line in lines if line.attack.id == "none")
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.2))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.6))
     families = list(dict.fromkeys(line.attack.family for line in lines))
     for family in families:
         own = [line for line in lines if line.attack.family == family]
@@ -936,8 +936,8 @@ def plot(lines: Sequence[Line], subject: Subject) -> None:
     right.set_yscale("log")
     right.set_ylabel("-log10 p_global of the weakest share")
     right.axhline(43 * math.log10(2), color="black", linewidth=0.8)
-    right.legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(*right.get_legend_handles_labels(), loc="lower center", ncols=5, fontsize=8)
+    figure.tight_layout(rect=(0, 0.11, 1, 1))
     FOLDER.mkdir(parents=True, exist_ok=True)
     figure.savefig(FOLDER / "weights.svg", metadata={"Date": None, "Creator": None})
     pyplot.close(figure)
