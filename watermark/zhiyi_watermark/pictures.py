@@ -1,0 +1,214 @@
+"""Pictures from outside: opened within limits, as the canonical object RGB8, and written back.
+
+The canonical object of a picture is its decoded pixels, 8 bits a channel, turned as its EXIF orientation says, and
+its size; nothing else of the file counts. Colors stay as they are stored: the ICC profile is kept beside the pixels
+and written back, never applied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
+
+MAX_BYTES: Final = 256 << 20  # of a file
+MAX_PIXELS: Final = 1 << 26
+MAX_SIDE: Final = 1 << 16
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
+_WRITTEN: Final = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+_READ: Final = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "RGBX", "La", "RGBa", "CMYK", "YCbCr")
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Rgb = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """Decoded pixels and what has to be kept beside them."""
+
+    rgb: Rgb  # 0 .. 255  # (height, width, 3)
+    alpha: Rgb | None = None  # (height, width)
+    icc: bytes | None = None  # profile of the stored colors
+    gray: bool = False  # stored with one channel: the three are equal
+    lossy: str = ""  # what decoding to RGB8 has lost, in words; such a picture is read but not marked
+
+    def __post_init__(self) -> None:
+        if self.rgb.dtype != np.uint8 or self.rgb.ndim != 3 or self.rgb.shape[2] != 3:
+            raise SpecError(f"pixels are uint8 (height, width, 3), given {self.rgb.dtype} {self.rgb.shape}")
+        if self.alpha is not None and (
+            self.alpha.dtype != np.uint8 or self.alpha.shape != self.rgb.shape[:2]
+        ):
+            raise SpecError(
+                f"alpha {self.alpha.dtype} {self.alpha.shape} does not fit pixels {self.rgb.shape}"
+            )
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the canonical object: width, height, RGB8."""
+        height, width = self.rgb.shape[:2]
+        state = hashlib.sha256(width.to_bytes(4, "big") + height.to_bytes(4, "big"))
+        state.update(np.ascontiguousarray(self.rgb).data)
+        return state.digest()
+
+    def with_pixels(self, rgb: Rgb) -> Picture:
+        """Other pixels of the same size, everything else kept."""
+        if rgb.shape != self.rgb.shape:
+            raise SpecError(f"pixels {rgb.shape} are not of the picture's size {self.rgb.shape}")
+        return replace(self, rgb=rgb)
+
+
+def open_picture(source: str | Path | bytes, *, frame: int | None = None) -> Picture:
+    """A picture file (PNG, JPEG, WebP, TIFF, BMP, GIF), turned as its EXIF orientation says.
+
+    source: a path or the file's bytes. frame: which one of an animation.
+    Sizes are checked before pixels are decoded. 16-bit and CMYK pictures are read as RGB8, and `lossy` says so.
+    Raises CarrierError on what is no such file, is cut short or is over a limit (256 MiB, 2^26 px, 2^16 px a side),
+    UnavailableError on an animation without `frame` and on modes that are no RGB picture (floats, Lab).
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    body = _bytes_of(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from 89 Mpx; ours are fewer
+            image: Image.Image = Image.open(io.BytesIO(body), formats=FORMATS)
+            _check_size(*image.size)
+            _seek(image, frame)
+            lossy = _lossy(image, body)
+            image.load()
+            icc = image.info.get("icc_profile")
+            image = ImageOps.exif_transpose(image)
+            return _decoded(image, icc, lossy)
+    except UnidentifiedImageError as error:
+        raise CarrierError(f"not a picture in one of the formats {', '.join(FORMATS)}") from error
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise CarrierError(f"the picture is too large to be decoded: {error}") from error
+    except _MALFORMED as error:
+        raise CarrierError(f"the picture is malformed or cut short: {error}") from error
+
+
+def save_picture(picture: Picture, path: str | Path, *, quality: int = 95) -> None:
+    """Writes a picture in the format of the path's ending (.png, .jpg, .webp, .tif); what was there is replaced.
+
+    PNG, TIFF and WebP are lossless; JPEG has that quality (1 .. 95) and full chroma, and holds no alpha.
+    Raises SpecError on another ending or quality, or alpha in a JPEG.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in _WRITTEN:
+        raise SpecError(f"can't write {Path(path).name}: its ending must be one of {', '.join(_WRITTEN)}")
+    Path(path).write_bytes(encode_picture(picture, _WRITTEN[ending], quality=quality))
+
+
+def encode_picture(picture: Picture, kind: str, *, quality: int = 95) -> bytes:
+    """The bytes of a picture file; kind: PNG, JPEG, WEBP or TIFF. See save_picture."""
+    from PIL import Image
+
+    if kind not in _WRITTEN.values() or not 1 <= quality <= 95:
+        raise SpecError(f"kind {kind} must be PNG, JPEG, WEBP or TIFF, and quality {quality} lie in 1 .. 95")
+    if kind == "JPEG" and picture.alpha is not None:
+        raise SpecError("JPEG holds no alpha; write PNG or WebP, or drop the alpha first")
+    bands = picture.rgb[..., :1] if picture.gray and kind != "WEBP" else picture.rgb
+    if picture.alpha is not None:
+        bands = np.concatenate([bands, picture.alpha[..., None]], axis=2)
+    image = Image.fromarray(np.ascontiguousarray(bands[..., 0] if bands.shape[2] == 1 else bands))
+    options: dict[str, object] = {"icc_profile": picture.icc} if picture.icc else {}
+    if kind == "JPEG":
+        options |= {"quality": quality, "subsampling": "4:4:4"}
+    elif kind == "WEBP":
+        options |= {"lossless": True, "exact": True}
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def _bytes_of(source: str | Path | bytes) -> bytes:
+    if isinstance(source, bytes):
+        body, name = source, "the picture"
+    else:
+        name = str(source)
+        try:
+            with Path(source).open("rb") as file:
+                body = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise CarrierError(f"can't read {name}: {error.strerror}") from error
+    if len(body) > MAX_BYTES:
+        raise CarrierError(f"{name} has more than {MAX_BYTES} bytes")
+    return body
+
+
+def _check_size(width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise CarrierError(
+            f"the header says {width} x {height} px; at most {MAX_PIXELS} px and {MAX_SIDE} a side are decoded"
+        )
+
+
+def _seek(image: Image, frame: int | None) -> None:
+    frames = int(getattr(image, "n_frames", 1))
+    if frame is None:
+        if frames > 1:
+            raise UnavailableError(f"the file holds {frames} frames; name one with frame=0 .. {frames - 1}")
+        return
+    if not 0 <= frame < frames:
+        raise SpecError(f"frame {frame} is outside 0 .. {frames - 1}")
+    image.seek(frame)
+    _check_size(*image.size)
+
+
+def _lossy(image: Image, body: bytes) -> str:
+    """What RGB8 does not hold of the file. Pillow reads 16-bit color as 8 bits without a word: the headers tell."""
+    if image.mode == "CMYK":
+        return "it is CMYK, read as RGB without its profile"
+    deep = image.mode.startswith("I")
+    if image.format == "PNG":
+        deep = body[24:25] == b"\x10"
+    elif image.format == "TIFF":
+        depths = getattr(image, "tag_v2", {}).get(258, (8,))  # BitsPerSample
+        deep = deep or max(depths if isinstance(depths, tuple) else (depths,)) > 8
+    return "it has 16 bits a channel, of which the upper eight were read" if deep else ""
+
+
+def _decoded(image: Image, icc: object, lossy: str) -> Picture:
+    mode = image.mode
+    if mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if int(values.min(initial=0)) < 0 or int(values.max(initial=0)) >= 1 << 16:
+            raise UnavailableError("the picture's values are outside 0 .. 65535; give it as 8-bit RGB")
+        level = (values >> 8).astype(np.uint8)
+        return Picture(np.repeat(level[..., None], 3, axis=2), None, None, True, lossy)
+    if mode not in _READ:
+        raise UnavailableError(f"the picture's mode is {mode}; give it as 8-bit RGB, with or without alpha")
+    alpha = None
+    if mode in ("LA", "PA", "RGBA", "La", "RGBa") or (mode == "P" and "transparency" in image.info):
+        straight = np.asarray(image.convert("RGBA"))
+        rgb, alpha = straight[..., :3].copy(), straight[..., 3].copy()
+    else:
+        rgb = np.array(image.convert("RGB"))
+    profile = icc if isinstance(icc, bytes) and mode != "CMYK" else None
+    return Picture(rgb, alpha, profile, mode in ("1", "L", "LA", "La"), lossy)
+
+
+# What Pillow's readers raise on hostile files
+_MALFORMED: Final = (
+    OSError, EOFError, SyntaxError, ValueError, IndexError, TypeError, KeyError, OverflowError, AttributeError,
+    ZeroDivisionError, struct.error, zlib.error,
+)  # fmt: skip
