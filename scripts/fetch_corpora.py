@@ -40,7 +40,7 @@ MIRRORS: Final = (
     "https://deb.debian.org/debian",
     "https://snapshot.debian.org/archive/debian/20250520T000000Z",
 )
-MAX_DEB: Final = 64 << 20  # bytes
+MAX_DEB: Final = 128 << 20  # bytes
 MIN_ENGLISH: Final = 80  # characters of a paragraph; shorter ones are titles and table cells
 MIN_CHINESE: Final = 30
 
@@ -263,12 +263,12 @@ def _stamp(corpus: Corpus) -> str:
     return json.dumps(fields, sort_keys=True) + "\n"
 
 
-def ensure_corpus(corpus: Corpus, mirrors: tuple[str, ...] = MIRRORS) -> Path:
-    """The folder of the corpus, made if it is not there.
+def ensure_corpus(corpus: Corpus, mirrors: tuple[str, ...] = MIRRORS, shelf: str = "corpora") -> Path:
+    """The folder of the corpus below that shelf of the cache, made if it is not there.
 
     Raises FetchError when the package can't be had, has another hash, or holds nothing of what is read from it.
     """
-    folder = cache_folder() / "corpora" / corpus.name
+    folder = cache_folder() / shelf / corpus.name
     stamp = folder / STAMP
     if stamp.is_file() and stamp.read_text() == _stamp(corpus):
         return folder

@@ -1,6 +1,6 @@
 """DSS: a 64-bit message in any finished picture, detected without the original, in integers alone.
 
-Class of method: quantisation-free informed spread spectrum on low-frequency luma (Cox et al. 1997, "Secure spread
+Class of method: informed spread spectrum on low-frequency luma (Cox et al. 1997, "Secure spread
 spectrum watermarking for multimedia"; Miller, Doerr & Cox 2004, "Applying informed coding and embedding") with a
 registration pattern of its own (after Pereira & Pun 2000, "Robust template matching for affine resistant image
 watermarks", but searched for in the picture plane, not in the spectrum).
@@ -11,11 +11,12 @@ cell's mean luma, q is what the eight neighbours do not explain, divided by the 
 the sync pattern, which finds crop, scale, rotation and flip; the others carry the 127 coded bits, 24 chips a bit,
 even over the picture.
 
-Embedding is informed and may use floats: it knows q of the picture as it is and moves the bits that lag, within a
-fixed distortion spread as the eye masks it. Detecting: lattice by the sync pattern, then Q_b = sum of q_i s_i per
-coded bit, the likeliest codeword, its MAC, and T = sum q_i s_i c_i over all payload chips under hypothesis (a). The
-sync signs are independent of the payload signs, so the choice of a lattice costs nothing, however many are tried.
-All pictures of a case are added chip by chip, one sign a position.
+Embedding is informed and may use floats: it knows q of the picture as it is and as it will be when blurred, filtered
+or noised, moves the bits that lag, and spends no more than the margins need, so that a picture of little texture
+stays above 46 dB while one of much, which hides it, gets more. Detecting: lattice by the sync pattern, then Q_b = sum
+of q_i s_i per coded bit, the likeliest codeword, its MAC, and T = sum q_i s_i c_i over all payload chips under
+hypothesis (a). The sync signs are independent of the payload signs, so that the choice of a lattice costs nothing,
+however many are tried. All pictures of a case are added chip by chip, one sign a position.
 
 Limits: the chips are the same in all pictures of a key, so averaging many marked pictures shows them; pictures
 without texture or near white hold little; unequal stretching of height and width is not searched for.
@@ -45,23 +46,29 @@ NULL: Final = (
     "another license or user passes the MAC with 2^-16"
 )
 CHIPS: Final = 64  # chips a side
-_CELL: Final = 8  # canonical px of a cell
-GRID: Final = 512  # canonical px of the short side, 8 a cell
+GRID: Final = 512  # canonical px of the short side
 MIN_SIDE: Final = 128  # px of the picture
 MAX_ASPECT: Final = 8
 MAX_PICTURES: Final = 64  # of a case
 MAX_Q: Final = 4  # |q| of one cell
-GAIN: Final = 8  # q of a cell that differs from its neighbours as much as those around it do
+GAIN: Final = 8  # q per unit of (cell - neighbours) / (activity / PART + mean / FLOOR)
 PART: Final = 8
-FLOOR: Final = 64  # local mean / FLOOR is added to the activity that q is divided by
+FLOOR: Final = 64
 
+_CELL: Final = GRID // CHIPS
 _SYNC: Final = 131  # of the 512 chips of a region; 381 = 3 * 127 carry bits
 _REGION: Final = (16, 32)  # rows, columns
 _ONE: Final = 1 << 16  # fixed point of lattices: canonical px
 _SUB: Final = 8  # fraction bits with which the integral image is read
 _SURE: Final = 49  # z^2 of the sync pattern at which the picture as it stands is not searched
 _PLAIN: Final = 64  # z^2 at which a found lattice is believed
-_KEPT: Final = 4  # lattices of each search that are refined
+_KEPT: Final = 4  # lattices found that are refined and read
+_SCALES: Final = (
+    45,
+    208,
+    80,
+)  # cells tried, in 1/64 of those of the picture as it stands: least, most, steps of 1/80
+_TURNS: Final = 47  # degrees tried each way, beyond right angles
 
 Int64 = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float64]
@@ -97,9 +104,10 @@ class DssConfig:
 
 def spec_hash() -> bytes:
     """SHA-256 of everything the detector's verdict depends on besides the key and the picture."""
-    parts = [METHOD, CHIPS, GRID, MAX_Q, GAIN, FLOOR, _SYNC, *_REGION, _SUB, _SURE, _KEPT]
+    parts = [METHOD, CHIPS, GRID, MIN_SIDE, MAX_ASPECT, MAX_Q, GAIN, PART, FLOOR, _SYNC, *_REGION, _SUB]
+    search = [_SURE, _PLAIN, _KEPT, _SCALES, _TURNS]
     limits = [str(stats.TRACE), str(stats.REJECT)]
-    return hashlib.sha256(json.dumps([parts, limits]).encode()).digest()
+    return hashlib.sha256(json.dumps([parts, search, limits]).encode()).digest()
 
 
 # --- the picture in integers ---------------------------------------------------------------------------------
@@ -164,7 +172,8 @@ def _box(x: npt.NDArray[Any], reach: int) -> npt.NDArray[Any]:
 def quantised(mean: Int64, valid: npt.NDArray[np.bool_]) -> Int64:
     """q of each cell, 0 where invalid or black.  # (..., h, w)
 
-    mean: luma * 256. q = GAIN * (cell - mean of its neighbours) / (activity + mean / FLOOR), rounded, clipped.
+    mean: luma * 256. q = GAIN * (cell - mean of its eight neighbours) / (activity / PART + mean / FLOOR), rounded and
+    clipped; activity is the mean distance of the 25 cells around from their neighbours.
     """
     ok = valid.astype(np.int64)
     mean = mean * ok
@@ -373,23 +382,32 @@ class Dss:
     # --- detecting
 
     def detect(
-        self, picture: Picture, fingerprints: int | Collection[int], users: int | Collection[int] = 1
+        self,
+        picture: Picture,
+        users: int | Collection[int],
+        fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+        *,
+        models: int = 1,
     ) -> Detection:
-        """Whose message is in one picture. fingerprints, users: the registered numbers, or how many (then 0 ..
-        n-1)."""
-        return self.detect_case([picture], fingerprints, users)
+        """Whose message is in one picture; see detect_case."""
+        return self.detect_case([picture], users, fingerprints, models=models)
 
     def detect_case(
         self,
         pictures: Sequence[Picture],
-        fingerprints: int | Collection[int],
-        users: int | Collection[int] = 1,
+        users: int | Collection[int],
+        fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+        *,
+        models: int = 1,
     ) -> Detection:
         """Whose message is in these pictures together, all committed before detection; equal ones count once.
 
+        users: the registered user numbers, or how many (then 0 .. users-1); fingerprints: the same for the license's
+        number, all 2^28 unless given; models: how many keys are tried on these pictures. Every message that could be
+        named counts, and every reading of chips(). A payload is given only where p_global <= 1e-6.
         Raises SpecError on numbers out of range or too many pictures, UnavailableError on sizes not examined.
         """
-        return self.verdict(self.chips(pictures), fingerprints, users)
+        return self.verdict(self.chips(pictures), users, fingerprints, models=models)
 
     def chips(self, pictures: Sequence[Picture]) -> Int64:
         """q of every chip, added over the case's distinct pictures, in several readings.  # (readings, 64, 64)
@@ -411,7 +429,12 @@ class Dss:
         return total
 
     def verdict(
-        self, readings: Int64, fingerprints: int | Collection[int], users: int | Collection[int] = 1
+        self,
+        readings: Int64,
+        users: int | Collection[int],
+        fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+        *,
+        models: int = 1,
     ) -> Detection:
         """The decision on the readings of chips(), all of them counted.  # (readings, 64, 64)
 
@@ -419,7 +442,7 @@ class Dss:
         """
         licenses = _numbers("fingerprint", fingerprints, MAX_FINGERPRINT)
         accounts = _numbers("user", users, MAX_USER)
-        count = stats.hypotheses(licenses=len(licenses) * len(accounts), windows=len(readings))
+        count = stats.hypotheses(models=models, licenses=len(licenses) * len(accounts), windows=len(readings))
         mine = self._bit >= 0
         signs, bit = self._signs[mine], self._bit[mine]
         best: tuple[stats.Tail, stats.ChipTest, Long | None] | None = None
@@ -454,6 +477,18 @@ class Dss:
             null=NULL,
             spec_hash=spec_hash(),
         )
+
+    def bits(self, readings: Int64) -> npt.NDArray[np.uint8]:
+        """The 64 bits of the likeliest message, registered and authentic or not: for counting wrong bits."""
+        mine = self._bit >= 0
+        best: tuple[float, npt.NDArray[np.uint8]] | None = None
+        for reading in readings:
+            sums = stats.bit_sums(reading[mine], self._signs[mine], self._bit[mine], self.code.bits).q
+            fit = float(np.abs(sums).sum()) / max(1.0, float((reading[mine] ** 2).sum())) ** 0.5
+            if best is None or fit > best[0]:
+                best = fit, self.code.data_bits(sums)
+        assert best is not None
+        return best[1]
 
     def _read(self, image: Int64, at: Lattice) -> Int64:
         """q of every chip on a lattice.  # (64, 64)"""
@@ -555,19 +590,19 @@ def _strongest(hits: list[_Hit], count: int) -> list[_Hit]:
 def _searched(height: int, width: int) -> list[tuple[Lattice, bool, Sequence[int]]]:
     """Lattices tried when the picture as it stands shows no sync pattern."""
     out: list[tuple[Lattice, bool, Sequence[int]]] = []
-    cell = GRID // CHIPS * _ONE * 45 // 64
-    while cell < GRID // CHIPS * _ONE * 13 // 4:  # parts of a larger picture, down to a tenth of its area
+    cell = _CELL * _ONE * _SCALES[0] // 64
+    while cell < _CELL * _ONE * _SCALES[1] // 64:  # parts of a larger picture, down to a tenth of its area
         rows, columns = height * _ONE // cell + 1, width * _ONE // cell + 1
         y, x = rows * cell // 2, columns * cell // 2
         out.append((Lattice(cell, 0, y, x, rows, columns), True, (0, 4)))
-        cell += cell // 80
-    for step in range(-47, 48):
-        turn = step * 572  # about a degree
+        cell += cell // _SCALES[2]
+    for step in range(-_TURNS, _TURNS + 1):
+        turn = step * _ONE // 114  # about a degree
         if step == 0:
             continue
         cos, sin = _rotation(turn)
         sin_ = abs(sin)
-        side = GRID // CHIPS * _ONE
+        side = _CELL * _ONE
         cells = [side]
         det = cos * cos - sin_ * sin_
         if det > _ONE * _ONE // 16:

@@ -110,6 +110,12 @@ class PayloadCode:
         plain[self._order()] = scores
         return self._open(self.code.decode_soft(plain))
 
+    def data_bits(self, scores: npt.NDArray[np.int64]) -> Bits:
+        """The message bits of the likeliest codeword, right MAC or not: for counting wrong bits.  # (bits,) -> (k,)"""
+        plain = np.empty(self.bits, dtype=np.int64)
+        plain[self._order()] = scores
+        return self.code.decode_soft(plain)[: self.code.k] ^ self._mask()
+
     def _open(self, word: Bits) -> Long | Short | None:
         data = word[: self.code.k] ^ self._mask()
         value = int("".join(map(str, data.tolist())), 2)
