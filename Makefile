@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 # Ape keeps its own files beside the project's build, not in the home directory.
 export APE_DATA_FOLDER ?= $(CURDIR)/.build/ape
 
-.PHONY: help setup demo test lint types contracts abi vectors test-contracts fuzz test-python slither slither-write coverage mutation branches forge gas gas-check gas-scaling bench bench-delivery bench-calibration bench-text-speed bench-text bench-weights peers clean lock
+.PHONY: help setup demo test lint types contracts abi vectors test-contracts fuzz test-python slither slither-write coverage mutation branches forge gas gas-check gas-scaling bench bench-delivery bench-calibration bench-text-speed bench-text bench-weights bench-image peers clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -103,6 +103,9 @@ bench-calibration: setup ## docs/benchmarks/calibration.json: false positives of
 bench-text: setup ## docs/benchmarks/text.json: text marks and peers under attack, from the kept texts; `make peers` for all of them
 	$(PY) benchmarks/text_bench.py
 
+bench-image: setup ## docs/benchmarks/image.json: the mark of pictures on photographs under attack (fetches them once)
+	$(PY) benchmarks/image_bench.py
+
 peers: setup ## environments of the benchmark's peers, under build/peers
 	@benchmarks/peers/setup.sh
 
@@ -112,7 +115,7 @@ bench-text-speed: setup ## docs/benchmarks/text_speed.json: what marks cost at g
 bench-weights: setup ## docs/benchmarks/weights.json: marks in weights after every attack, and the quality left (half an hour)
 	$(PY) benchmarks/weights_bench.py
 
-bench: gas gas-scaling bench-delivery bench-calibration bench-text bench-text-speed bench-weights ## every benchmark
+bench: gas gas-scaling bench-delivery bench-calibration bench-text bench-text-speed bench-weights bench-image ## every benchmark
 
 lock: ## resolve requirements.lock and package-lock.json anew
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -q -o requirements.lock

@@ -308,7 +308,7 @@ class Dss:
         return prf.derive_key(self.key, "dss digest")
 
     @cached_property
-    def _bit(self) -> Int64:
+    def layout(self) -> Int64:
         """The coded bit of each chip, -1 for the sync pattern.  # (64, 64)"""
         rows, columns = _REGION
         out = np.empty((CHIPS, CHIPS), dtype=np.int64)
@@ -322,17 +322,17 @@ class Dss:
         return out
 
     @cached_property
-    def _signs(self) -> npt.NDArray[np.int8]:
+    def signs(self) -> npt.NDArray[np.int8]:
         """+-1 of each chip; the sync pattern's from a key of its own.  # (64, 64)"""
         count = CHIPS * CHIPS
         payload = prf.signs(prf.derive_key(self.key, "dss chips"), count)
         sync = prf.signs(prf.derive_key(self.key, "dss sync"), count)
-        return np.where(self._bit.reshape(-1) < 0, sync, payload).reshape(CHIPS, CHIPS)
+        return np.where(self.layout.reshape(-1) < 0, sync, payload).reshape(CHIPS, CHIPS)
 
     @cached_property
     def _sync(self) -> Int64:
         """The sync pattern, 0 where chips carry bits, in all eight views.  # (8, 64, 64)"""
-        pattern = np.where(self._bit < 0, self._signs, 0).astype(np.int64)
+        pattern = np.where(self.layout < 0, self.signs, 0).astype(np.int64)
         return np.stack([_viewed(pattern, v) for v in range(8)])
 
     @cached_property
@@ -353,20 +353,23 @@ class Dss:
                 f"this picture can't be marked as it is: {picture.lossy}; convert it to RGB8 first"
             )
         word = 2 * self.code.encode(payload).astype(np.int64) - 1
-        target = np.where(self._bit >= 0, self._signs * word[np.maximum(self._bit, 0)], self._signs)
+        target = np.where(self.layout >= 0, self.signs * word[np.maximum(self.layout, 0)], self.signs)
         image = canonical(picture)
         rows, columns = image.shape[0] // _CELL, image.shape[1] // _CELL
         hosts = [
             x[: rows * _CELL, : columns * _CELL].reshape(rows, _CELL, columns, _CELL).mean((1, 3))
             for x in _foreseen(image)
         ]
-        change = _informed(hosts, target, self._groups, self.config)
-        return picture.with_pixels(_added(picture.rgb, change))
+        gray = picture.gray or not bool((picture.rgb != picture.rgb[..., :1]).any())
+        shares = (1.0, 1.0, 1.0) if gray else _SHARES
+        cost = sum(share * share for share in shares) / 3
+        change = _informed(hosts, target, self._groups, self.config, cost)
+        return picture.with_pixels(_added(picture.rgb, change, shares))
 
     @cached_property
     def _groups(self) -> Int64:
         """What lags together: the chips of a coded bit, and of the sync pattern in one region by 32.  # (64, 64)"""
-        out = self._bit.copy()
+        out = self.layout.copy()
         rows, columns = _REGION
         at = self.code.bits
         for y in range(0, CHIPS, rows):
@@ -443,8 +446,8 @@ class Dss:
         licenses = _numbers("fingerprint", fingerprints, MAX_FINGERPRINT)
         accounts = _numbers("user", users, MAX_USER)
         count = stats.hypotheses(models=models, licenses=len(licenses) * len(accounts), windows=len(readings))
-        mine = self._bit >= 0
-        signs, bit = self._signs[mine], self._bit[mine]
+        mine = self.layout >= 0
+        signs, bit = self.signs[mine], self.layout[mine]
         best: tuple[stats.Tail, stats.ChipTest, Long | None] | None = None
         for reading in readings:
             chips = reading[mine]
@@ -480,10 +483,10 @@ class Dss:
 
     def bits(self, readings: Int64) -> npt.NDArray[np.uint8]:
         """The 64 bits of the likeliest message, registered and authentic or not: for counting wrong bits."""
-        mine = self._bit >= 0
+        mine = self.layout >= 0
         best: tuple[float, npt.NDArray[np.uint8]] | None = None
         for reading in readings:
-            sums = stats.bit_sums(reading[mine], self._signs[mine], self._bit[mine], self.code.bits).q
+            sums = stats.bit_sums(reading[mine], self.signs[mine], self.layout[mine], self.code.bits).q
             fit = float(np.abs(sums).sum()) / max(1.0, float((reading[mine] ** 2).sum())) ** 0.5
             if best is None or fit > best[0]:
                 best = fit, self.code.data_bits(sums)
@@ -620,10 +623,15 @@ def _searched(height: int, width: int) -> list[tuple[Lattice, bool, Sequence[int
 
 def _numbers(name: str, given: int | Collection[int], most: int) -> Collection[int]:
     """Registered numbers. Raises SpecError when there are none or they are out of range."""
-    registered = range(given) if isinstance(given, int) else frozenset(given)
-    if not registered or min(registered) < 0 or max(registered) > most:
+    if isinstance(given, int):
+        known: range | frozenset[int] = range(given)
+        low, high = 0, given - 1
+    else:
+        known = frozenset(given)
+        low, high = min(known, default=0), max(known, default=-1)
+    if not known or low < 0 or high > most:
         raise SpecError(f"{name} numbers must lie in 0 .. {most} and at least one must be registered")
-    return registered
+    return known
 
 
 # --- the embedder, in floats ---------------------------------------------------------------------------------
@@ -660,13 +668,14 @@ def _foreseen(image: Int64) -> list[Float]:
     ]
 
 
-def _informed(hosts: list[Float], target: Int64, groups: Int64, config: DssConfig) -> Float:
+def _informed(hosts: list[Float], target: Int64, groups: Int64, config: DssConfig, cost: float) -> Float:
     """The change of each cell, gray levels, that brings the lagging groups forward with the least distortion.
 
     Gradient steps on sum over channels and groups g of exp(-z_g / hard), z_g = sum of q_i target_i over its chips /
     sqrt(chips), under a fixed energy that grows by half a dB until the margins hold or the config's limit is
     reached. A channel is a picture foreseen (hosts), a smoothing of the change and a noise, under which the clipped
     q is on average a softer function of the cell. target: +-1, groups: group of each chip.
+    cost: mean squared error of RGB for a change of luma by 1.
     # [(h, w)], (64, 64), (64, 64) -> (h, w)
     """
     cells = hosts[0]
@@ -679,7 +688,7 @@ def _informed(hosts: list[Float], target: Int64, groups: Int64, config: DssConfi
     near, wide = _box(ones, 1), _box(ones, 2)
     mask = _masking(cells, _box(np.abs(_difference(cells, near)), 2) / wide / 8)
     decibel = config.psnr_most
-    change = _spent(mask * mask * sign, decibel)
+    change = _spent(mask * mask * sign, decibel, cost)
     after = 0
     for _ in range(_STEPS):
         slope = np.zeros_like(cells)
@@ -712,22 +721,25 @@ def _informed(hosts: list[Float], target: Int64, groups: Int64, config: DssConfi
                 decibel, after = max(config.psnr_least, decibel - 0.5), 0
         slope *= mask * mask
         slope *= _STEP * np.sqrt(float((change**2).mean()) / max(1e-30, float((slope**2).mean())))
-        change = _spent(change + slope, decibel)
+        change = _spent(change + slope, decibel, cost)
     return change
 
 
-def _spent(change: Float, decibel: float) -> Float:
-    """The change scaled so that the marked picture has that PSNR, rounding included."""
-    energy = max(0.05, 255**2 / 10 ** (decibel / 10) - _ROUNDING) / _COST
+def _spent(change: Float, decibel: float, cost: float) -> Float:
+    """The change scaled so that the marked picture has that PSNR, rounding included.
+
+    cost: mean squared error of RGB for a mean squared change of luma of 1
+    """
+    energy = max(0.05, 255**2 / 10 ** (decibel / 10) - _ROUNDING) / cost
     out: Float = change * np.sqrt(energy / max(1e-30, float((change * _smooth(change, 1 / 6)).mean())))
     return out
 
 
-def _added(rgb: npt.NDArray[np.uint8], change: Float) -> npt.NDArray[np.uint8]:
+def _added(rgb: npt.NDArray[np.uint8], change: Float, shares: tuple[float, ...]) -> npt.NDArray[np.uint8]:
     """The picture with the change of each cell drawn smoothly over its px, in strips.
 
-    All three channels change alike; fractions are dithered by an ordered 8x8 pattern, whose mean over a cell is
-    exact.
+    shares: the change of R, G and B for a change of luma by 1. Fractions are dithered by an ordered 8 x 8 pattern,
+    whose mean over a cell is exact, the same for all channels.
     """
     height, width = rgb.shape[:2]
     short = min(height, width)
@@ -741,7 +753,7 @@ def _added(rgb: npt.NDArray[np.uint8], change: Float) -> npt.NDArray[np.uint8]:
         rows = change[low] * (1 - fy[:, None]) + change[high] * fy[:, None]
         drawn = (rows[:, left] * (1 - fx) + rows[:, right] * fx).astype(np.float32)
         dither = np.take(np.take(_BAYER, np.arange(top, bottom) % 8, axis=0), np.arange(width) % 8, axis=1)
-        for channel, share in enumerate(_SHARES):
+        for channel, share in enumerate(shares):
             steps = np.floor(drawn * np.float32(share) + dither).astype(np.int16)
             out[top:bottom, :, channel] = np.clip(rgb[top:bottom, :, channel] + steps, 0, 255)
     return out
@@ -769,7 +781,6 @@ _SQUARES: Final = sum(w * w for w in _LUMA)
 _SHARES: Final = tuple(
     w / _SQUARES for w in _LUMA
 )  # the least change of RGB that changes luma by 1 is along these
-_COST: Final = 1 / (3 * _SQUARES)  # mean squared error of RGB for a mean squared change of luma
 _ROUNDING: Final = 1 / 6  # mean squared error of dithered rounding
 _LOUD: Final = 8.5  # deviation of 8 * (cell - mean of eight neighbours) for noise of 1 in every cell
 # host (as it is, blurred, median), part of each neighbour that a blur adds, noise in gray levels, weight,

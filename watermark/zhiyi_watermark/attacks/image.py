@@ -92,7 +92,7 @@ def noise(picture: Rgb, deviation: float = 0.1, seed: int = 0) -> Rgb:
 def brightness(picture: Rgb, factor: float) -> Rgb:
     """All values times the factor, clipped."""
     _within("factor", factor, 0, 16)
-    return _bytes(picture * factor)
+    return _bytes(picture * float(factor))
 
 
 def brightness_jitter(picture: Rgb, highest: float = 6.0, seed: int = 0) -> Rgb:

@@ -1,0 +1,287 @@
+"""DSS: who is named, who never is, what a mark survives, and that the detector is the same on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import tracemalloc
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from zhiyi_watermark import prf
+from zhiyi_watermark.attacks import image as attacks
+from zhiyi_watermark.errors import SpecError, UnavailableError
+from zhiyi_watermark.image_finished import CHIPS, MAX_Q, Dss, DssConfig, canonical, spec_hash
+from zhiyi_watermark.payload import Long
+from zhiyi_watermark.pictures import Picture
+
+KEY = hashlib.sha256(b"picture key").digest()
+PAYLOAD = Long(123_456, 77)
+USERS = 1000
+Rgb = npt.NDArray[np.uint8]
+
+
+def textured(height: int, width: int, name: bytes = b"texture") -> Rgb:
+    """A picture with detail of all sizes, made in integers: the same everywhere.  # (height, width, 3)"""
+    total = np.zeros((height, width, 3), dtype=np.int64)
+    for size in (4, 8, 16, 32, 64):
+        rows, columns = height // size + 2, width // size + 2
+        drawn = prf.keystream(prf.derive_key(KEY, "texture", name, size), rows * columns * 3).astype(np.int64)
+        coarse = drawn.reshape(rows, columns, 3)
+        y, x = np.arange(height), np.arange(width)
+        fy, fx = (y % size)[:, None, None], (x % size)[None, :, None]
+        low = coarse[y // size][:, x // size] * (size - fx) + coarse[y // size][:, x // size + 1] * fx
+        high = (
+            coarse[y // size + 1][:, x // size] * (size - fx) + coarse[y // size + 1][:, x // size + 1] * fx
+        )
+        total += (low * (size - fy) + high * fy) * size // (size * size)
+    return np.clip(total // 124 + 30, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def dss() -> Dss:
+    return Dss(KEY)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Rgb:
+    return textured(400, 400)
+
+
+@pytest.fixture(scope="module")
+def marked(dss: Dss, plain: Rgb) -> Rgb:
+    return dss.embed(Picture(plain), PAYLOAD).rgb
+
+
+def names(dss: Dss, *pictures: Rgb) -> bool:
+    """Whether PAYLOAD is named; another message is a failure."""
+    found = dss.detect_case([Picture(p) for p in pictures], USERS)
+    assert found.payload in (None, dss.code.message(PAYLOAD))
+    assert (
+        (found.license == PAYLOAD.fingerprint)
+        == (found.payload is not None)
+        == (found.decision == "detected")
+    )
+    return found.payload is not None
+
+
+def psnr(a: Rgb, b: Rgb) -> float:
+    return float(10 * np.log10(255**2 / ((a.astype(float) - b) ** 2).mean()))
+
+
+def test_the_message_is_read_and_the_picture_hardly_changes(dss: Dss, plain: Rgb, marked: Rgb) -> None:
+    found = dss.detect(Picture(marked), USERS)
+    assert found.decision == "detected"
+    assert found.license == PAYLOAD.fingerprint
+    assert found.payload == dss.code.message(PAYLOAD)
+    assert found.log2_p_global < -43
+    assert found.bucket >= 12
+    assert psnr(marked, plain) > 38.9
+    assert found.T > 0
+    assert 0 < found.n <= 8 * 381
+    assert found.sum_q2 <= found.n * MAX_Q**2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["jpeg50", "blur4_8x8", "noise05", "bright15", "contrast15", "resize50", "median7", "drop40", "flip"],
+)
+def test_it_lives_through(name: str, dss: Dss, marked: Rgb) -> None:
+    assert names(dss, attacks.SUITE[name](marked, 3))
+
+
+@pytest.mark.parametrize("name", ["crop50", "rotate25", "crop_resize75"])
+def test_it_is_found_blind(name: str, dss: Dss, marked: Rgb) -> None:
+    assert names(dss, attacks.SUITE[name](marked, 3))
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_it_is_found_turned_by_right_angles(turns: int, dss: Dss, marked: Rgb) -> None:
+    assert names(dss, np.rot90(marked, turns))
+
+
+@pytest.mark.parametrize("factor", [0.4, 1.7])
+def test_the_size_of_the_copy_does_not_matter(factor: float, dss: Dss, marked: Rgb) -> None:
+    assert names(dss, attacks.resize(marked, factor))
+
+
+@pytest.mark.parametrize("size", [(128, 128), (150, 420), (701, 333)])
+def test_any_size_and_proportion_is_marked(size: tuple[int, int], dss: Dss) -> None:
+    picture = textured(*size)
+    made = dss.embed(Picture(picture), PAYLOAD).rgb
+    assert made.shape == picture.shape
+    assert psnr(made, picture) > 38.9
+    assert names(dss, attacks.jpeg(made, 80))
+
+
+def test_nobody_is_named_from_an_unmarked_picture_or_by_another_key(
+    dss: Dss, plain: Rgb, marked: Rgb
+) -> None:
+    for key, picture in ((KEY, plain), (bytes(32), marked)):
+        found = Dss(key).detect(Picture(picture), 1 << 16)
+        assert found.decision == "not_detected"
+        assert found.payload is None
+        assert found.license is None
+        assert found.log2_p_global == 0
+        assert found.bucket == 0
+
+
+def test_a_message_that_is_not_registered_is_not_named(dss: Dss, marked: Rgb) -> None:
+    readings = dss.chips([Picture(marked)])
+    assert dss.verdict(readings, [77], [123_456]).decision == "detected"
+    for users, fingerprints in (([76, 78], [123_456]), ([77], [123_455, 123_457])):
+        assert dss.verdict(readings, users, fingerprints).decision == "not_detected"
+
+
+def test_every_hypothesis_counts(dss: Dss, marked: Rgb) -> None:
+    readings = dss.chips([Picture(marked)])
+    alone = dss.verdict(readings, [77], [123_456])
+    assert alone.hypotheses == len(readings)
+    many = dss.verdict(readings, 1 << 10, 1 << 20, models=4)
+    assert many.hypotheses == len(readings) << 32
+    assert many.log2_p == alone.log2_p
+    assert many.log2_p_global == pytest.approx(alone.log2_p_global + 32)
+
+
+def test_pictures_of_a_case_add_up(dss: Dss) -> None:
+    weak = Dss(KEY, DssConfig(psnr_most=50.0, psnr_least=50.0))
+    made = []
+    for i in range(4):
+        picture = textured(256, 256, bytes([i]))
+        noisy = attacks.noise(weak.embed(Picture(picture), PAYLOAD).rgb, 0.1, i)
+        made.append(noisy)
+    assert not names(dss, made[0])
+    assert names(dss, *made)
+
+
+def test_equal_pictures_of_a_case_count_once(dss: Dss, marked: Rgb) -> None:
+    once, twice = dss.chips([Picture(marked)]), dss.chips([Picture(marked), Picture(marked.copy())])
+    assert np.array_equal(once, twice)
+
+
+def test_bits_are_told_whether_or_not_they_are_a_message(dss: Dss, plain: Rgb, marked: Rgb) -> None:
+    message = np.unpackbits(np.frombuffer(dss.code.message(PAYLOAD), dtype=np.uint8))
+    assert np.array_equal(dss.bits(dss.chips([Picture(marked)])), message)
+    other = dss.bits(dss.chips([Picture(plain)]))
+    assert other.shape == (64,)
+    assert 10 < int((other != message).sum()) < 54
+
+
+def test_only_pixels_change_and_the_callers_stay(dss: Dss) -> None:
+    pixels = textured(128, 160)
+    before = Picture(pixels.copy(), pixels[..., 0].copy(), b"profile", False)
+    after = dss.embed(before, PAYLOAD)
+    assert after.icc == b"profile"
+    assert after.alpha is not None
+    assert np.array_equal(after.alpha, pixels[..., 0])
+    assert np.array_equal(before.rgb, pixels)
+    assert not np.array_equal(after.rgb, pixels)
+
+
+def test_gray_pictures_stay_gray(dss: Dss) -> None:
+    level = textured(256, 256)[..., :1]
+    picture = Picture(np.repeat(level, 3, axis=2), gray=True)
+    made = dss.embed(picture, PAYLOAD).rgb
+    assert int(np.ptp(made.astype(int), axis=2).max()) == 0
+    assert psnr(made, picture.rgb) > 38.9
+    assert names(dss, made)
+
+
+def test_flat_pictures_are_examined_without_a_message(dss: Dss) -> None:
+    for level in (0, 255):
+        flat = np.full((128, 128, 3), level, dtype=np.uint8)
+        assert dss.detect(Picture(flat), USERS).payload is None
+        assert dss.embed(Picture(flat), PAYLOAD).rgb.shape == flat.shape
+
+
+def test_sizes_that_are_not_marked_are_refused(dss: Dss) -> None:
+    for shape in ((1, 1, 3), (127, 500, 3), (128, 1025, 3)):
+        picture = Picture(np.zeros(shape, dtype=np.uint8))
+        for call in (lambda p: dss.detect(p, USERS), lambda p: dss.embed(p, PAYLOAD)):
+            with pytest.raises(UnavailableError, match="128 px a side"):
+                call(picture)
+
+
+def test_what_can_not_be_marked_or_asked_is_refused(dss: Dss, plain: Rgb) -> None:
+    with pytest.raises(UnavailableError, match="16 bits"):
+        dss.embed(Picture(plain, lossy="it has 16 bits"), PAYLOAD)
+    with pytest.raises(SpecError, match="pictures"):
+        dss.chips([])
+    with pytest.raises(SpecError, match="pictures"):
+        dss.chips([Picture(plain)] * 65)
+    readings = np.zeros((1, CHIPS, CHIPS), dtype=np.int64)
+    for users, fingerprints in ((0, 1), ([], 1), ([1 << 16], 1), (1, [-1]), (1, (1 << 28) + 1)):
+        with pytest.raises(SpecError, match="numbers must lie"):
+            dss.verdict(readings, users, fingerprints)
+    for least, most in ((45.0, 40.0), (10.0, 40.0), (40.0, 90.0)):
+        with pytest.raises(SpecError, match="psnr_least"):
+            DssConfig(psnr_most=most, psnr_least=least)
+    with pytest.raises(SpecError, match="32 bytes"):
+        Dss(b"short")
+
+
+def test_area_means_are_exact_on_odd_sizes() -> None:
+    rgb = textured(131, 173)
+    found = canonical(Picture(rgb))
+    luma = rgb.astype(object) @ np.array([77, 150, 29], dtype=object)
+    assert found.shape == (512, 173 * 512 // 131)
+    for i, j in ((0, 0), (3, 7), (200, 511), (511, 675)):
+        total = Fraction(0)
+        for y in range(i * 131 // 512, min(131, (i + 1) * 131 // 512 + 1)):
+            for x in range(j * 131 // 512, min(173, (j + 1) * 131 // 512 + 1)):
+                high = min(512 * (y + 1), (i + 1) * 131) - max(512 * y, i * 131)
+                wide = min(512 * (x + 1), (j + 1) * 131) - max(512 * x, j * 131)
+                total += max(0, high) * max(0, wide) * Fraction(int(luma[y, x]))
+        assert found[i, j] == (total / 131**2 + Fraction(1, 2)).__floor__()
+
+
+def test_the_sync_pattern_is_drawn_apart_and_bits_lie_evenly(dss: Dss) -> None:
+    for y in range(0, CHIPS, 16):
+        for x in range(0, CHIPS, 32):
+            counts = np.bincount(dss.layout[y : y + 16, x : x + 32].reshape(-1) + 1)
+            assert counts[0] == 131
+            assert (counts[1:] == 3).all()
+            assert len(counts) == 128
+
+
+def test_memory_is_bounded_by_the_picture_and_strips(dss: Dss) -> None:
+    rgb = np.tile(textured(256, 256), (6, 8, 1))  # 1536 x 2048
+    tracemalloc.start()
+    dss.embed(Picture(rgb), PAYLOAD)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < rgb.nbytes + (40 << 20)
+
+
+def integer_marked(dss: Dss, size: int) -> Rgb:
+    """A picture marked without floats: 3 px a cell, +-8 gray levels on a texture."""
+    word = 2 * dss.code.encode(PAYLOAD).astype(np.int64) - 1
+    chips = dss.signs * np.where(dss.layout < 0, 1, word[np.maximum(dss.layout, 0)])
+    drawn = np.repeat(np.repeat(chips, size // CHIPS, axis=0), size // CHIPS, axis=1)
+    return np.clip(textured(size, size, b"golden").astype(np.int64) + 8 * drawn[..., None], 0, 255).astype(
+        np.uint8
+    )
+
+
+GOLDEN = {
+    "as it is": "e00c634208f42850bdf524e798d2e477",
+    "cropped": "fe32758b2b75cf978d93cfaddc6930d2",
+    "turned": "e00c634208f42850bdf524e798d2e477",
+}
+
+
+def test_detection_is_the_same_on_every_machine(dss: Dss) -> None:
+    picture = integer_marked(dss, 192)
+    objects = {"as it is": picture, "cropped": picture[17:162, 5:150], "turned": np.rot90(picture)}
+    found = {}
+    for name, pixels in objects.items():
+        readings = dss.chips([Picture(np.ascontiguousarray(pixels))])
+        said = dss.verdict(readings, USERS)
+        assert said.license == PAYLOAD.fingerprint, name
+        found[name] = hashlib.sha256(readings.astype("<i8").tobytes() + said.digest(dss.kit_key)).hexdigest()[
+            :32
+        ]
+    assert found == GOLDEN
+    assert spec_hash().hex()[:32] == "af18a69a20ed91aa16b45bc15a34b372"

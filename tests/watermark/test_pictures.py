@@ -1,0 +1,196 @@
+"""Pictures from outside: limits before decoding, one canonical object, nothing lost on the way back."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zhiyi_watermark import pictures
+from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
+from zhiyi_watermark.pictures import Picture, encode_picture, open_picture, save_picture
+
+PIXELS = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+IMAGE = Image.fromarray(PIXELS)
+
+
+def stored(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, depth: int, rows: bytes) -> bytes:
+    """A PNG by hand, RGB of that depth, with whatever rows."""
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_pixels_come_as_stored() -> None:
+    for kind, options in (("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {}), ("BMP", {})):
+        found = open_picture(stored(IMAGE, kind, **options))
+        assert np.array_equal(found.rgb, PIXELS)
+        assert found.alpha is None
+        assert not found.gray
+        assert not found.lossy
+
+
+def test_a_file_and_its_bytes_are_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    path.write_bytes(stored(IMAGE))
+    assert open_picture(path).digest == open_picture(stored(IMAGE)).digest == Picture(PIXELS).digest
+    with pytest.raises(CarrierError, match="can't read"):
+        open_picture(tmp_path / "missing.png")
+
+
+def test_the_canonical_object_is_pixels_and_size() -> None:
+    plain = Picture(PIXELS)
+    assert Picture(PIXELS, icc=b"profile", gray=False).digest == plain.digest
+    assert Picture(PIXELS.reshape(60, 40, 3)).digest != plain.digest
+    other = PIXELS.copy()
+    other[0, 0, 0] ^= 1
+    assert Picture(other).digest != plain.digest
+
+
+@pytest.mark.parametrize("size", [(30_000, 30_000), (9_000, 9_000), (70_000, 2)])
+def test_a_header_over_the_limits_is_refused_before_decoding(size: tuple[int, int]) -> None:
+    with pytest.raises(CarrierError, match=r"decoded|too large"):
+        open_picture(png(*size, 8, b""))
+
+
+def test_a_file_over_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "MAX_BYTES", 100)
+    with pytest.raises(CarrierError, match="more than 100 bytes"):
+        open_picture(stored(IMAGE))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "GIF"])
+def test_a_file_cut_short_is_refused(kind: str) -> None:
+    whole = stored(IMAGE, kind)
+    for part in (0, 10, len(whole) // 2):
+        with pytest.raises(CarrierError):
+            open_picture(whole[:part])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"])
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(kind: str) -> None:
+    whole = stored(IMAGE, kind)
+    refused = 0
+    for at in range(0, len(whole), max(1, len(whole) // 150)):
+        body = bytearray(whole)
+        body[at] ^= 0xFF
+        try:
+            assert open_picture(bytes(body)).rgb.size
+        except (CarrierError, UnavailableError):
+            refused += 1
+    assert refused
+
+
+def test_an_archive_under_the_name_of_a_picture_is_refused_and_one_behind_a_picture_is_left_out() -> None:
+    archive = b"PK\x03\x04" + bytes(200)
+    with pytest.raises(CarrierError, match="not a picture"):
+        open_picture(archive)
+    behind = open_picture(stored(IMAGE) + archive)
+    assert np.array_equal(behind.rgb, PIXELS)
+    assert b"PK\x03\x04" not in encode_picture(behind, "PNG")
+
+
+def test_a_text_chunk_that_swells_is_refused() -> None:
+    swelling = b"t\x00\x00" + zlib.compress(bytes(1 << 27))
+    whole = stored(IMAGE)
+    with pytest.raises(CarrierError):
+        open_picture(whole[:33] + chunk(b"zTXt", swelling) + whole[33:])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_orientation_is_applied(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    smooth = np.repeat(np.repeat(np.arange(6, dtype=np.uint8).reshape(2, 3) * 40, 16, 0), 16, 1)
+    image = Image.fromarray(np.repeat(smooth[..., None], 3, axis=2))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    turned = open_picture(stored(image, kind, exif=exif, **options))
+    assert turned.rgb.shape == (48, 32, 3)
+    assert np.abs(turned.rgb[..., 0].astype(int) - np.rot90(smooth, -1)).max() <= 4
+
+
+def test_sixteen_bits_are_read_by_their_upper_half_and_said_so() -> None:
+    deep = np.random.default_rng(2).integers(0, 1 << 16, (40, 60), dtype=np.uint16)
+    for kind in ("PNG", "TIFF"):
+        found = open_picture(stored(Image.fromarray(deep), kind))
+        assert np.array_equal(found.rgb[..., 1], deep >> 8)
+        assert "16 bits" in found.lossy
+    rows = b"".join(b"\0" + bytes(range(180)) * 2 for _ in range(40))
+    found = open_picture(png(60, 40, 16, rows))
+    assert found.rgb.shape == (40, 60, 3)
+    assert "16 bits" in found.lossy
+
+
+def test_cmyk_is_read_and_said_so() -> None:
+    found = open_picture(stored(IMAGE.convert("CMYK"), "JPEG", icc_profile=b"press"))
+    assert "CMYK" in found.lossy
+    assert found.icc is None
+    assert found.rgb.shape == (40, 60, 3)
+
+
+def test_modes_that_are_no_picture_are_refused() -> None:
+    with pytest.raises(UnavailableError, match="mode is F"):
+        open_picture(stored(IMAGE.convert("F"), "TIFF"))
+    with pytest.raises(UnavailableError, match="mode is LAB"):
+        open_picture(stored(IMAGE.convert("RGB").convert("LAB"), "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_an_animation_needs_a_frame(kind: str) -> None:
+    second = IMAGE.rotate(180)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    body = stored(IMAGE, kind, save_all=True, append_images=[second], **options)
+    with pytest.raises(UnavailableError, match="2 frames"):
+        open_picture(body)
+    assert not np.array_equal(open_picture(body, frame=0).rgb, open_picture(body, frame=1).rgb)
+    with pytest.raises(SpecError, match="outside 0"):
+        open_picture(body, frame=2)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P"])
+@pytest.mark.parametrize("ending", ["png", "webp", "tif"])
+def test_writing_and_reading_again_keeps_everything(mode: str, ending: str, tmp_path: Path) -> None:
+    image = IMAGE.convert(mode)
+    if "A" in mode:
+        image.putalpha(Image.fromarray(PIXELS[..., 0]))
+    before = open_picture(stored(image, icc_profile=b"\0" * 128))
+    save_picture(before, tmp_path / f"p.{ending}")
+    after = open_picture(tmp_path / f"p.{ending}")
+    assert after.digest == before.digest
+    assert after.icc == before.icc
+    assert (after.alpha is None) == (before.alpha is None) == ("A" not in mode)
+    assert after.alpha is None or np.array_equal(after.alpha, PIXELS[..., 0])
+
+
+def test_what_can_not_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="ending"):
+        save_picture(Picture(PIXELS), tmp_path / "p.gif")
+    with pytest.raises(SpecError, match="no alpha"):
+        encode_picture(Picture(PIXELS, PIXELS[..., 0].copy()), "JPEG")
+    for kind, quality in (("GIF", 90), ("JPEG", 0), ("JPEG", 96)):
+        with pytest.raises(SpecError, match="quality"):
+            encode_picture(Picture(PIXELS), kind, quality=quality)
+
+
+def test_other_pixels_are_refused() -> None:
+    with pytest.raises(SpecError, match="uint8"):
+        Picture(PIXELS.astype(np.float32))  # type: ignore[arg-type]  # what callers may pass
+    with pytest.raises(SpecError, match="alpha"):
+        Picture(PIXELS, PIXELS[:5, :5, 0])
+    with pytest.raises(SpecError, match="size"):
+        Picture(PIXELS).with_pixels(PIXELS[:5])
