@@ -316,7 +316,7 @@ def test_a_gradient_survives_its_file_and_a_changed_file_does_not(
     path.write_bytes(raw)
     with pytest.raises(CarrierError, match="hash"):
         gsw.Gradient.load(path)
-    write_tensors(path, {"q": np.zeros(4, dtype=np.int8)})
+    write_tensors(path, {"q": np.zeros(4, dtype=np.int8), "about": np.zeros(4, dtype=np.int8)})
     with pytest.raises(CarrierError, match="other tensors"):
         gsw.Gradient.load(path)
     path.write_bytes(b"\x80\x04pickle")
@@ -360,7 +360,7 @@ def test_totals_are_sums_over_signs_that_are_used_once() -> None:
     """Two tensors, one longer than a block of the stream: every key's T is the plain sum."""
     tensors = (TensorShape("a.up_proj.weight", (1100, 1000)), TensorShape("b.up_proj.weight", (3, 7)))
     made = gsw.GswSpec(tensors, "0" * 64, "0" * 64)
-    q = np.random.default_rng(0).integers(-127, 128, made.weights).astype(np.int8)
+    q = np.random.default_rng(0).standard_t(1, made.weights).clip(-2047, 2047).astype(np.int16)
     keys = [KEYS[1], KEYS[2]]
     signs = np.stack([
         np.concatenate([
@@ -370,6 +370,8 @@ def test_totals_are_sums_over_signs_that_are_used_once() -> None:
         ])
         for key in keys
     ])  # fmt: skip
+    assert int(np.abs(q[: 1 << 16]).sum()) < 1 << 24  # summed in float32, and in float64:
+    q[1 << 17 : 1 << 18] = 2047 - (np.arange(1 << 17) & 1)
     found = gsw.totals(gsw.Gradient(q, made.spec_hash().hex(), "", 1), made, keys)
     assert found.tolist() == (signs.astype(np.int64) @ q.astype(np.int64)).tolist()
     assert abs(int((signs[0].astype(np.int64) * signs[1]).sum())) < 6 * math.sqrt(made.weights)

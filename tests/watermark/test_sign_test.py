@@ -140,7 +140,7 @@ def test_the_law_of_many_signs_is_the_exact_one_rounded_up() -> None:
     rng = np.random.default_rng(4)
     for q in (
         rng.integers(-7, 8, 3000), rng.integers(1, 3, 4001), 3 * rng.integers(0, 4, 2500),
-        np.append(np.ones(3000, dtype=np.int64), 5),
+        np.append(np.ones(6000, dtype=np.int64), [40, 40, 30]),
     ):  # fmt: skip
         law = stats.sign_law(Counter(np.abs(q).tolist()))
         assert law is not None

@@ -57,6 +57,7 @@ _LAW_REST: Final = 32  # bits of such a count under which a binomial's far ends 
 _LAW_SPARE: Final = 64  # bits by which they may grow before they are rounded up again
 _WAVE_BITS: Final = 384  # fixed-point bits of a characteristic function
 _FAR: Final = 16  # standard deviations beyond which the law of many signs is not told apart: 2^-184
+_MOST_WAVES: Final = 1 << 10  # of the characteristic function of many signs
 _WIDEST: Final = 1 << 12  # largest |q|, in units of their common divisor, that the law of many signs takes
 _PI2: Final = Fraction(98_696, 10_000)  # pi^2, rounded down
 _LOG2_E: Final = Fraction(1_442_695, 10**6)  # rounded down
@@ -394,19 +395,13 @@ def sign_law(counts: Mapping[int, int]) -> SignLaw | None:
     far = _FAR * (math.isqrt(squares) + 1)
     length = far // 2 + 1
     period = 3 * length | 1
-    # psi at angles that are left out, 2 pi k / M and up: |cos x| <= exp(-x^2/2) up to pi/2, and q up to w reach that
-    # at the angle pi/w. The least exponent, in bits, over all such intervals.
     terms = _FAR * period // (3 * math.isqrt(squares)) + 1
-    if 2 * (terms + 1) >= period:
-        return None
-    first, sure, inside = Fraction(2 * (terms + 1), period), 1 << 20, 0
-    for w in range(1, widest + 1):
-        inside += number[w] * w * w
-        if Fraction(1, w) < first:
-            break
-        lowest = first if w == widest else max(first, Fraction(1, w + 1))
-        sure = min(sure, math.floor(Fraction(inside, 8) * _PI2 * lowest * lowest * _LOG2_E))
-    if sure < 150 + period.bit_length():
+    needed = 150 + period.bit_length()
+    while (
+        sure := _bits_left_out(number, Fraction(2 * (terms + 1), period))
+    ) < needed and terms < _MOST_WAVES:
+        terms += terms // 4
+    if sure < needed or 2 * (terms + 1) >= period:
         return None
     waves = tuple(_wave(k, number, length, period) for k in range(1, terms + 1))
     # In units of 2^-_WAVE_BITS: a value of _turn is off by under 2^8, so the cosine of w times an angle by w^2 2^9, and
@@ -415,6 +410,22 @@ def sign_law(counts: Mapping[int, int]) -> SignLaw | None:
     beyond = Fraction(1, 1 << math.floor(Fraction(_FAR * _FAR, 2) * _LOG2_E))
     slack = Fraction(rounding, 1 << _WAVE_BITS) + Fraction(period, 1 << sure) + beyond
     return SignLaw(unit, sum(number[1::2]) & 1, far, length, period, waves, slack)
+
+
+def _bits_left_out(number: Sequence[int], first: Fraction) -> int:
+    """psi is under 2^-this at all angles from pi `first` to pi. number: how many q are 0, 1, 2, ...
+
+    |cos x| <= exp(-x^2/2) up to pi/2, and q up to w reach that at the angle pi/w: the least exponent, in bits, over
+    all intervals (pi/(w+1), pi/w].
+    """
+    bits, inside, widest = 1 << 20, 0, len(number) - 1
+    for w in range(1, widest + 1):
+        if first * w > 1:
+            break
+        inside += number[w] * w * w
+        lowest = first if w == widest else max(first, Fraction(1, w + 1))
+        bits = min(bits, math.floor(Fraction(inside, 8) * _PI2 * lowest * lowest * _LOG2_E))
+    return bits
 
 
 def _wave(k: int, counts: Sequence[int], length: int, period: int) -> int:

@@ -58,17 +58,18 @@ if TYPE_CHECKING:  # torch is heavy and only the gradient needs it
 
 METHOD: Final = "gsw-1"
 BLOCK: Final = 1 << 20  # weights that one key's sign stream covers
-LEVELS: Final = 127  # |q| of one weight
-UNITS: Final = (
-    4  # of q in a root mean square of the gradient; LEVELS is 32 of these, gradients have long tails
-)
+LEVELS: Final = 2047  # |q| of one weight
+# of q in a root mean square of the gradient. LEVELS is 512 of those: few weights hold a third of the gradient's
+# energy, and the mark's with it; cut at 32 they cost a sixth of T over its deviation [SmolLM2, 1,000 tokens].
+UNITS: Final = 4
 MAX_TOKENS: Final = 1 << 17  # of all texts of a case: an hour of a small model on one core
 AGREEMENT: Final = Fraction(99, 100)  # share of weights where two operators' q differ by at most one
 NULL: Final = (
     "the texts were made without this license's key: its signs are fair and independent of texts and base"
 )
 
-_EXACT_IN_FLOAT32: Final = 1 << 16  # weights summed at once: LEVELS times this is under 2^24
+_AT_ONCE: Final = 1 << 16  # weights summed at once
+_EXACT_IN_FLOAT32: Final = 1 << 24  # sums of integers up to here
 _MARKED: Final = re.compile(
     r"\.(up_proj|down_proj|o_proj|out_proj|c_fc|c_proj|fc1|fc2|fc_in|fc_out|dense_h_to_4h|dense_4h_to_h|w2|w3|wo)\.weight$"
     r"|\battention\.dense\.weight$"
@@ -77,7 +78,7 @@ _OTHER_WEIGHTS: Final = frozenset(
     (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", ".safetensors")
 )  # fmt: skip
 
-Int8 = npt.NDArray[np.int8]
+Int16 = npt.NDArray[np.int16]
 Int64 = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
 
@@ -96,7 +97,7 @@ class GswSpec:
     tensors: tuple[TensorShape, ...]
     base_hash: str  # hex, SHA-256 of the declared tensors as float32, see base_hash()
     tokenizer_hash: str  # hex, SHA-256 of tokenizer.json
-    epsilon: float = 0.04  # step, in standard deviations of a tensor
+    epsilon: float = 0.045  # step, in standard deviations of a tensor
     temperature: float = 1.0  # of the sampler
     window: int = 1024  # tokens that the model sees at once; longer texts are cut
 
@@ -150,7 +151,7 @@ class GswSpec:
         return hashlib.sha256(text.encode()).digest()
 
 
-def plan(base: Path, *, epsilon: float = 0.04, temperature: float = 1.0, window: int = 1024) -> GswSpec:
+def plan(base: Path, *, epsilon: float = 0.045, temperature: float = 1.0, window: int = 1024) -> GswSpec:
     """A spec for a transformers folder: all MLP up and down and attention output projections.
 
     The window is cut to what the model's config.json allows.
@@ -328,7 +329,7 @@ def _same_base(spec: GswSpec, found: str) -> None:
 class Gradient:
     """What texts say about every declared weight, made without keys: the object of the test."""
 
-    q: Int8  # all declared tensors in a row, |q| <= LEVELS.  # (weights,)
+    q: Int16  # all declared tensors in a row, |q| <= LEVELS.  # (weights,)
     spec_hash: str  # hex
     texts_hash: str  # hex, SHA-256 of the distinct texts' token ids in their order
     tokens: int  # tokens whose likelihood was summed
@@ -349,7 +350,7 @@ class Gradient:
         return hashlib.sha256(b"zhiyi.gsw-gradient.v1\0" + self._about).digest()
 
     def save(self, path: Path) -> None:
-        """Writes safetensors: q as int8, and `about`, the other fields with q's hash as JSON bytes."""
+        """Writes safetensors: q as int16, and `about`, the other fields with q's hash as JSON bytes."""
         from safetensors.numpy import save_file
 
         save_file({"about": np.frombuffer(self._about, dtype=np.uint8), "q": self.q}, path)
@@ -361,12 +362,14 @@ class Gradient:
         entries = {e.name: e for e in file.entries}
         try:
             kinds = {name: (entry.dtype, len(entry.shape)) for name, entry in entries.items()}
-            if kinds != {"about": ("U8", 1), "q": ("I8", 1)} or entries["about"].count > 4096:
+            if kinds != {"about": ("U8", 1), "q": ("I16", 1)} or entries["about"].count > 4096:
                 raise ValueError("it has other tensors than `about` and `q`")
             about = json.loads(file.raw(entries["about"]))
-            q = np.frombuffer(file.raw(entries["q"]), dtype=np.int8)
+            q = np.frombuffer(file.raw(entries["q"]), dtype="<i2")
             made = cls(q, about["spec_hash"], about["texts_hash"], about["tokens"])
-            if made._about != file.raw(entries["about"]) or (q.size and int(q.min()) < -LEVELS):
+            if made._about != file.raw(entries["about"]) or (
+                q.size and not -LEVELS <= int(q.min()) <= int(q.max()) <= LEVELS
+            ):
                 raise ValueError("its hash is wrong or |q| too large")
         except (ValueError, TypeError, KeyError) as error:
             raise CarrierError(f"{path.name} is no GSW gradient: {error!s:.120}") from error
@@ -495,7 +498,7 @@ def _distinct(texts: Sequence[Sequence[int]], vocabulary: int) -> list[tuple[int
     return list(rows)
 
 
-def _quantised(weighted: Sequence[Float32]) -> Int8:
+def _quantised(weighted: Sequence[Float32]) -> Int16:
     """All in a row, in quarters of the root mean square over all, rounded and clipped.  # (weights,)"""
     squares = sum(float(np.square(part, dtype=np.float64).sum()) for part in weighted)
     size = sum(part.size for part in weighted)
@@ -504,7 +507,7 @@ def _quantised(weighted: Sequence[Float32]) -> Int8:
             f"the gradient has a sum of squares of {squares}; the model or the text is degenerate"
         )
     scale = np.float32(UNITS / math.sqrt(squares / size))
-    q = np.empty(size, dtype=np.int8)
+    q = np.empty(size, dtype="<i2")
     at = 0
     for part in weighted:
         q[at : at + part.size] = np.clip(np.rint(part * scale), -LEVELS, LEVELS)
@@ -524,17 +527,22 @@ def totals(gradient: Gradient, spec: GswSpec, keys: Sequence[bytes]) -> Int64:
         raise SpecError("the gradient was made for another specification; make it anew from the texts")
     out = np.zeros(len(keys), dtype=np.int64)
     for tensor, number, low, high in _blocks(spec.tensors):
-        q = gradient.q[low:high].astype(np.float32)
+        parts = [_summable(gradient.q[at : min(high, at + _AT_ONCE)]) for at in range(low, high, _AT_ONCE)]
         whole = int(gradient.q[low:high].sum(dtype=np.int64))
         for j, key in enumerate(keys):
             packed = _stream(key, tensor, number, high - low)
             plus = 0
-            for at in range(0, high - low, _EXACT_IN_FLOAT32):
-                part = q[at : at + _EXACT_IN_FLOAT32]
-                bits = np.unpackbits(packed[at // 8 : (at + _EXACT_IN_FLOAT32) // 8], count=len(part))
-                plus += int(part @ bits.astype(np.float32))
+            for i, part in enumerate(parts):
+                bits = np.unpackbits(packed[i * _AT_ONCE // 8 : (i + 1) * _AT_ONCE // 8], count=len(part))
+                plus += int(part @ bits.astype(part.dtype))
             out[j] += 2 * plus - whole
     return out
+
+
+def _summable(q: Int16) -> npt.NDArray[np.floating[Any]]:
+    """q in a float type that holds the sum of any of them exactly.  # (n,)"""
+    reach = int(np.abs(q).sum(dtype=np.int64))
+    return q.astype(np.float32 if reach <= _EXACT_IN_FLOAT32 else np.float64)
 
 
 def law_of(gradient: Gradient) -> tuple[Callable[[int], stats.Tail], int]:
@@ -609,7 +617,7 @@ def agreement(ours: Gradient, theirs: Gradient) -> Fraction:
         raise UnavailableError("the two gradients are of different texts or specifications")
     close = 0
     for at in range(0, ours.q.size, BLOCK):
-        difference = ours.q[at : at + BLOCK].astype(np.int16) - theirs.q[at : at + BLOCK]
+        difference = ours.q[at : at + BLOCK].astype(np.int32) - theirs.q[at : at + BLOCK]
         close += int(np.count_nonzero(np.abs(difference) <= 1))
     return Fraction(close, ours.q.size)
 
