@@ -98,7 +98,7 @@ def ssim(marked: Rgb, plain: Rgb) -> float:
     from scipy.ndimage import gaussian_filter
 
     weights = np.array([0.299, 0.587, 0.114])
-    x, y = marked @ weights, plain @ weights
+    x, y = marked.astype(np.float64) @ weights, plain.astype(np.float64) @ weights
 
     def mean(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.asarray(gaussian_filter(values, 1.5, truncate=3.5))

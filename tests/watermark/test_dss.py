@@ -78,7 +78,7 @@ def test_the_message_is_read_and_the_picture_hardly_changes(dss: Dss, plain: Rgb
     assert found.payload == dss.code.message(PAYLOAD)
     assert found.log2_p_global < -43
     assert found.bucket >= 12
-    assert psnr(marked, plain) > 38.9
+    assert psnr(marked, plain) > 37.4
     assert found.T > 0
     assert 0 < found.n <= 8 * 381
     assert found.sum_q2 <= found.n * MAX_Q**2
@@ -112,7 +112,7 @@ def test_any_size_and_proportion_is_marked(size: tuple[int, int], dss: Dss) -> N
     picture = textured(*size)
     made = dss.embed(Picture(picture), PAYLOAD).rgb
     assert made.shape == picture.shape
-    assert psnr(made, picture) > 38.9
+    assert psnr(made, picture) > 37.4
     assert names(dss, attacks.jpeg(made, 80))
 
 
@@ -185,7 +185,7 @@ def test_gray_pictures_stay_gray(dss: Dss) -> None:
     picture = Picture(np.repeat(level, 3, axis=2), gray=True)
     made = dss.embed(picture, PAYLOAD).rgb
     assert int(np.ptp(made.astype(int), axis=2).max()) == 0
-    assert psnr(made, picture.rgb) > 38.9
+    assert psnr(made, picture.rgb) > 37.4
     assert names(dss, made)
 
 

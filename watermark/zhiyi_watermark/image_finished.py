@@ -93,7 +93,9 @@ class DssConfig:
     """What the embedder may spend; nothing of it concerns the detector."""
 
     psnr_most: float = 47.5  # dB of the marked picture against the unmarked, where that is enough
-    psnr_least: float = 39.0  # dB that is never gone below; where it is not enough the mark is weaker
+    psnr_least: float = (
+        37.5  # dB never gone below, 2.5 more without texture; where it is not enough the mark is weaker
+    )
 
     def __post_init__(self) -> None:
         if not 25.0 <= self.psnr_least <= self.psnr_most <= 60.0:
@@ -686,7 +688,10 @@ def _informed(hosts: list[Float], target: Int64, groups: Int64, config: DssConfi
     bits = len(size) - _SYNC_GROUPS
     ones = np.ones_like(cells)
     near, wide = _box(ones, 1), _box(ones, 2)
-    mask = _masking(cells, _box(np.abs(_difference(cells, near)), 2) / wide / 8)
+    activity = _box(np.abs(_difference(cells, near)), 2) / wide / 8
+    mask = _masking(cells, activity)
+    hidden = min(1.0, float(np.percentile(activity, 20)) / _FULL)
+    floor = min(config.psnr_most, config.psnr_least + _SPARED * (1 - hidden))
     decibel = config.psnr_most
     change = _spent(mask * mask * sign, decibel, cost)
     after = 0
@@ -715,10 +720,10 @@ def _informed(hosts: list[Float], target: Int64, groups: Int64, config: DssConfi
             slope += _smooth(g, 1 / 8)
         after += 1
         if after >= (_SETTLE if decibel == config.psnr_most else _AGAIN):
-            if holds or (decibel <= config.psnr_least and after >= _SETTLE):
+            if holds or (decibel <= floor and after >= _SETTLE):
                 break
-            if decibel > config.psnr_least:
-                decibel, after = max(config.psnr_least, decibel - 0.5), 0
+            if decibel > floor:
+                decibel, after = max(floor, decibel - 0.5), 0
         slope *= mask * mask
         slope *= _STEP * np.sqrt(float((change**2).mean()) / max(1e-30, float((slope**2).mean())))
         change = _spent(change + slope, decibel, cost)
@@ -791,6 +796,10 @@ _CHANNELS: Final = (
     (2, 0.0, 0.0, 1.0, (4.5, 9.0)),
 )
 _SYNC_GROUPS: Final = 32
+_FULL: Final = (
+    8.0  # gray levels of activity in all but a fifth of the cells: texture hides the most that is spent
+)
+_SPARED: Final = 2.5  # dB less spent at most on a picture without
 _HARD: Final = 1.6  # z by which the pull on a group falls by e
 _STEP: Final = 0.3  # of a gradient step, relative
 _STEPS: Final = 120  # at most

@@ -36,7 +36,7 @@ _WRITTEN: Final = {
 _READ: Final = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "RGBX", "La", "RGBa", "CMYK", "YCbCr")
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image as PilImage
 
 Rgb = npt.NDArray[np.uint8]
 
@@ -90,7 +90,7 @@ def open_picture(source: str | Path | bytes, *, frame: int | None = None) -> Pic
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from 89 Mpx; ours are fewer
-            image: Image.Image = Image.open(io.BytesIO(body), formats=FORMATS)
+            image: PilImage = Image.open(io.BytesIO(body), formats=FORMATS)
             _check_size(*image.size)
             _seek(image, frame)
             lossy = _lossy(image, body)
@@ -162,7 +162,7 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _seek(image: Image, frame: int | None) -> None:
+def _seek(image: PilImage, frame: int | None) -> None:
     frames = int(getattr(image, "n_frames", 1))
     if frame is None:
         if frames > 1:
@@ -174,7 +174,7 @@ def _seek(image: Image, frame: int | None) -> None:
     _check_size(*image.size)
 
 
-def _lossy(image: Image, body: bytes) -> str:
+def _lossy(image: PilImage, body: bytes) -> str:
     """What RGB8 does not hold of the file. Pillow reads 16-bit color as 8 bits without a word: the headers tell."""
     if image.mode == "CMYK":
         return "it is CMYK, read as RGB without its profile"
@@ -187,7 +187,7 @@ def _lossy(image: Image, body: bytes) -> str:
     return "it has 16 bits a channel, of which the upper eight were read" if deep else ""
 
 
-def _decoded(image: Image, icc: object, lossy: str) -> Picture:
+def _decoded(image: PilImage, icc: object, lossy: str) -> Picture:
     mode = image.mode
     if mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
