@@ -94,7 +94,7 @@ class DssConfig:
 
     psnr_most: float = 47.5  # dB of the marked picture against the unmarked, where that is enough
     psnr_least: float = (
-        37.5  # dB never gone below, 2.5 more without texture; where it is not enough the mark is weaker
+        37.5  # dB never gone below, 2.5 more without texture; if it is too little the mark is weak
     )
 
     def __post_init__(self) -> None:
@@ -791,9 +791,9 @@ _LOUD: Final = 8.5  # deviation of 8 * (cell - mean of eight neighbours) for noi
 # host (as it is, blurred, median), part of each neighbour that a blur adds, noise in gray levels, weight,
 # (least z of 19 in 20 bits, least z of the sync pattern) that make a margin
 _CHANNELS: Final = (
-    (0, 0.0, 2.3, 2.0, (3.3, 7.0)),
-    (1, 0.05, 0.0, 1.0, (4.5, 9.0)),
-    (2, 0.0, 0.0, 1.0, (4.5, 9.0)),
+    (0, 0.0, 2.3, 2.0, (3.3, 7.4)),
+    (1, 0.05, 0.0, 1.0, (4.5, 9.8)),
+    (2, 0.0, 0.0, 1.0, (4.5, 9.8)),
 )
 _SYNC_GROUPS: Final = 32
 _FULL: Final = (
