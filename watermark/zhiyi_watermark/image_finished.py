@@ -62,12 +62,9 @@ _ONE: Final = 1 << 16  # fixed point of lattices: canonical px
 _SUB: Final = 8  # fraction bits with which the integral image is read
 _SURE: Final = 49  # z^2 of the sync pattern at which the picture as it stands is not searched
 _PLAIN: Final = 64  # z^2 at which a found lattice is believed
-_KEPT: Final = 4  # lattices found that are refined and read
-_SCALES: Final = (
-    45,
-    208,
-    80,
-)  # cells tried, in 1/64 of those of the picture as it stands: least, most, steps of 1/80
+_KEPT: Final = 8  # lattices found that are refined and read
+# cells tried, in 1/64 of those of the picture as it stands: least, most, steps of 1/112
+_SCALES: Final = (45, 208, 112)
 _TURNS: Final = 47  # degrees tried each way, beyond right angles
 
 Int64 = npt.NDArray[np.int64]
