@@ -7,7 +7,7 @@ p_global is told.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -15,6 +15,8 @@ from typing import Final, NamedTuple
 from zhiyi_watermark import weights
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.result import Detection
+from zhiyi_watermark.text_gaussian import GswSpec, encode, gradient
+from zhiyi_watermark.text_gaussian import detect as written_by
 from zhiyi_watermark.text_multibit import BinPlus
 from zhiyi_watermark.text_stream import MAX_CHARACTERS, Tokenizer, canonical_text
 from zhiyi_watermark.text_zerobit import ZeroBit
@@ -43,7 +45,17 @@ class WeightsSuspect:
     base: Path | None = None  # its tensors, where they are at hand: more is found
 
 
-Suspect = TextSuspect | WeightsSuspect
+@dataclass(frozen=True)
+class WriterSuspect:
+    """A model whose copies are marked so that their texts show it (GSW)."""
+
+    model: str
+    folder: Path  # the base, with its tokenizer
+    spec: GswSpec
+    keys: Mapping[int, bytes]  # of every license that was ever registered
+
+
+Suspect = TextSuspect | WeightsSuspect | WriterSuspect
 
 
 class Found(NamedTuple):
@@ -56,12 +68,11 @@ class Found(NamedTuple):
 def detect(found: str | Path, suspects: Sequence[Suspect]) -> Found:
     """Whose mark is in what was found: a text as a str, or the path of a text, a safetensors file or a folder of them.
 
-    A suspect of another architecture (UnavailableError) is passed over; it counts.
+    A suspect of another architecture or tokenizer, or a text too short for it, is passed over; it counts.
     Raises SpecError without a suspect of the object's kind, CarrierError on what can't be examined.
     """
     text = found if isinstance(found, str) else read_text(found) if is_text(found) else None
-    kind = WeightsSuspect if text is None else TextSuspect
-    tried = [suspect for suspect in suspects if isinstance(suspect, kind)]
+    tried = [suspect for suspect in suspects if isinstance(suspect, WeightsSuspect) is (text is None)]
     if not tried:
         what = "weights" if text is None else "a text"
         raise SpecError(
@@ -70,26 +81,30 @@ def detect(found: str | Path, suspects: Sequence[Suspect]) -> Found:
     best = Found(None, None)
     ids: dict[int, list[int]] = {}  # of a text under each tokenizer
     for suspect in tried:
-        if isinstance(suspect, TextSuspect):
-            assert text is not None
-            tokenizer = suspect.tokenizer
-            if id(tokenizer) not in ids:
-                ids[id(tokenizer)] = tokenizer.encode(canonical_text(text), add_special_tokens=False)
-            said = _text(suspect, ids[id(tokenizer)], len(tried))
-        else:
-            assert isinstance(found, Path)
-            try:
+        try:
+            if isinstance(suspect, WeightsSuspect):
+                assert isinstance(found, Path)
                 said = weights.trace(
                     found, suspect.kit, suspect.licenses, base=suspect.base, models=len(tried)
                 )
-            except UnavailableError:
-                continue
+            elif isinstance(suspect, WriterSuspect):
+                assert text is not None
+                q = gradient(suspect.folder, encode(suspect.folder, [text], suspect.spec), suspect.spec)
+                said = written_by(q, suspect.spec, suspect.keys, models=len(tried))
+            else:
+                assert text is not None
+                tokenizer = suspect.tokenizer
+                if id(tokenizer) not in ids:
+                    ids[id(tokenizer)] = tokenizer.encode(canonical_text(text), add_special_tokens=False)
+                said = _generated(suspect, ids[id(tokenizer)], len(tried))
+        except UnavailableError:
+            continue
         if best.detection is None or said.log2_p_global < best.detection.log2_p_global:
             best = Found(suspect.model, said)
     return best
 
 
-def _text(suspect: TextSuspect, ids: list[int], tried: int) -> Detection:
+def _generated(suspect: TextSuspect, ids: list[int], tried: int) -> Detection:
     if isinstance(suspect.mark, BinPlus):
         return suspect.mark.detect_case([ids], suspect.users, models=tried)
     return suspect.mark.detect_case([ids], models=tried)

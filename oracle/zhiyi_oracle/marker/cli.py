@@ -20,7 +20,7 @@ from zhiyi.keys import KeyKind
 from zhiyi.types import U256, Bytes32, Value, to_hex
 from zhiyi_oracle.language_model import TransformersGenerator
 from zhiyi_oracle.secret_files import write_private
-from zhiyi_watermark import weights
+from zhiyi_watermark import text_gaussian, weights
 from zhiyi_watermark.errors import SpecError, WatermarkError
 from zhiyi_watermark.payload import Short
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
@@ -108,6 +108,47 @@ def mark_weights(
             "license_id": license_id,
             "seeds": str(seeds),
             "mark_commit": to_hex(mark_commit(license_id, given.seeds)),
+            "largest_relative_change": max(report.relative_change.values()),
+        }
+    )
+
+
+@app.command("writer")
+def mark_writer(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Folder of a transformers causal language model.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the marked copy; must not exist.")],
+    spec: Annotated[
+        Path, typer.Option(help="Where and how strongly: read if it exists, else made from the model.")
+    ],
+    model_key: Annotated[Path, typer.Option(help="Key file of the model (`zhiyi keys new trace FILE`).")],
+    license_id: Annotated[int, typer.Option("--license", help="License that the copy is for.")],
+    epsilon: Annotated[
+        float, typer.Option(help="Of a new spec: step in standard deviations of a tensor.")
+    ] = 0.04,
+) -> None:
+    """Write a copy whose texts show its license: every declared weight moves by one small step, up or down.
+
+    Generation costs nothing; perplexity grows with the square of epsilon. `zhiyi trace --writer` reads it from texts.
+    """
+    session = session_of(ctx)
+    try:
+        if spec.exists():
+            chosen = text_gaussian.GswSpec.from_json(read_bytes(spec, MAX_KIT_BYTES).decode(errors="replace"))
+        else:
+            chosen = text_gaussian.plan(folder, epsilon=epsilon)
+            write_bytes(spec, chosen.to_json().encode())
+        key = text_gaussian.license_key(open_key(session, model_key, KeyKind.TRACE).secret, license_id)
+        with session.console.progress("marking") as progress:
+            report = text_gaussian.mark(folder, out, key, chosen, progress)
+    except WatermarkError as exc:
+        raise BadInput(f"{folder} cannot be marked: {exc}") from exc
+    session.console.result(
+        {
+            "copy": str(out),
+            "license_id": license_id,
+            "spec": str(spec),
+            "detector_hash": to_hex(chosen.spec_hash()),
             "largest_relative_change": max(report.relative_change.values()),
         }
     )

@@ -12,17 +12,18 @@ from typing import Annotated, Any
 import typer
 
 from zhiyi.cli.keys import open_key
-from zhiyi.cli.session import Session, session_of
+from zhiyi.cli.session import Session, read_bytes, session_of
 from zhiyi.errors import BadInput, ConfigError, ZhiyiError
 from zhiyi.keys import KeyKind
 from zhiyi.types import TraceKey
 from zhiyi.usage_log import UsageLog
 from zhiyi_oracle.api_users import ApiUsers
 from zhiyi_oracle.tracer.trace_text import trace_text
-from zhiyi_oracle.tracer.trace_weights import key_of, licenses_of, read_kit, trace_weights
-from zhiyi_watermark.detect import is_text, read_text
-from zhiyi_watermark.errors import CarrierError
+from zhiyi_oracle.tracer.trace_weights import MAX_KIT_BYTES, key_of, licenses_of, read_kit, trace_weights
+from zhiyi_watermark.detect import WriterSuspect, is_text, read_text
+from zhiyi_watermark.errors import CarrierError, SpecError
 from zhiyi_watermark.result import Detection
+from zhiyi_watermark.text_gaussian import GswSpec, license_key
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM
 
@@ -74,6 +75,13 @@ def trace(
         list[ProfileName] | None,
         typer.Option(help="For a text: look for this mark without payload too; repeat for more."),
     ] = None,
+    writer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For a text: mark of a model's copies that shows in what they write, as MODEL_ID=FILE, by `zhiyi mark"
+            " writer`; --tokenizer is then the folder of the registered model."
+        ),
+    ] = None,
     full: Annotated[
         bool,
         typer.Option("--full", help="Add n, T and p: secret, whoever collects them learns the key's signs."),
@@ -91,7 +99,7 @@ def trace(
     if not objects:
         raise BadInput(f"no text and no safetensors file lies in {', '.join(map(str, files))}")
     with ExitStack() as stack:
-        of_text = _text_tracer(session, stack, model_key, tokenizer, provider, profile or [])
+        of_text = _text_tracer(session, stack, model_key, tokenizer, provider, profile or [], writer or [])
         of_weights = _weights_tracer(session, kit or [])
 
         def row(path: Path) -> Row:
@@ -141,12 +149,7 @@ Tracer = Callable[[Path], tuple[Row, Detection | None]]
 
 
 def _weights_tracer(session: Session, given: Sequence[str]) -> Tracer:
-    kits = {}
-    for item in given:
-        number, separator, path = item.partition("=")
-        if not separator or not number.isdecimal():
-            raise BadInput(f"--kit {item!r}: write MODEL_ID=FILE")
-        kits[int(number)] = read_kit(Path(path))
+    kits = {model: read_kit(path) for model, path in _numbered("--kit", given).items()}
 
     @cache
     def on_chain() -> tuple[dict[int, list[int]], dict[int, TraceKey | None]]:
@@ -183,11 +186,16 @@ def _text_tracer(
     tokenizer: Path | None,
     provider: Path | None,
     profiles: Sequence[ProfileName],
+    given: Sequence[str],
 ) -> Tracer:
+    specs = {model: _spec(path) for model, path in _numbered("--writer", given).items()}
+
     @cache
-    def tools() -> tuple[BinPlus, Any, ApiUsers | None, UsageLog | None]:
-        if model_key is None or tokenizer is None or (provider is None and not profiles):
-            raise ConfigError("tracing a text needs --model-key, --tokenizer and --provider or --profile")
+    def tools() -> tuple[BinPlus, Any, ApiUsers | None, UsageLog | None, list[WriterSuspect]]:
+        if model_key is None or tokenizer is None or not (provider or profiles or specs):
+            raise ConfigError(
+                "tracing a text needs --model-key, --tokenizer and --provider, --profile or --writer"
+            )
         from transformers import AutoTokenizer
 
         mark = BinPlus(open_key(session, model_key, KeyKind.TRACE).secret, BinPlusConfig())
@@ -195,22 +203,46 @@ def _text_tracer(
             loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
         except (OSError, ValueError) as exc:
             raise ConfigError(f"no tokenizer can be loaded from {tokenizer}: {exc}") from exc
+        licenses = {model: licenses_of(session.reader, model) for model in specs}
+        writers = [
+            WriterSuspect(str(model), tokenizer, spec, {n: license_key(mark.key, n) for n in licenses[model]})
+            for model, spec in specs.items()
+            if licenses[model]
+        ]
         if provider is None:
-            return mark, loaded, None, None
+            return mark, loaded, None, None, writers
         users = ApiUsers(provider)
         stack.callback(users.close)
-        return mark, loaded, users, stack.enter_context(UsageLog(provider / "log"))
+        return mark, loaded, users, stack.enter_context(UsageLog(provider / "log")), writers
 
     def traced(path: Path) -> tuple[Row, Detection | None]:
-        mark, loaded, users, log = tools()
+        mark, loaded, users, log, writers = tools()
         try:
             text = read_text(path)
         except CarrierError as exc:
             raise BadInput(str(exc)) from exc
-        found, detection = trace_text(text, mark, loaded, users, log, [PROFILES[name] for name in profiles])
+        chosen = [PROFILES[name] for name in profiles]
+        found, detection = trace_text(text, mark, loaded, users, log, chosen, writers)
         return found.model_dump(), detection
 
     return traced
+
+
+def _numbered(option: str, given: Sequence[str]) -> dict[int, Path]:
+    found = {}
+    for item in given:
+        number, separator, path = item.partition("=")
+        if not separator or not number.isdecimal():
+            raise BadInput(f"{option} {item!r}: write MODEL_ID=FILE")
+        found[int(number)] = Path(path)
+    return found
+
+
+def _spec(path: Path) -> GswSpec:
+    try:
+        return GswSpec.from_json(read_bytes(path, MAX_KIT_BYTES).decode(errors="replace"))
+    except SpecError as exc:
+        raise BadInput(f"{path} is no mark of a model's copies: {exc}") from exc
 
 
 def _unfolded(detection: Detection | None) -> Row | None:

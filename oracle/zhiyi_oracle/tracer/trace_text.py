@@ -10,11 +10,11 @@ from typing import Final
 
 from zhiyi.client import Zhiyi
 from zhiyi.errors import BadInput, IntegrityError, NotFound
-from zhiyi.types import U32, Bytes32, Value
+from zhiyi.types import U32, U256, Bytes32, Value
 from zhiyi.usage_log import InclusionProof, UsageLog, output_hash, user_commitment
 from zhiyi_oracle.api_users import ApiUsers
-from zhiyi_watermark.detect import TextSuspect, detect
-from zhiyi_watermark.errors import CarrierError
+from zhiyi_watermark.detect import Suspect, TextSuspect, WriterSuspect, detect
+from zhiyi_watermark.errors import CarrierError, SpecError
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.text_multibit import BinPlus, user_of
 from zhiyi_watermark.text_stream import Tokenizer
@@ -47,6 +47,7 @@ class TextTrace(Value):
     found: bool
     method: str  # the mark that was found, or came nearest
     spans: tuple[tuple[int, int], ...]  # tokens [start, end) that tell most
+    license_id: U256 | None  # whose copy wrote it, where the weights carry the mark
     user_number: U32 | None
     payload: str | None  # hex
     leaves_of_user: int
@@ -62,11 +63,12 @@ def trace_text(
     users: ApiUsers | None = None,
     log: UsageLog | None = None,
     profiles: Sequence[Profile] = (),
+    writers: Sequence[WriterSuspect] = (),
 ) -> tuple[TextTrace, Detection]:
     """Payload → user number → the user's leaf; or, of a mark without payload, whether it is there.
 
-    users, log: the provider's, to name a user; profiles: marks without payload under the same key. All count. The
-    detection is secret to whoever holds the key.
+    users, log: the provider's, to name a user; profiles: marks without payload under the same key; writers: models
+    whose copies show in their texts. All count. The detection is secret to whoever holds the key.
 
     Raises:
         BadInput: the text is too long or no text, or nothing can be looked for. NotFound: the payload names a user that
@@ -75,15 +77,19 @@ def trace_text(
     if len(text.encode(errors="surrogatepass")) > MAX_TEXT_BYTES:
         raise BadInput(f"the text is over {MAX_TEXT_BYTES} bytes; give a part of it")
     numbers = users.numbers() if users else []
-    suspects = [TextSuspect("", mark, tokenizer, numbers)] if numbers else []
+    suspects: list[Suspect] = [TextSuspect("", mark, tokenizer, numbers)] if numbers else []
+    suspects += writers
     suspects += [TextSuspect("", ZeroBit(mark.key, profile), tokenizer) for profile in profiles]
     if not suspects:
         raise BadInput("the provider has no API users yet, so nobody can be named")
     try:
         found = detect(text, suspects).detection
-    except CarrierError as exc:
+    except (CarrierError, SpecError) as exc:
         raise BadInput(f"the text cannot be examined: {exc}") from exc
-    assert found is not None  # texts are tried under every suspect
+    if found is None:
+        raise BadInput(
+            "nothing could be looked for: the text has fewer than two tokens, or the base is another model"
+        )
     number = user_of(found.payload) if found.payload else None
     own = log.of_user(number) if log and number is not None else []
     exact = next((leaf for leaf in log.find(output_hash(text)) if leaf in own), None) if log and own else None
@@ -91,6 +97,7 @@ def trace_text(
         found=found.decision == "detected",
         method=found.method,
         spans=found.spans,
+        license_id=found.license,
         user_number=number,
         payload=found.payload.hex() if found.payload else None,
         leaves_of_user=len(own),
