@@ -39,9 +39,16 @@ class TransformersGenerator:
         self._temperature = temperature
 
     def generate(
-        self, prompt: str, processor: Processor, *, top_k: int, max_new_tokens: int, seed: int | None
+        self,
+        prompt: str,
+        processor: Processor,
+        *,
+        top_k: int,
+        max_new_tokens: int,
+        seed: int | None,
+        min_new_tokens: int = 0,
     ) -> str:
-        """Samples among the top k, of what the processor makes of them.
+        """Samples among the top k, of what the processor makes of them; the text does not end before min_new_tokens.
 
         Raises:
             BadInput: the prompt has too many tokens.
@@ -69,6 +76,7 @@ class TransformersGenerator:
                 temperature=self._temperature,
                 top_k=top_k,
                 max_new_tokens=max_new_tokens,
+                min_new_tokens=min_new_tokens,
                 logits_processor=[processor],
                 pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
             )

@@ -186,6 +186,52 @@ def test_a_copy_marked_by_hand_is_traced_and_convicts(
     mark(tmp_path / "other", sold.second, fails=2)
 
 
+TINY = Path(__file__).resolve().parents[1] / "models" / "tiny-lm"
+
+
+@pytest.mark.parametrize("method", ["binplus", "tournament"])
+def test_a_text_marked_by_hand_is_traced(run: Run, tmp_path: Path, method: str) -> None:
+    key, text = tmp_path / "model.key", tmp_path / "answer.txt"
+    save_key(key, KeyKind.TRACE, MODEL_KEY, unsafe_plain=True)
+    provider = tmp_path / "provider"
+    users = [run("provider", "add-user", name, "--home", str(provider))["number"] for name in ("ana", "ben")]
+    chosen = ["--user", str(users[1]), "--strength", "3"] if method == "binplus" else ["--method", method]
+    words = ["--prompt", "The package", "--model-key", str(key), "--tokens", "400", "--at-least", "400"]
+    words += ["--seed", "1", *chosen]
+    made = run("mark", "text", str(TINY), *words, "--out", str(text))
+    assert (made["method"], made["characters"]) == (method, len(text.read_text()))
+    assert run("mark", "text", str(TINY), *words)["text"] == text.read_text()
+    looked = ["--model-key", str(key), "--tokenizer", str(TINY), "--profile", "tournament"]
+    found = run("trace", str(text), *looked, "--provider", str(provider))
+    assert (found["found"], found["method"]) == (True, f"{method}-1")
+    assert found["user_number"] == (users[1] if method == "binplus" else None)
+    plain = tmp_path / "plain.txt"
+    plain.write_text((TINY / "piece.txt").read_text())
+    assert run("trace", str(plain), *looked)["found"] is False
+    (tmp_path / "binary.md").write_bytes(bytes(range(256)))
+    run("trace", str(tmp_path / "binary.md"), *looked, fails=2)
+    run("trace", str(text), "--model-key", str(key), "--tokenizer", str(TINY), fails=3)
+    run("mark", "text", str(TINY), *words, "--prompt-file", str(plain), fails=3)
+
+
+def test_the_license_of_a_copy_shows_in_what_it_writes(
+    world: World, run: Run, sold: Any, tmp_path: Path
+) -> None:
+    key, spec, copy, text = (tmp_path / name for name in ("model.key", "gsw.json", "copy", "said.txt"))
+    save_key(key, KeyKind.TRACE, MODEL_KEY, unsafe_plain=True)
+    given = ["--spec", str(spec), "--model-key", str(key), "--epsilon", "0.3"]
+    made = run("mark", "writer", str(TINY), str(copy), *given, "--license", str(sold.second))
+    assert made["license_id"] == sold.second
+    run("mark", "writer", str(TINY), str(copy), *given, "--license", str(sold.second), fails=2)
+    words = ["--method", "unigram", "--strength", "0", "--tokens", "400", "--at-least", "400"]
+    words += ["--seed", "3", "--temperature", "1"]
+    run("mark", "text", str(copy), "--prompt", "The", "--model-key", str(key), *words, "--out", str(text))
+    looked = ["--model-key", str(key), "--tokenizer", str(TINY), "--writer", f"{world.model_id}={spec}"]
+    found = run("trace", str(text), *looked, "--full")
+    assert (found["found"], found["method"], found["license_id"]) == (True, "gsw-1", sold.second)
+    assert found["detection"]["hypotheses"] == 2
+
+
 def test_users_are_added_and_dropped_by_command(run: Run, tmp_path: Path) -> None:
     home = str(tmp_path / "provider")
     first = run("provider", "add-user", "ana", "--home", home)

@@ -166,6 +166,9 @@ def mark_text(
         int | None, typer.Option(help="API user number to carry, 0 to 65535; for binplus.")
     ] = None,
     tokens: Annotated[int, typer.Option(help="New tokens at most.", min=1, max=4096)] = 400,
+    at_least: Annotated[
+        int, typer.Option(help="New tokens at least: the end of the text is not drawn before.", min=0)
+    ] = 0,
     strength: Annotated[
         float | None, typer.Option(help="delta of binplus, bias of kgw and unigram. [default: the method's]")
     ] = None,
@@ -199,7 +202,12 @@ def mark_text(
     except SpecError as exc:
         raise BadInput(f"the mark cannot be made so: {exc}") from exc
     text = TransformersGenerator(model, temperature=temperature).generate(
-        asked or "", processor, top_k=top_k, max_new_tokens=tokens, seed=seed
+        asked or "",
+        processor,
+        top_k=top_k,
+        max_new_tokens=tokens,
+        min_new_tokens=min(at_least, tokens),
+        seed=seed,
     )
     told = {"method": method.value, "user": user, "characters": len(text)}
     if out is None:
