@@ -207,7 +207,8 @@ def test_pairs_that_count_already_get_no_bias(mark: BinPlus) -> None:
     first = writer([1, 2], scores)
     assert (first != 0).all()
     again = writer([1, 2, 5, 1, 2], scores)
-    assert (again == 0).nonzero().flatten().tolist() == [5]
+    assert torch.softmax(again, 0)[5].item() == pytest.approx(1 / 9)
+    assert torch.softmax(first, 0)[5].item() != pytest.approx(1 / 9)
 
 
 @pytest.mark.parametrize("count", [1, 1000, 65_536 * 50, (1 << 28) * 1000 * 500])
@@ -267,3 +268,13 @@ def test_only_what_the_verdict_depends_on_is_in_the_spec_hash() -> None:
     assert base.spec_hash() == BinPlusConfig(delta=0.5, horizon=99, temperature=0.7, top_k=20).spec_hash()
     assert base.spec_hash() != BinPlusConfig(context=3).spec_hash()
     assert base.spec_hash() != BinPlusConfig(long=True).spec_hash()
+
+
+@pytest.mark.parametrize("delta", [1.0, 8.0])
+def test_more_strength_is_more_votes(text_model: Any, delta: float) -> None:
+    """Also where the bias outweighs the model: what counts already must not become the likeliest."""
+    mark = BinPlus(KEY, BinPlusConfig(delta=delta, horizon=300))
+    (text,) = write_text(text_model, mark.processor(Short(5)), tokens=300)
+    found = mark.detect(text, USERS)
+    assert found.payload is not None
+    assert (200 if delta == 1.0 else 3000) < found.T

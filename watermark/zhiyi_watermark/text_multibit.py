@@ -36,6 +36,7 @@ from zhiyi_watermark.text_stream import (
     Processor,
     Tokenizer,
     Writer,
+    biased,
     canonical_text,
     grams,
     spec_hash,
@@ -242,18 +243,15 @@ def _least_bits(count: int, n: int) -> int:
 class BinPlusWriter(Writer):
     """Adds the mark's bias to the logits of one text; keeps the votes it has won.
 
-    The bias is zero for pairs that were counted before, and on average neither favors nor avoids the others
-    against them. Tokens outside the top-k keep their logits.
+    Pairs that were counted before become neither likelier nor rarer. Tokens outside the top-k keep their logits.
     """
 
     def __init__(self, mark: BinPlus, payload: Short | Long) -> None:
         config = mark.config
         self._draws, self._horizon = mark.draws, config.horizon
         self._code = 2 * mark.code.encode(payload).astype(np.int8) - np.int8(1)  # ±1, (bits,)
+        self._temperature = config.temperature
         self._scale = config.delta * config.temperature / math.sqrt(len(self._code))
-        self._mean = (
-            config.temperature * config.delta**2 / 2
-        )  # what random votes add to the log of a token's odds
         super().__init__(config.context, config.top_k)
 
     def _start(self) -> None:
@@ -268,12 +266,8 @@ class BinPlusWriter(Writer):
 
     def _marked(self, context: tuple[int, ...], tokens: Sequence[int], values: Float64) -> Float64:
         rho = weights(self._margin, len(self._text), self._horizon)
-        bias = self._votes(context, tokens) @ (self._code * rho * self._scale) - self._mean
-        taken = self._taken.get(context)
-        if taken:
-            bias[[token in taken for token in tokens]] = 0
-        marked: Float64 = values + bias
-        return marked
+        bias = self._votes(context, tokens) @ (self._code * rho * self._scale)
+        return biased(values, bias, self._taken_of(context, tokens), self._temperature)
 
 
 def weights(margin: npt.NDArray[np.int64], done: int, horizon: int) -> npt.NDArray[np.float64]:

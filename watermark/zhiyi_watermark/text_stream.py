@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -272,6 +273,11 @@ class Writer(ABC):
                 self._counts(context, token)
         self._text.append(token)
 
+    def _taken_of(self, context: tuple[int, ...], tokens: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Which of the tokens followed the context before.  # (tokens,)"""
+        taken = self._taken.get(context, ())
+        return np.array([token in taken for token in tokens], dtype=np.bool_)
+
     def _context(self) -> tuple[int, ...]:
         return tuple(self._text[len(self._text) - self.context :])
 
@@ -294,6 +300,21 @@ class Writer(ABC):
         for token in ids[len(self._text) :]:
             self.append(token)
         return _rewritten([self], logits[None])[0]
+
+
+def biased(values: Float64, bias: Float64, taken: npt.NDArray[np.bool_], temperature: float) -> Float64:
+    """The surviving tokens' logits with a bias on those that are not taken, by which the taken ones, which would count
+    for nothing, become neither likelier nor rarer among all of these.  # all (tokens,)"""
+    out = values + bias
+    free = ~taken
+    if taken.any() and free.any():
+        plain = np.exp((values[free] - values[free].max()) / temperature)
+        most = bias[free].max()
+        gained = float(plain @ np.exp((bias[free] - most) / temperature) / plain.sum())
+        out[taken] = values[taken] + most + temperature * math.log(gained)
+    elif taken.any():
+        out = values
+    return out
 
 
 def _rewritten(writers: Sequence[Writer], scores: torch.Tensor) -> torch.Tensor:

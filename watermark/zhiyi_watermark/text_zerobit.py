@@ -18,7 +18,6 @@ that repetition neither is evidence nor costs quality.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from zhiyi_watermark import prf, stats
 from zhiyi_watermark.errors import SpecError
@@ -39,6 +39,7 @@ from zhiyi_watermark.text_stream import (
     Processor,
     Tokenizer,
     Writer,
+    biased,
     canonical_text,
     grams,
     spec_hash,
@@ -93,8 +94,8 @@ class Profile(ABC):
         """P(T >= total) of so many distinct grams under H0."""
 
     @abstractmethod
-    def marked(self, values: Float64, digests: Bytes2) -> Float64:
-        """The logits to sample by instead of these.  # (tokens,) -> (tokens,)"""
+    def marked(self, values: Float64, digests: Bytes2, taken: npt.NDArray[np.bool_]) -> Float64:
+        """The logits to sample by instead of these; taken: tokens that would count for nothing.  # all (tokens,)"""
 
     @abstractmethod
     def spec_hash(self) -> bytes:
@@ -196,12 +197,9 @@ class GreenList(Profile):
         matches = (total + count * self.greenlist_ratio.numerator) // self.greenlist_ratio.denominator
         return stats.binomial_tail(matches, count, self.greenlist_ratio)
 
-    def marked(self, values: Float64, digests: Bytes2) -> Float64:
-        """The bias on green tokens, less what leaves the mean odds against all others as they are: tokens that
-        already count, frequent words in Unigram, are then neither favored nor avoided."""
-        gamma = float(self.greenlist_ratio)
-        fair = math.log1p(gamma * math.expm1(self.bias))
-        return values + (self._green(digests) * self.bias - fair) * self.temperature
+    def marked(self, values: Float64, digests: Bytes2, taken: npt.NDArray[np.bool_]) -> Float64:
+        """The bias on green tokens; those that already count, frequent words in Unigram, keep their chance."""
+        return biased(values, self._green(digests) * (self.bias * self.temperature), taken, self.temperature)
 
     def spec_hash(self) -> bytes:
         """Without bias, top_k and temperature."""
@@ -289,7 +287,7 @@ class Tournament(Profile):
             {_TOP_WEIGHT: count * self._first, 1: count * (self.layers - self._first)}, total
         )
 
-    def marked(self, values: Float64, digests: Bytes2) -> Float64:
+    def marked(self, values: Float64, digests: Bytes2, taken: npt.NDArray[np.bool_]) -> Float64:
         """Layer by layer."""
         p = np.exp((values - values.max()) / self.temperature)
         p /= p.sum()
@@ -391,7 +389,7 @@ class ZeroBit:
 
 
 class ZeroBitWriter(Writer):
-    """One text in the making under a green list: no bias for what already counts."""
+    """One text in the making: no bias for what already counts."""
 
     def __init__(self, mark: ZeroBit) -> None:
         self._mark = mark
@@ -399,9 +397,7 @@ class ZeroBitWriter(Writer):
 
     def _marked(self, context: tuple[int, ...], tokens: Sequence[int], values: Float64) -> Float64:
         digests = self._mark.draws.of_tokens(context, tokens)
-        marked = self._mark.config.marked(values, digests)
-        taken = self._taken.get(context, ())
-        return np.where([token in taken for token in tokens], values, marked)
+        return self._mark.config.marked(values, digests, self._taken_of(context, tokens))
 
 
 class TournamentWriter(ZeroBitWriter):
@@ -410,6 +406,4 @@ class TournamentWriter(ZeroBitWriter):
     exclusive = True
 
     def _marked(self, context: tuple[int, ...], tokens: Sequence[int], values: Float64) -> Float64:
-        if context in self._taken:
-            return values
-        return self._mark.config.marked(values, self._mark.draws.of_tokens(context, tokens))
+        return values if context in self._taken else super()._marked(context, tokens, values)
