@@ -4,8 +4,8 @@
     python benchmarks/image_bench.py --quick    # every fifth one; prints, writes nothing
 
 Photographs and their licenses: scripts/fetch_pictures.py. Bit accuracy is of the 64 message bits after the code, wrong
-messages included; a message counts as read when the detector names it at global p < 1e-6 among 100,000 users of one
-license. Attacks and their parameters: zhiyi_watermark.attacks.image.
+messages included; a message counts as read when the detector names it at global p < 1e-6 among 65,536 users and all
+2^28 fingerprint numbers. Attacks and their parameters: zhiyi_watermark.attacks.image.
 """
 
 from __future__ import annotations
