@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from chain_stage import World, address_of, key_of
+from PIL import Image
 from tiny_model import MODEL_KEY, make_registered
 
 from zhiyi.cli import main
@@ -230,6 +232,32 @@ def test_the_license_of_a_copy_shows_in_what_it_writes(
     found = run("trace", str(text), *looked, "--full")
     assert (found["found"], found["method"], found["license_id"]) == (True, "gsw-1", sold.second)
     assert found["detection"]["hypotheses"] == 2
+
+
+def test_a_picture_marked_by_hand_is_traced(run: Run, tmp_path: Path) -> None:
+    key, found = tmp_path / "model.key", tmp_path / "found"
+    save_key(key, KeyKind.TRACE, MODEL_KEY, unsafe_plain=True)
+    rows, columns = np.mgrid[0:320, 0:400]
+    ripples = sum(np.sin((rows * a + columns * b) / 9) for a, b in ((1, 3), (4, 1), (2, -5), (7, 2)))
+    grain = np.random.default_rng(1).normal(0, 12, (320, 400))
+    plain = tmp_path / "plain.png"
+    Image.fromarray(np.clip(128 + 18 * ripples + grain, 0, 255).astype(np.uint8)).convert("RGB").save(plain)
+    found.mkdir()
+    words = ["--model-key", str(key), "--user", "7", "--fingerprint", "123"]
+    run("mark", "image", str(plain), str(found / "marked.jpg"), *words, "--quality", "90")
+    run("mark", "image", str(plain), str(found / "marked.jpg"), *words, fails=2)  # never over anything
+    run("mark", "image", str(plain), str(tmp_path / "marked.xyz"), *words, fails=2)
+    told = run("trace", str(found / "marked.jpg"), "--model-key", str(key))
+    assert (told["found"], told["user_number"], told["fingerprint"]) == (True, 7, 123)
+    shutil.copy(plain, found / "plain.png")
+    (found / "cut.png").write_bytes(plain.read_bytes()[:2000])
+    rows_told = run("trace", str(found), "--model-key", str(key), fails=2)
+    assert [(Path(row["file"]).name, row["found"]) for row in rows_told] == [
+        ("cut.png", None),
+        ("marked.jpg", True),
+        ("plain.png", False),
+    ]
+    run("trace", str(plain), fails=3)
 
 
 def test_users_are_added_and_dropped_by_command(run: Run, tmp_path: Path) -> None:

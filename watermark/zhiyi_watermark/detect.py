@@ -1,4 +1,4 @@
-"""One detector for what was found, a text or weights, against every mark that the records of models name.
+"""One detector for what was found, a text, a picture or weights, against every mark that the records of models name.
 
 A Suspect says how objects of one model may be marked and who could be named. All suspects of the object's kind are
 counted in p_global before the first is looked for, those that cannot be tried included; the one with the smallest
@@ -14,6 +14,9 @@ from typing import Final, NamedTuple
 
 from zhiyi_watermark import weights
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
+from zhiyi_watermark.image_finished import Dss
+from zhiyi_watermark.payload import MAX_FINGERPRINT
+from zhiyi_watermark.pictures import open_picture
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.text_gaussian import GswSpec, encode, gradient
 from zhiyi_watermark.text_gaussian import detect as written_by
@@ -22,6 +25,7 @@ from zhiyi_watermark.text_stream import MAX_CHARACTERS, Tokenizer, canonical_tex
 from zhiyi_watermark.text_zerobit import ZeroBit
 
 TEXT_SUFFIXES: Final = frozenset({".txt", ".md"})
+PICTURE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 _MAX_BYTES: Final = 4 * MAX_CHARACTERS  # of a text file in UTF-8
 
 
@@ -55,7 +59,17 @@ class WriterSuspect:
     keys: Mapping[int, bytes]  # of every license that was ever registered
 
 
-Suspect = TextSuspect | WeightsSuspect | WriterSuspect
+@dataclass(frozen=True)
+class PictureSuspect:
+    """A key under which a finished picture may have been marked."""
+
+    model: str
+    mark: Dss
+    users: int | Collection[int]  # the registered user numbers, or how many
+    fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1  # the same for the numbers of licenses
+
+
+Suspect = TextSuspect | WriterSuspect | WeightsSuspect | PictureSuspect
 
 
 class Found(NamedTuple):
@@ -66,15 +80,23 @@ class Found(NamedTuple):
 
 
 def detect(found: str | Path, suspects: Sequence[Suspect]) -> Found:
-    """Whose mark is in what was found: a text as a str, or the path of a text, a safetensors file or a folder of them.
+    """Whose mark is in what was found: a text as a str, or a path of a text, a picture or safetensors.
 
     A suspect of another architecture or tokenizer, or a text too short for it, is passed over; it counts.
-    Raises SpecError without a suspect of the object's kind, CarrierError on what can't be examined.
+    Raises SpecError without a suspect of the object's kind, CarrierError on what can't be examined, UnavailableError on
+    an animation.
     """
     text = found if isinstance(found, str) else read_text(found) if is_text(found) else None
-    tried = [suspect for suspect in suspects if isinstance(suspect, WeightsSuspect) is (text is None)]
+    picture = open_picture(found) if isinstance(found, Path) and is_picture(found) else None
+    what, kinds = (
+        ("a text", (TextSuspect, WriterSuspect))
+        if text is not None
+        else ("a picture", (PictureSuspect,))
+        if picture
+        else ("weights", (WeightsSuspect,))
+    )
+    tried = [suspect for suspect in suspects if isinstance(suspect, kinds)]
     if not tried:
-        what = "weights" if text is None else "a text"
         raise SpecError(
             f"nothing to look for in {what}: none of the {len(suspects)} suspects marks such objects"
         )
@@ -87,6 +109,9 @@ def detect(found: str | Path, suspects: Sequence[Suspect]) -> Found:
                 said = weights.trace(
                     found, suspect.kit, suspect.licenses, base=suspect.base, models=len(tried)
                 )
+            elif isinstance(suspect, PictureSuspect):
+                assert picture is not None
+                said = suspect.mark.detect(picture, suspect.users, suspect.fingerprints, models=len(tried))
             elif isinstance(suspect, WriterSuspect):
                 assert text is not None
                 q = gradient(suspect.folder, encode(suspect.folder, [text], suspect.spec), suspect.spec)
@@ -113,6 +138,11 @@ def _generated(suspect: TextSuspect, ids: list[int], tried: int) -> Detection:
 def is_text(path: Path) -> bool:
     """Whether a path is taken for a text: by its suffix."""
     return path.suffix.lower() in TEXT_SUFFIXES and not path.is_dir()
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a path is taken for a picture: by its suffix."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir()
 
 
 def read_text(path: Path) -> str:

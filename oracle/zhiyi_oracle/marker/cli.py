@@ -1,4 +1,4 @@
-"""`zhiyi mark`: a marked copy of weights for one license, or a text generated under a mark."""
+"""`zhiyi mark`: a marked copy of weights for one license, a text generated under a mark, a marked picture."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ from zhiyi_oracle.language_model import TransformersGenerator
 from zhiyi_oracle.secret_files import write_private
 from zhiyi_watermark import text_gaussian, weights
 from zhiyi_watermark.errors import SpecError, WatermarkError
-from zhiyi_watermark.payload import Short
+from zhiyi_watermark.image_finished import Dss
+from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER, Long, Short
+from zhiyi_watermark.pictures import open_picture, save_picture
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, ZeroBit
 
-app = typer.Typer(name="mark", help="Mark weights or texts by hand.", no_args_is_help=True)
+app = typer.Typer(name="mark", help="Mark weights, texts or pictures by hand.", no_args_is_help=True)
 
 MAX_KIT_BYTES: Final = 1 << 20
 MAX_PROMPT_BYTES: Final = 1 << 16
@@ -215,6 +217,33 @@ def mark_text(
         return
     write_bytes(out, text.encode())
     session.console.result({**told, "file": str(out)})
+
+
+@app.command("image")
+def mark_image(
+    ctx: typer.Context,
+    picture: Annotated[
+        Path, typer.Argument(help="Picture: PNG, JPEG, WebP, TIFF, BMP or a GIF of one frame.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Marked picture to write: .png, .jpg, .webp or .tif.")],
+    model_key: Annotated[Path, typer.Option(help="Key file of the model (`zhiyi keys new trace FILE`).")],
+    user: Annotated[int, typer.Option(help="API user number to carry.", min=0, max=MAX_USER)],
+    fingerprint: Annotated[
+        int, typer.Option(help="Fingerprint number of the license to carry.", min=0, max=MAX_FINGERPRINT)
+    ] = 0,
+    quality: Annotated[int, typer.Option(help="Of a JPEG.", min=50, max=95)] = 95,
+) -> None:
+    """Mark a finished picture, as far as its texture hides it; `zhiyi trace` finds the numbers again."""
+    session = session_of(ctx)
+    if out.exists():
+        raise BadInput(f"{out} exists; a marked picture is never written over anything")
+    try:
+        given = open_picture(picture)
+        made = Dss(open_key(session, model_key, KeyKind.TRACE).secret).embed(given, Long(fingerprint, user))
+        save_picture(made, out, quality=quality)
+    except WatermarkError as exc:
+        raise BadInput(f"{picture} cannot be marked: {exc}") from exc
+    session.console.result({"file": str(out), "user": user, "fingerprint": fingerprint})
 
 
 def _utf8(path: Path) -> str:

@@ -18,10 +18,13 @@ from zhiyi.keys import KeyKind
 from zhiyi.types import TraceKey
 from zhiyi.usage_log import UsageLog
 from zhiyi_oracle.api_users import ApiUsers
+from zhiyi_oracle.tracer.trace_picture import trace_picture
 from zhiyi_oracle.tracer.trace_text import trace_text
 from zhiyi_oracle.tracer.trace_weights import MAX_KIT_BYTES, key_of, licenses_of, read_kit, trace_weights
-from zhiyi_watermark.detect import WriterSuspect, is_text, read_text
+from zhiyi_watermark.detect import WriterSuspect, is_picture, is_text, read_text
 from zhiyi_watermark.errors import CarrierError, SpecError
+from zhiyi_watermark.image_finished import Dss
+from zhiyi_watermark.payload import MAX_USER
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.text_gaussian import GswSpec, license_key
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
@@ -53,14 +56,14 @@ def trace(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="Safetensors file, or folder of one model; text, .txt or .md; folder of such files: each is traced.",
+            help="Safetensors file, or folder of one model; text, .txt or .md; picture; folder of such.",
         ),
     ],
     kit: Annotated[
         list[str] | None, typer.Option(help="Trace kit of a model, as MODEL_ID=FILE; repeat for more models.")
     ] = None,
     model_key: Annotated[
-        Path | None, typer.Option(help="For a text: key file of the model (kind trace).")
+        Path | None, typer.Option(help="For a text or picture: key file of the model (kind trace).")
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="For a text: folder of the model's tokenizer.")
@@ -68,7 +71,8 @@ def trace(
     provider: Annotated[
         Path | None,
         typer.Option(
-            help="For a text: folder of the provider's users and log (server stopped), to name a user."
+            help="Folder of the provider's users and log (server stopped): names the user of a text; of a picture only"
+            " registered users can be named."
         ),
     ] = None,
     profile: Annotated[
@@ -88,7 +92,7 @@ def trace(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Name the license of a weights file, or the API user of a text. Nobody is convicted by a trace.
+    """Name the license of a weights file, or the API user of a text or picture. Nobody is convicted by a trace.
 
     Of several files, or a folder of files, each has its row; one that cannot be examined has an error there, and the
     exit code is 2.
@@ -100,10 +104,12 @@ def trace(
         raise BadInput(f"no text and no safetensors file lies in {', '.join(map(str, files))}")
     with ExitStack() as stack:
         of_text = _text_tracer(session, stack, model_key, tokenizer, provider, profile or [], writer or [])
+        of_picture = _picture_tracer(session, model_key, provider)
         of_weights = _weights_tracer(session, kit or [])
 
         def row(path: Path) -> Row:
-            told, detection = (of_text if is_text(path) else of_weights)(path)
+            tracer = of_text if is_text(path) else of_picture if is_picture(path) else of_weights
+            told, detection = tracer(path)
             secret = {"detection": _unfolded(detection)} if full else {}
             return {"file": str(path), **told, **secret}
 
@@ -128,7 +134,7 @@ def trace(
 
 
 def objects_of(path: Path) -> list[Path]:
-    """What to trace under a path: itself, or each text and weights file of a folder that is no model's folder.
+    """What to trace under a path: itself, or each text, picture and model of a folder that is no model's folder.
 
     A folder with safetensors in it is one model.
     """
@@ -140,7 +146,7 @@ def objects_of(path: Path) -> list[Path]:
             continue
         if inner.is_dir():
             found += objects_of(inner)
-        elif is_text(inner):
+        elif is_text(inner) or is_picture(inner):
             found.append(inner)
     return found
 
@@ -223,6 +229,28 @@ def _text_tracer(
             raise BadInput(str(exc)) from exc
         chosen = [PROFILES[name] for name in profiles]
         found, detection = trace_text(text, mark, loaded, users, log, chosen, writers)
+        return found.model_dump(), detection
+
+    return traced
+
+
+def _picture_tracer(session: Session, model_key: Path | None, provider: Path | None) -> Tracer:
+    @cache
+    def tools() -> tuple[Dss, int | frozenset[int]]:
+        if model_key is None:
+            raise ConfigError("tracing a picture needs --model-key")
+        mark = Dss(open_key(session, model_key, KeyKind.TRACE).secret)
+        if provider is None:
+            return mark, MAX_USER + 1
+        users = ApiUsers(provider)
+        numbers = users.numbers()
+        users.close()
+        if not numbers:
+            raise ConfigError("the provider has no API users yet, so nobody can be named")
+        return mark, numbers
+
+    def traced(path: Path) -> tuple[Row, Detection | None]:
+        found, detection = trace_picture(path, *tools())
         return found.model_dump(), detection
 
     return traced
