@@ -29,9 +29,15 @@ class TransformersGenerator:
         if not (folder / "config.json").is_file():
             raise ConfigError(f"{folder} holds no config.json; give the folder of a transformers model")
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
             self._model: Any = AutoModelForCausalLM.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
             )
             self._model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
         except (OSError, ValueError) as exc:

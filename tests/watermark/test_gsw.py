@@ -324,19 +324,32 @@ def test_a_gradient_survives_its_file_and_a_changed_file_does_not(
         gsw.Gradient.load(path)
 
 
-def test_who_adds_a_license_to_the_shared_gradient_is_found_out(
-    unmarked: gsw.Gradient, spec: gsw.GswSpec
-) -> None:
-    """Within one unit everywhere, and yet an overwhelming T: closeness alone would let it pass."""
+def with_license_3(q: gsw.Gradient, spec: gsw.GswSpec) -> gsw.Gradient:
+    """Within one unit everywhere, and yet with an overwhelming T of license 3."""
     signs = np.concatenate([
         2 * np.unpackbits(gsw._stream(KEYS[3], t, number, high - low), count=high - low).astype(np.int8) - 1
         for t, number, low, high in gsw._blocks(spec.tensors)
     ])  # fmt: skip
-    forged = replace(unmarked, q=np.clip(unmarked.q + signs, -gsw.LEVELS, gsw.LEVELS))
-    assert gsw.agreement(unmarked, forged) == 1
+    forged = replace(q, q=np.clip(q.q + signs, -gsw.LEVELS, gsw.LEVELS))
+    assert gsw.agreement(q, forged) == 1
+    return forged
+
+
+def test_who_adds_a_license_to_the_shared_gradient_is_found_out(
+    unmarked: gsw.Gradient, marked: gsw.Gradient, spec: gsw.GswSpec
+) -> None:
+    """Closeness alone would let it pass, as would the license alone where another is guilty besides."""
+    forged = with_license_3(unmarked, spec)
     assert gsw.detect(forged, spec, KEYS, threshold=stats.CONVICT).license == 3
     with pytest.raises(CarrierError, match="do not sign"):
         gsw.detect_shared(forged, unmarked, spec, KEYS)
+    accomplice = with_license_3(marked, spec)
+    assert {3, GUILTY} <= {
+        gsw.detect(accomplice, spec, KEYS).license,
+        *gsw.detect(accomplice, spec, KEYS).also,
+    }
+    with pytest.raises(CarrierError, match="do not sign"):
+        gsw.detect_shared(accomplice, marked, spec, KEYS)
 
 
 def test_a_shared_gradient_that_differs_too_often_is_refused(

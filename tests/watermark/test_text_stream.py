@@ -78,6 +78,9 @@ def test_marks_without_end_are_cut() -> None:
     assert len(out) < 2 + 2 * MAX_MARKS
     assert out.startswith("á")
     assert "b" in out
+    # U+FF9E is a mark only once it is taken apart
+    assert len(canonical_text("\u0334\uff9e" * 500_000)) <= MAX_MARKS
+    assert canonical_text("\uff76\uff9e" * 50) == "\u30ac" * 50
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from zhiyi_watermark.image_finished import Dss
 from zhiyi_watermark.payload import MAX_FINGERPRINT
 from zhiyi_watermark.pictures import open_picture
 from zhiyi_watermark.result import Detection
-from zhiyi_watermark.text_gaussian import GswSpec, encode, gradient
+from zhiyi_watermark.text_gaussian import MAX_TOKENS, GswSpec, encode, gradient
 from zhiyi_watermark.text_gaussian import detect as written_by
 from zhiyi_watermark.text_multibit import BinPlus
 from zhiyi_watermark.text_stream import MAX_CHARACTERS, Tokenizer, canonical_text
@@ -82,7 +82,7 @@ class Found(NamedTuple):
 def detect(found: str | Path, suspects: Sequence[Suspect]) -> Found:
     """Whose mark is in what was found: a text as a str, or a path of a text, a picture or safetensors.
 
-    A suspect of another architecture or tokenizer, or a text too short for it, is passed over; it counts.
+    A suspect of another architecture or tokenizer, or a text too short or too long for it, is passed over; it counts.
     Raises SpecError without a suspect of the object's kind, CarrierError on what can't be examined, UnavailableError on
     an animation.
     """
@@ -114,8 +114,15 @@ def detect(found: str | Path, suspects: Sequence[Suspect]) -> Found:
                 said = suspect.mark.detect(picture, suspect.users, suspect.fingerprints, models=len(tried))
             elif isinstance(suspect, WriterSuspect):
                 assert text is not None
-                q = gradient(suspect.folder, encode(suspect.folder, [text], suspect.spec), suspect.spec)
-                said = written_by(q, suspect.spec, suspect.keys, models=len(tried))
+                tokens = encode(suspect.folder, [text], suspect.spec)
+                if sum(map(len, tokens)) > MAX_TOKENS:  # padding must not keep others from being looked for
+                    continue
+                said = written_by(
+                    gradient(suspect.folder, tokens, suspect.spec),
+                    suspect.spec,
+                    suspect.keys,
+                    models=len(tried),
+                )
             else:
                 assert text is not None
                 tokenizer = suspect.tokenizer
@@ -147,6 +154,8 @@ def is_picture(path: Path) -> bool:
 
 def read_text(path: Path) -> str:
     """A UTF-8 file. Raises CarrierError on a missing, too large or other file."""
+    if path.exists() and not path.is_file():
+        raise CarrierError(f"{path} is no plain file; give a text file")
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from zhiyi_watermark.errors import CarrierError, UnavailableError
+from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 
 MAX_HEADER: Final = 32 << 20  # bytes
 MAX_TENSORS: Final = 1 << 18  # of all files together
@@ -287,3 +288,37 @@ def step_storage(
     word = stored.view(kind).astype(width)
     ordered = np.where(word < top, word, top - word) + np.where(up, 1, -1)
     return np.where(ordered >= 0, ordered, top - ordered).astype(kind).view(stored.dtype)
+
+
+OTHER_WEIGHTS: Final = frozenset(
+    (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", ".safetensors")
+)  # fmt: skip
+"""Suffixes of files that may hold a model's weights in another form."""
+
+
+def check_out(base: Path, out: Path) -> None:
+    """Before a copy of a model's folder is written. Raises SpecError where it would lie on or in something."""
+    if out.exists():
+        raise SpecError(f"{out} exists; a marked copy is never written over anything")
+    if out.resolve().is_relative_to(base.resolve()):
+        raise SpecError(f"{out} lies inside {base}; write the copy elsewhere")
+
+
+def check_bundle(base: Path, shards: set[str]) -> None:
+    """That a folder holds its weights once, in these shards. Raises CarrierError on others, links and devices."""
+    for source in sorted(base.rglob("*")):
+        if source.is_symlink() or not (source.is_file() or source.is_dir()):
+            raise CarrierError(f"{source} is neither a plain file nor a folder; give a folder of plain files")
+        is_shard = source.parent == base and source.name in shards
+        if source.is_file() and source.suffix.lower() in OTHER_WEIGHTS and not is_shard:
+            raise CarrierError(f"{source} may hold the unmarked weights; take it out of the folder first")
+
+
+def copy_bundle(base: Path, made: Path, shards: set[str]) -> None:
+    """What belongs to a model besides its weights, after check_bundle; what `made` has already stays."""
+    check_bundle(base, shards)
+    for source in sorted(base.rglob("*")):
+        target = made / source.relative_to(base)
+        if source.is_file() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)

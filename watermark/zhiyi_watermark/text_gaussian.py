@@ -25,7 +25,6 @@ import json
 import math
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -46,6 +45,8 @@ from zhiyi_watermark.tensorfile import (
     Entry,
     Float32,
     TensorFile,
+    check_out,
+    copy_bundle,
     files_of,
     from_storage,
     to_storage,
@@ -74,9 +75,6 @@ _MARKED: Final = re.compile(
     r"\.(up_proj|down_proj|o_proj|out_proj|c_fc|c_proj|fc1|fc2|fc_in|fc_out|dense_h_to_4h|dense_4h_to_h|w2|w3|wo)\.weight$"
     r"|\battention\.dense\.weight$"
 )
-_OTHER_WEIGHTS: Final = frozenset(
-    (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", ".safetensors")
-)  # fmt: skip
 
 Int16 = npt.NDArray[np.int16]
 Int64 = npt.NDArray[np.int64]
@@ -140,7 +138,7 @@ class GswSpec:
                 window=int(window),
                 **{k: float(v) for k, v in fields.items()},
             )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise SpecError(f"not a GSW specification: {error!s:.120}") from error
 
     def spec_hash(self) -> bytes:
@@ -241,10 +239,7 @@ def mark(base: Path, out: Path, key: bytes, spec: GswSpec, progress: Progress = 
     prf.check_key(key)
     if not base.is_dir() or base.is_symlink():
         raise SpecError(f"{base} is no folder; give the folder of the model")
-    if out.exists():
-        raise SpecError(f"{out} exists; a marked copy is never written over anything")
-    if out.resolve().is_relative_to(base.resolve()):
-        raise SpecError(f"{out} lies inside {base}; write the copy elsewhere")
+    check_out(base, out)
     shards = files_of(base)
     with Checkpoint(base) as checkpoint:
         _same_base(spec, base_hash(spec.tensors, checkpoint.floats))
@@ -256,7 +251,7 @@ def mark(base: Path, out: Path, key: bytes, spec: GswSpec, progress: Progress = 
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".zhiyi-mark-", dir=out.parent) as scratch:
         made = Path(scratch) / "copy"
-        _copy_bundle(base, made, {shard.name for shard in shards})
+        copy_bundle(base, made, {shard.name for shard in shards})
         for shard in shards:
             with TensorFile(made / shard.name, writable=True) as file:
                 for entry in file.entries:
@@ -275,19 +270,6 @@ def mark(base: Path, out: Path, key: bytes, spec: GswSpec, progress: Progress = 
                     progress(len(relative), len(spec.tensors))
         os.replace(made, out)
     return MarkReport(relative, max(relative.values()), largest, touched, spec.spec_hash().hex())
-
-
-def _copy_bundle(base: Path, made: Path, shards: set[str]) -> None:
-    for source in sorted(base.rglob("*")):
-        target = made / source.relative_to(base)
-        if source.is_symlink() or not (source.is_file() or source.is_dir()):
-            raise CarrierError(f"{source} is neither a plain file nor a folder; give a folder of plain files")
-        is_shard = source.parent == base and source.name in shards
-        if source.is_file() and source.suffix.lower() in _OTHER_WEIGHTS and not is_shard:
-            raise CarrierError(f"{source} may hold the unmarked weights; take it out of the folder first")
-        if source.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
 
 
 def _deviation(values: Float32) -> float:
@@ -390,7 +372,7 @@ def encode(folder: Path, texts: Sequence[str], spec: GswSpec) -> list[list[int]]
         )
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return [tokenizer.encode(canonical_text(text), add_special_tokens=False) for text in texts]
 
 
@@ -410,7 +392,11 @@ def gradient(
         from transformers import AutoModelForCausalLM
 
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            model,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
         )
     else:
         loaded = model
@@ -634,8 +620,8 @@ def detect_shared(
 ) -> Detection:
     """The detection on the first operator's q, which every operator gets alike; checked against one's own q.
 
-    Raises CarrierError when fewer than 99 % of the weights agree within one, or when one's own q names another
-    license or decides otherwise: the shared q must not be signed then. See the head of the file.
+    Raises CarrierError when fewer than 99 % of the weights agree within one, or when one's own q names other
+    licenses, decides otherwise or lies in another bucket: it must not be signed then. See the head of the file.
     """
     share = agreement(ours, shared)
     if share < AGREEMENT:
@@ -646,9 +632,7 @@ def detect_shared(
         detect(g, spec, keys, models=models, threshold=threshold, grind_bits=grind_bits)
         for g in (shared, ours)
     )
-    if (found.license, found.decision) != (own.license, own.decision):
-        raise CarrierError(
-            f"the shared q says {found.decision} for license {found.license}, ours {own.decision} for {own.license}; "
-            "do not sign it"
-        )
+    said, ours_says = ((d.decision, d.license, d.also, d.bucket) for d in (found, own))
+    if said != ours_says:
+        raise CarrierError(f"the shared q says {said}, ours {ours_says}; do not sign it")
     return found

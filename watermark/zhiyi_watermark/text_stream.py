@@ -17,6 +17,7 @@ import math
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Protocol
 
 import numpy as np
@@ -87,12 +88,21 @@ def _stream_safe(text: str) -> Iterator[str]:
         if c >= "\x80":
             if unicodedata.category(c) == "Cf":
                 continue
-            run = run + 1 if unicodedata.combining(c) else 0
+            whole, marks = _marks(c)
+            run = run + marks if whole else marks
             if run > MAX_MARKS:
                 continue
         else:
             run = 0
         yield c
+
+
+@lru_cache(maxsize=1 << 16)
+def _marks(c: str) -> tuple[bool, int]:
+    """Whether a character is combining ones alone once taken apart, and how many it ends with."""
+    parts = unicodedata.normalize("NFKD", c)
+    count = next((n for n, part in enumerate(reversed(parts)) if not unicodedata.combining(part)), len(parts))
+    return count == len(parts), count
 
 
 class Grams(NamedTuple):

@@ -162,7 +162,7 @@ class WfpSpec:
             )
             epsilon = float(fields.pop("epsilon"))
             return cls(tensors, epsilon, **{str(k): int(v) for k, v in fields.items()})
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise SpecError(f"not a WFP specification: {error!s:.120}") from error
 
     def spec_hash(self) -> bytes:
@@ -313,7 +313,7 @@ class TraceKit:
             if set(fields) != {"kit", "spec", "trace_key"} or fields["kit"] != "zhiyi-wfp-1":
                 raise SpecError("not a WFP trace kit: it has kit = zhiyi-wfp-1, spec and trace_key")
             return cls(bytes.fromhex(fields["trace_key"]), WfpSpec.from_json(json.dumps(fields["spec"])))
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise SpecError(f"not a WFP trace kit: {error!s:.120}") from error
 
     def commitment(self) -> bytes:

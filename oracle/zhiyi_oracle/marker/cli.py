@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +24,7 @@ from zhiyi_watermark.errors import SpecError, WatermarkError
 from zhiyi_watermark.image_finished import Dss
 from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER, Long, Short
 from zhiyi_watermark.pictures import open_picture, save_picture
+from zhiyi_watermark.tensorfile import check_bundle, check_out, copy_bundle, files_of
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, ZeroBit
 
@@ -91,19 +91,19 @@ def mark_weights(
             f"{seeds} holds the seeds of license {given.license_id}, not of {license_id}: two copies with one set of "
             "shares would convict the wrong holder"
         )
+    _outside(folder, kit, seeds)
     try:
+        check_out(folder, out)
+        shards = {shard.name for shard in files_of(folder)}
+        check_bundle(folder, shards)
         found = weights.TraceKit.from_json(read_bytes(kit, MAX_KIT_BYTES).decode(errors="replace"))
         if made:
             write_private(seeds, given.model_dump_json().encode())
         with session.console.progress("marking") as progress:
             report = weights.mark(folder, out, found.spec, found.trace_key, license_id, given.seeds, progress)
+        copy_bundle(folder, out, shards)
     except WatermarkError as exc:
         raise BadInput(f"{folder} cannot be marked: {exc}") from exc
-    for path in sorted(folder.rglob("*")):
-        target = out / path.relative_to(folder)
-        if path.is_file() and not path.is_symlink() and not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
     session.console.result(
         {
             "copy": str(out),
@@ -134,6 +134,7 @@ def mark_writer(
     Generation costs nothing; perplexity grows with the square of epsilon. `zhiyi trace --writer` reads it from texts.
     """
     session = session_of(ctx)
+    _outside(folder, spec, model_key)
     try:
         if spec.exists():
             chosen = text_gaussian.GswSpec.from_json(read_bytes(spec, MAX_KIT_BYTES).decode(errors="replace"))
@@ -244,6 +245,13 @@ def mark_image(
     except WatermarkError as exc:
         raise BadInput(f"{picture} cannot be marked: {exc}") from exc
     session.console.result({"file": str(out), "user": user, "fingerprint": fingerprint})
+
+
+def _outside(folder: Path, *files: Path) -> None:
+    """What lies in the model's folder goes to the buyer."""
+    for file in files:
+        if file.resolve().is_relative_to(folder.resolve()):
+            raise BadInput(f"{file} lies in {folder} and would be part of every copy; keep it elsewhere")
 
 
 def _utf8(path: Path) -> str:

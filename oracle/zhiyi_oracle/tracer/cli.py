@@ -206,7 +206,7 @@ def _text_tracer(
 
         mark = BinPlus(open_key(session, model_key, KeyKind.TRACE).secret, BinPlusConfig())
         try:
-            loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+            loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as exc:
             raise ConfigError(f"no tokenizer can be loaded from {tokenizer}: {exc}") from exc
         licenses = {model: licenses_of(session.reader, model) for model in specs}

@@ -91,6 +91,8 @@ def trace_weights(
         best = detect(path, suspects) if suspects else Found(None, None)
     except CarrierError as exc:
         raise IntegrityError(f"{path} is malformed: {exc}; do not load it with anything else either") from exc
+    except SpecError as exc:
+        raise BadInput(f"{path} cannot be traced with these kits: {exc}") from exc
     count = sum(len(ids) for ids in tried.values())
     found = best.detection
     if found is None or best.model is None:

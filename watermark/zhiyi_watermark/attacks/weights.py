@@ -451,7 +451,7 @@ def distil(
     models: Any = transformers.AutoModelForCausalLM
     teacher = _load(source)
     teacher.eval()
-    shape = transformers.AutoConfig.from_pretrained(source)
+    shape = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     for name, value in config.items():
         if not hasattr(shape, name):
             raise SpecError(f"the config of {source.name} has no field {name}")
@@ -494,7 +494,9 @@ def _load(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise UnavailableError(f"{folder} is no folder with config.json and safetensors of a language model")
     files_of(folder)  # safetensors only: from_pretrained would take a pickle where there are none
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
 
 
 def _save(model: Any, source: Path, out: Path) -> None:
