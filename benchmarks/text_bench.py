@@ -4,7 +4,6 @@
     python benchmarks/text_bench.py --quick              # the same from a few texts each; writes nothing
     python benchmarks/text_bench.py --list               # which texts are kept and which are missing
     python benchmarks/text_bench.py --generate [--only SERIES,...] [--minutes M]    # makes what is missing
-    python benchmarks/text_bench.py --match --only binplus        # chooses BIN+'s strength by its curve
     python benchmarks/text_bench.py --match [--only METHOD,...]   # peers' strength, by step-wise perplexity
     python benchmarks/text_bench.py --score [--minutes M]     # GSW's detector on the texts of marked models
     python benchmarks/text_bench.py --regenerate N       # makes N kept texts again; fails if a token differs
@@ -25,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,16 +38,12 @@ from report import ROOT, environment, write
 from text_figures import PEERS_PYTHON, Figures, Kept, carried, human_texts, plot
 from text_model import Llama, stream
 from text_model import write as write_texts
-from text_series import CURVE, MAIN, MATCHED, SERIES, STRENGTHS, Plan, Prompts, Series, current, load_prompts
+from text_series import MAIN, MATCHED, SERIES, STRENGTHS, Plan, Prompts, Series, current, load_prompts
 from text_weights import score_missing
 from texts import LIMIT, Store, Text
 
-AIM: Final = (
-    0.15  # step-wise increase of perplexity that BIN+'s main strength is chosen for; the target is .16
-)
-MATCH_TOKENS: Final = 60  # of each text that a strength is tried on
 MATCH_ROUNDS: Final = 5
-MATCH_WITHIN: Final = 0.03  # parts of the target
+MATCH_WITHIN: Final = 0.05  # parts of the target
 
 
 def say(what: str) -> None:
@@ -164,7 +160,8 @@ def in_peers(arguments: Sequence[str], what: str) -> int:
 def match(prompts: Prompts, store: Store, methods: Sequence[str]) -> int:
     """Finds the strength at which a peer costs what the main series costs, and keeps it. Returns failures.
 
-    The cost grows about as the square of the strength, so each try is the last one times the root of what is missing.
+    A try is a batch of full length: later tokens cost less than the first. The cost grows about as the square of the
+    strength, so each try is the last one times the root of what is missing.
     """
     main = current(SERIES[MAIN], prompts, store)
     if not main:
@@ -180,41 +177,23 @@ def match(prompts: Prompts, store: Store, methods: Sequence[str]) -> int:
             failed += in_peers(["--match", "--only", method], method)
             continue
         model = loaded(prompts.folder)
-        delta, cost = 1.5, 0.0
+        costs: dict[float, float] = {}  # nats a token by strength
+        delta = 1.5
         for _ in range(MATCH_ROUNDS):
-            tried = Series("match", method, series.rows, MATCH_TOKENS, {"delta": delta}, rows=series.rows)
+            tried = replace(series, name="match", count=series.rows, parameters={"delta": delta})
             keys = {i: f"match {method} {i}" for i in range(series.rows)}
             texts = make(model, prompts, tried, Plan(keys, [], prompts.batch), list(keys))
-            cost = sum(t.cost for t in texts) / sum(len(t.tokens) for t in texts)
-            say(f"{method}: delta {delta:g} costs {math.expm1(cost):.4f}, wanted {math.expm1(target):.4f}")
-            if abs(cost / target - 1) < MATCH_WITHIN:
+            costs[delta] = sum(t.cost for t in texts) / sum(len(t.tokens) for t in texts)
+            say(
+                f"{method}: delta {delta:g} costs {math.expm1(costs[delta]):.4f}, wanted {math.expm1(target):.4f}"
+            )
+            if abs(costs[delta] / target - 1) < MATCH_WITHIN:
                 break
-            delta = round(delta * min(2.5, max(0.4, math.sqrt(target / max(cost, 1e-4)))), 3)
-        costs = {"increase": round(math.expm1(cost), 5), "wanted": round(math.expm1(target), 5)}
-        keep_strength(method, {"delta": delta, **costs})
+            delta = round(delta * min(2.5, max(0.4, math.sqrt(target / max(costs[delta], 1e-4)))), 3)
+        best = min(costs, key=lambda d: abs(costs[d] - target))
+        found = {"increase": round(math.expm1(costs[best]), 5), "wanted": round(math.expm1(target), 5)}
+        keep_strength(method, {"delta": best, **found})
     return failed
-
-
-def choose(prompts: Prompts, store: Store) -> int:
-    """Finds the strength at which BIN+ costs AIM by its curve, the cost taken as a parabola, and keeps it, rounded
-    down. Returns failures."""
-    points = []
-    for delta in CURVE:
-        texts = current(SERIES[f"bin32-h500-d{delta:g}"], prompts, store)
-        if texts:
-            cost = sum(t.cost for t in texts) / sum(len(t.tokens) for t in texts)
-            say(f"binplus: delta {delta:g} costs {math.expm1(cost):.4f} on {len(texts)} texts")
-            points.append((delta, cost))
-    if len(points) < 2:
-        say("there are no two points of the curve yet: generate them first")
-        return 1
-    aim = math.log1p(AIM)
-    (low, below), (high, above) = sorted(sorted(points, key=lambda p: abs(math.log(p[1] / aim)))[:2])
-    part = (math.sqrt(aim) - math.sqrt(below)) / (math.sqrt(above) - math.sqrt(below))
-    delta = math.floor((low + part * (high - low)) * 40) / 40
-    keep_strength("binplus", {"delta": delta, "wanted": AIM})
-    say(f"binplus: delta {delta:g}")
-    return 0
 
 
 def keep_strength(method: str, row: Mapping[str, float]) -> None:
@@ -333,7 +312,7 @@ def main() -> int:
     store = Store()
     only = [name for name in options.only.split(",") if name]
     matched = sorted({s.method for s in SERIES.values() if s.parameters.get("delta") == MATCHED})
-    known = ["binplus", *matched] if options.match else list(SERIES)
+    known = matched if options.match else list(SERIES)
     if unknown := sorted(set(only) - set(known)):
         sys.exit(f"error: no {', '.join(unknown)}; there are {', '.join(known)}")
     try:
@@ -341,8 +320,6 @@ def main() -> int:
     except FetchError as error:
         sys.exit(f"error: {error}")
     wanted = [SERIES[name] for name in SERIES if not only or name in only]
-    if options.match and only == ["binplus"]:
-        return choose(prompts, store)
     if options.match:
         return match(prompts, store, only or matched)
     if options.generate:

@@ -6,8 +6,8 @@ drawn, as in the papers, so that all texts of a series have the same length.
 Peers run as their own libraries have them, with their default parameters except for the strength: transformers'
 KGW (Kirchenbauer et al. 2023) and SynthID (Dathathri et al., Nature 2024), MarkLLM's Unigram (Zhao et al. 2024),
 SWEET (Lee et al. 2024) and EXP (Aaronson 2023), and our re-implementation of MPAC (peers/mpac.py). The strength of
-those that have one is matched to BIN+ by step-wise perplexity, and BIN+'s own is chosen from its curve (text_bench.py
---match); both are kept in texts/strengths.json.
+those that have one is matched to BIN+'s default by step-wise perplexity (text_bench.py --match), kept in
+texts/strengths.json.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ def gsw_license(number: int) -> bytes:
 def _pattern() -> str:
     """Changes when a license's signs do: its totals of fixed integers."""
     spec = text_gaussian.GswSpec((TensorShape("probe", (64, 64)),), "0" * 64, "0" * 64)
-    q = (np.arange(4096) % 255 - 127).astype(np.int8)
+    q = (np.arange(4096) % 255 - 127).astype(np.int16)
     fixed = text_gaussian.Gradient(q, spec.spec_hash().hex(), "", 0)
     sums = text_gaussian.totals(fixed, spec, [gsw_license(i) for i in range(8)])
     return hashlib.sha256(sums.astype("<i8").tobytes()).hexdigest()[:16]
@@ -513,7 +513,7 @@ def _peer(name: str, method: str, tokens: int, strong: bool = True) -> Series:
 
 
 CURVE: Final = (0.6, 0.8, 1.0, 1.2)  # strengths of BIN+
-DELTA: Final = strengths().get("binplus", 1.0)  # that of the main rows: chosen from the curve by its cost
+DELTA: Final = BinPlusConfig().delta  # that of the main rows: what a user gets
 MAIN: Final = f"bin32-h500-d{DELTA:g}"
 LONGER: Final = f"bin32-h800-d{DELTA:g}"
 

@@ -287,20 +287,28 @@ def test_a_matched_strength_is_needed_and_part_of_the_key(
     assert keys[0] != keys[1]
 
 
-def test_the_main_strength_is_read_off_the_curve(
-    prompts: Prompts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_best_strength_tried_is_kept(
+    prompts: Prompts, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = {"bin32-h500-d0.8": 0.8, "bin32-h500-d1.2": 1.2}
-    monkeypatch.setattr(text_bench, "STRENGTHS", tmp_path / "strengths.json")
-    monkeypatch.setattr(
-        text_bench, "current",
-        lambda series, *_: [Text("k", 0, (1,) * 10, kept[series.name] ** 2 * 1.3)] if series.name in kept else [],
-    )  # fmt: skip
-    assert text_bench.choose(prompts, Store(tmp_path)) == 0
-    found = json.loads((tmp_path / "strengths.json").read_text())["binplus"]["delta"]
-    assert np.log1p(text_bench.AIM) == pytest.approx(0.13 * found**2, rel=0.03)
-    kept.popitem()
-    assert text_bench.choose(prompts, Store(tmp_path)) == 1
+    main, peer = a_series("main", "plain"), a_series("peer", "mpac", parameters={"delta": MATCHED})
+    for name, value in {"SERIES": {"main": main, "peer": peer}, "MAIN": "main"}.items():
+        monkeypatch.setattr(text_bench, name, value)
+    monkeypatch.setattr(text_bench, "STRENGTHS", store.folder / "strengths.json")
+    monkeypatch.setattr(text_bench, "current", lambda *_: [Text("k", 0, (1,) * 10, 1.0)])
+    tried: list[float] = []
+
+    def made(model: Any, asked: Any, series: Series, *_: Any) -> list[Text]:
+        tried.append(series.parameters["delta"])
+        assert (series.tokens, series.count) == (peer.tokens, peer.rows)
+        return [Text("k", 0, (1,) * 10, [0.3, 0.6, 1.1, 1.4, 0.7][len(tried) - 1])]
+
+    monkeypatch.setattr(text_bench, "make", made)
+    store.folder.mkdir()
+    assert text_bench.match(prompts, store, ["mpac"]) == 0
+    assert len(tried) == 5
+    kept = json.loads((store.folder / "strengths.json").read_text())["mpac"]
+    assert kept["delta"] == tried[2]
+    assert kept["increase"] == pytest.approx(np.expm1(0.11), abs=1e-4)
 
 
 def test_the_list_of_series_is_sound() -> None:
