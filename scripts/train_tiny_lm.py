@@ -3,7 +3,7 @@
     python scripts/train_tiny_lm.py              # an hour on one core; resumes from build/tiny-lm
     python scripts/train_tiny_lm.py --evaluate   # only recompute the printed figures of the folder as it is
 
-A Llama of about 2.6 million parameters with tied embeddings and a byte-level BPE of its own, trained on the English
+A Llama of about 2.4 million parameters with tied embeddings and a byte-level BPE of its own, trained on the English
 Debian handbook and on the glosses of WordNet (scripts/fetch_corpora.py), because a model of random weights makes every
 mark look good: its next token is nearly uniform. One twentieth of the paragraphs and of the glosses, chosen by the
 hash of their text, is held out. The same command on the same kind of machine with the same torch makes the same

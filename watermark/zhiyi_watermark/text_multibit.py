@@ -275,8 +275,7 @@ def weights(margin: npt.NDArray[np.int64], done: int, horizon: int) -> npt.NDArr
 
     With r votes to come of drift mu, the bit's final margin is about margin + r mu with deviation sqrt(r);
     the weight is the square root of the slope of the log of the logistic stand-in for P(right). The slope
-    itself evens the bits out further but costs votes in all, and with them p: of simulated texts of 250 tokens
-    at T = .7 it named .51, its root .76.
+    itself evens the bits out further but costs votes in all, and with them p.
     """
     left = max(horizon - done, horizon / 8, 8)
     x = (margin + _DRIFT * left) / math.sqrt(left)
@@ -284,4 +283,6 @@ def weights(margin: npt.NDArray[np.int64], done: int, horizon: int) -> npt.NDArr
     return np.asarray(rho / math.sqrt(float((rho * rho).mean())))
 
 
-_DRIFT: Final = 0.06  # votes a token by which a bit's margin grows at delta = .8 [measured on SmolLM2]
+_DRIFT: Final = (
+    0.06  # votes a token by which a bit's margin is taken to grow; a guess costs evenness, not rightness
+)

@@ -177,8 +177,7 @@ def windows(n: int) -> list[tuple[int, int]]:
     """The whole, then dyadic windows of MIN_WINDOW * 2^k < n in steps of a quarter of their length, largest first.
 
     Somewhere in a longer text, a passage of 500 tokens is then met by a window of 512 with 440 of them at least;
-    half steps, which may leave 380, named .92 of such passages where these named .98 [50 texts simulated on
-    SmolLM2's distributions at T = .7].
+    half steps may leave 380.
     """
     out = [(0, n)]
     size = MIN_WINDOW

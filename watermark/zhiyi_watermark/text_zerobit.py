@@ -211,9 +211,8 @@ class Tournament(Profile):
     """Tournament sampling with g in {0, 1}. T = sum over grams and layers of weight * (2 g - 1).
 
     Early layers tell more: what a layer moves is (1 - sum_x p(x)^2) / 2 of the distribution that it finds, and each
-    leaves less of it. Measured on SmolLM2 (T = .7 and 1, top-k 50) the 30 layers' drift falls nearly linearly to a
-    quarter, for which weights 2 on the first half and 1 on the rest have 97 % and more of the z of the best real
-    weights; and only two sizes keep the exact law of T quick (stats.sign_tail).
+    leaves less of it. Weights 2 on the first half and 1 on the rest come near the best real ones where the drift falls
+    slowly over the layers, and only two sizes keep the exact law of T quick (stats.sign_counts_tail).
     The sampler must use this temperature and top_k, and nothing that cuts the distribution further: all tokens but
     the top k get probability 0.
     """
