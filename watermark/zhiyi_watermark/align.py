@@ -21,7 +21,7 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Int8 = npt.NDArray[np.int8]
 
-MAX_SIDE: Final = 12288  # lines; all pairs are compared: memory grows with the square, several GB at the limit, time with the cube
+MAX_SIDE: Final = 12288  # lines; all pairs are compared: several GB of memory at the limit
 _LEVELS: Final = 15
 _EXACT: Final = (1 << 24) // _LEVELS**2  # terms of a float32 sum of products that stays exact
 _PROFILE: Final = 32  # levels of a profile up to a line's median |w|
