@@ -45,7 +45,7 @@ from text_series import (
     synthid_processor,
     zerobit,
 )
-from text_weights import HELD_OUT, OTHERS, read_scores
+from text_weights import HELD_OUT, OTHERS, read_scores, score_name
 from texts import Store, Text
 from zhiyi_watermark.attacks import text as attacks
 from zhiyi_watermark.text_multibit import BinPlus
@@ -567,7 +567,7 @@ class Figures:
             grown = float(known[series.name]["ppl_increase"])
             self._add(Row(f"{label}_ppl_increase", f"{what}: perplexity of human texts", grown, "", HELD_OUT))
         for tokens in series.scored:
-            names = [f"{text.key} {tokens}" for text in texts]
+            names = [score_name(text, tokens) for text in texts]
             scores = [known[name] for name in names if name in known]
             if len(scores) < len(names):
                 self.missing.append(

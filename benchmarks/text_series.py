@@ -232,7 +232,9 @@ class GswSeries(Series):
 
     def spec(self, prompts: Prompts) -> text_gaussian.GswSpec:
         """Where and how strongly the copy is marked."""
-        return text_gaussian.plan(prompts.folder, epsilon=self.epsilon, temperature=self.temperature)
+        return text_gaussian.plan(
+            prompts.folder, epsilon=self.epsilon, temperature=self.temperature, top_k=self.top_k
+        )
 
     def weights(self, prompts: Prompts) -> Path:
         """The marked copy, made under build/ if it is not there."""
@@ -537,9 +539,9 @@ SERIES: Final = {
         _paraphrase("unigram-markllm"),
         _paraphrase("synthid-transformers"),
         _bin32(DELTA, 200, tokens=800),
-        Series("bin64-h800", "binplus", 200, 800, {"delta": DELTA, "horizon": 800, "long": True}),
+        Series("bin64-h800", "binplus", 80, 800, {"delta": DELTA, "horizon": 800, "long": True}),
         _bin32(DELTA, 80, temperature=0.7),
         GswSeries("gsw-e0.05", "gsw", 200, 1000, {"epsilon": 0.05}, scored=(1000,)),
-        GswSeries("gsw-e0.037", "gsw", 200, 2000, {"epsilon": 0.037}, scored=(1000, 2000)),
+        GswSeries("gsw-e0.037", "gsw", 200, 2000, {"epsilon": 0.037}, scored=(2000,)),
     )
 }  # in the order in which they are generated

@@ -241,7 +241,7 @@ def test_the_license_of_a_copy_shows_in_what_it_writes(
     run("mark", "text", str(copy), "--prompt", "The", "--model-key", str(key), *words, "--out", str(text))
     looked = ["--model-key", str(key), "--tokenizer", str(TINY), "--writer", f"{world.model_id}={spec}"]
     found = run("trace", str(text), *looked, "--full")
-    assert (found["found"], found["method"], found["license_id"]) == (True, "gsw-1", sold.second)
+    assert (found["found"], found["method"], found["license_id"]) == (True, "gsw-2", sold.second)
     assert found["detection"]["hypotheses"] == len(licenses_of(world.as_("creator"), world.model_id))
 
 

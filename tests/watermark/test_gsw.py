@@ -46,7 +46,7 @@ def written(model: Any, rows: int, tokens: int, seed: int, temperature: float = 
     prompt = torch.tensor([tokenizer.encode("The system")] * rows)
     torch.manual_seed(seed)
     out = model.generate(
-        prompt, attention_mask=torch.ones_like(prompt), do_sample=True, top_k=0, temperature=temperature,
+        prompt, attention_mask=torch.ones_like(prompt), do_sample=True, top_k=50, temperature=temperature,
         max_new_tokens=tokens, eos_token_id=None, pad_token_id=0,
     )  # fmt: skip
     found: list[list[int]] = out[:, prompt.shape[1] :].tolist()
@@ -99,7 +99,7 @@ def unmarked(base: Any, spec: gsw.GswSpec) -> gsw.Gradient:
 def test_a_marked_copys_texts_name_its_license(marked: gsw.Gradient, spec: gsw.GswSpec) -> None:
     found = gsw.detect(marked, spec, KEYS)
     assert (found.decision, found.license, found.also) == ("detected", GUILTY, ())
-    assert (found.method, found.hypotheses, found.law) == ("gsw-1", 20, "exact")
+    assert (found.method, found.hypotheses, found.law) == ("gsw-2", 20, "exact")
     assert found.spec_hash == spec.spec_hash().hex()
     assert found.sum_q2 == int((marked.q.astype(np.int64) ** 2).sum())
 
@@ -154,12 +154,20 @@ def test_two_copies_averaged_name_both(base: Any, copy: Path, spec: gsw.GswSpec,
 # --- the gradient ---
 
 
+@pytest.mark.parametrize("top_k", [0, 50])
 def test_the_total_is_the_slope_of_the_likelihood_along_the_pattern(
-    base: Any, marked_texts: list[list[int]], spec: gsw.GswSpec
+    base: Any, marked_texts: list[list[int]], spec: gsw.GswSpec, top_k: int
 ) -> None:
-    """Central differences of log p at temperature .7 along a license's pattern, up to one common unit."""
-    cool = replace(spec, temperature=0.7)
+    """Central differences of log p at temperature .7, of the base's likeliest tokens where the sampler draws only from
+    those, along a license's pattern, up to one common unit."""
+    cool = replace(spec, temperature=0.7, top_k=top_k)
     text = marked_texts[0][:64]
+    drawn = torch.tensor(text[1:])
+    with torch.no_grad():
+        wide = base(torch.tensor([text])).logits[0, :-1]
+    possible = torch.zeros_like(wide, dtype=torch.bool)
+    possible.scatter_(1, wide.topk(top_k or wide.shape[1], dim=1).indices, True)
+    counted = possible.gather(1, drawn[:, None])[:, 0]  # the copy may have drawn what the base could not
     keys = [gsw.license_key(MODEL_KEY, i) for i in range(100, 106)]
     gradient = gsw.gradient(base, [text], cool)
     found = gsw.totals(gradient, cool, keys)
@@ -176,8 +184,8 @@ def test_the_total_is_the_slope_of_the_likelihood_along_the_pattern(
                     parameter = parameters[tensor.name]
                     parameter += sign * 0.01 * parameter.std(correction=0) * pattern
                 logits = moved(torch.tensor([text])).logits[0, :-1].double() / 0.7
-            chosen = torch.log_softmax(logits, -1).gather(1, torch.tensor(text[1:])[:, None])
-            sides.append(float(chosen.sum()))
+            chosen = torch.log_softmax(logits.where(possible, -torch.inf), -1).gather(1, drawn[:, None])[:, 0]
+            sides.append(float(chosen[counted].sum()))
         slopes.append(sides[0] - sides[1])
     unit = (found @ slopes) / (found @ found)
     assert unit > 0
@@ -522,7 +530,7 @@ def test_a_spec_reads_back_and_its_hash_covers_all_of_it(spec: gsw.GswSpec) -> N
     assert gsw.GswSpec.from_json(spec.to_json()) == spec
     changes: tuple[dict[str, Any], ...] = (
         {"tensors": spec.tensors[1:]}, {"base_hash": "1" * 64}, {"tokenizer_hash": "1" * 64}, {"epsilon": 0.1},
-        {"temperature": 0.7}, {"window": 99},
+        {"temperature": 0.7}, {"window": 99}, {"top_k": 0},
     )  # fmt: skip
     hashes = {spec.spec_hash(), *(replace(spec, **change).spec_hash() for change in changes)}
     assert len(hashes) == len(changes) + 1
@@ -538,6 +546,7 @@ def test_a_spec_reads_back_and_its_hash_covers_all_of_it(spec: gsw.GswSpec) -> N
         {"epsilon": math.nan},
         {"temperature": 0.0},
         {"window": 1},
+        {"top_k": -1},
         {"base_hash": "xyz"},
         {"tokenizer_hash": ""},
     ],

@@ -5,10 +5,12 @@ Models", ICML 2025), with a pattern of signs in place of the Gaussian one, so th
 Symbols: W0 base, W marked, s = ±1 a sign for every declared weight from the license's key, eps the step in standard
 deviations of a tensor.
 - Marking: W = W0 + eps * std * s in all MLP up and down and all attention output projections.
-- Detecting, from a text and the base weights: g = gradient at W0 of the text's log-likelihood at the sampling
-  temperature; q = g * std of its tensor, in quarters of its root mean square over all tensors, rounded and clipped;
-  T = sum q s. A marked model prefers tokens that its pattern made likelier, so T grows with eps and the root of the
-  number of tokens; perplexity grows with eps squared.
+- Detecting, from a text and the base weights: g = gradient at W0 of the text's log-likelihood under the sampler: its
+  temperature, and only the top_k likeliest tokens if it draws from those. Without the latter the rest of the
+  vocabulary pulls every token's gradient the same way, which adds to q and says nothing. q = g * std of its tensor, in
+  quarters of its root mean square over all tensors, rounded and clipped; T = sum q s. A marked model prefers tokens
+  that its pattern made likelier, so T grows with eps and the root of the number of tokens; perplexity grows with eps
+  squared.
 - Every license has a key of its own, so only hypothesis (a) of stats is needed: q is made without keys, and under H0
   a license's signs are fair. One q serves all licenses.
 
@@ -57,7 +59,7 @@ from zhiyi_watermark.weights import MAX_LICENSES, MarkReport, TensorShape
 if TYPE_CHECKING:  # torch is heavy and only the gradient needs it
     import torch
 
-METHOD: Final = "gsw-1"
+METHOD: Final = "gsw-2"
 BLOCK: Final = 1 << 20  # weights that one key's sign stream covers
 LEVELS: Final = 2047  # |q| of one weight
 # of q in a root mean square of the gradient. LEVELS is 512 of those: few weights hold a third of the gradient's
@@ -97,6 +99,7 @@ class GswSpec:
     tokenizer_hash: str  # hex, SHA-256 of tokenizer.json
     epsilon: float = 0.045  # step, in standard deviations of a tensor
     temperature: float = 1.0  # of the sampler
+    top_k: int = 50  # of the sampler, transformers' default; 0: it draws from the whole vocabulary
     window: int = 1024  # tokens that the model sees at once; longer texts are cut
 
     def __post_init__(self) -> None:
@@ -107,6 +110,7 @@ class GswSpec:
         for name, value, low, high in (
             ("epsilon", self.epsilon, 1e-4, 1.0),
             ("temperature", self.temperature, 0.05, 10.0),
+            ("top_k", self.top_k, 0, 1 << 20),
             ("window", self.window, 2, 1 << 20),
         ):
             if not low <= value <= high:
@@ -130,12 +134,14 @@ class GswSpec:
         try:
             fields = json.loads(text)
             tensors = tuple(TensorShape(str(n), tuple(int(x) for x in d)) for n, d in fields.pop("tensors"))
-            base, tokenizer, window = (fields.pop(n) for n in ("base_hash", "tokenizer_hash", "window"))
+            base, tokenizer = (fields.pop(n) for n in ("base_hash", "tokenizer_hash"))
+            window, top_k = (fields.pop(n) for n in ("window", "top_k"))
             return cls(
                 tensors,
                 str(base),
                 str(tokenizer),
                 window=int(window),
+                top_k=int(top_k),
                 **{k: float(v) for k, v in fields.items()},
             )
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -149,7 +155,9 @@ class GswSpec:
         return hashlib.sha256(text.encode()).digest()
 
 
-def plan(base: Path, *, epsilon: float = 0.045, temperature: float = 1.0, window: int = 1024) -> GswSpec:
+def plan(
+    base: Path, *, epsilon: float = 0.045, temperature: float = 1.0, top_k: int = 50, window: int = 1024
+) -> GswSpec:
     """A spec for a transformers folder: all MLP up and down and attention output projections.
 
     The window is cut to what the model's config.json allows.
@@ -172,7 +180,7 @@ def plan(base: Path, *, epsilon: float = 0.045, temperature: float = 1.0, window
             raise ValueError(f"max_position_embeddings is {limit!r:.40}")
     except (OSError, ValueError, AttributeError) as error:
         raise UnavailableError(f"{base}/config.json can't be read: {error!s:.120}") from error
-    return GswSpec(tensors, hashed, tokenizer_hash(base), epsilon, temperature, min(window, limit))
+    return GswSpec(tensors, hashed, tokenizer_hash(base), epsilon, temperature, top_k, min(window, limit))
 
 
 def base_hash(tensors: Sequence[TensorShape], floats: Callable[[str, tuple[int, ...]], Float32]) -> str:
@@ -421,9 +429,7 @@ def gradient(
             ids = torch.tensor([piece], device=parameters[0].device)
             with torch.enable_grad():
                 logits = loaded(input_ids=ids, use_cache=False).logits[0, :-1].float()
-                loss = torch.nn.functional.cross_entropy(
-                    logits / spec.temperature, ids[0, 1:], reduction="sum"
-                )
+                loss = _loss(logits / spec.temperature, ids[0, 1:], spec.top_k)
                 parts = torch.autograd.grad(loss, parameters)
             for total, part in zip(sums, parts, strict=True):
                 total -= part.float()
@@ -437,6 +443,21 @@ def gradient(
     named = hashlib.sha256(b"".join(len(row).to_bytes(8, "big") + row for row in packed)).hexdigest()
     scored = sum(len(piece) - 1 for piece in pieces)
     return Gradient(_quantised(weighted), spec.spec_hash().hex(), named, scored)
+
+
+def _loss(logits: torch.Tensor, drawn: torch.Tensor, top_k: int) -> torch.Tensor:
+    """Nats of the drawn tokens under the sampler; one outside the top_k, which it can't have drawn, says nothing.
+
+    logits: (tokens, vocabulary), at the temperature; drawn: (tokens,)
+    """
+    from torch.nn import functional
+
+    if 0 < top_k < logits.shape[1]:
+        likeliest, ids = logits.topk(top_k, dim=1)  # (tokens, top_k)
+        places = ids == drawn[:, None]
+        kept = places.any(dim=1)
+        logits, drawn = likeliest[kept], places[kept].int().argmax(dim=1)
+    return functional.cross_entropy(logits, drawn, reduction="sum")
 
 
 def _numpy(tensor: torch.Tensor) -> Float32:
