@@ -409,8 +409,8 @@ def check_against_detectors(subject: Subject, suspect: Path, license_id: int, fo
                 f"{suspect.name}: trace names {listed} with T = {traced.T}, the reading {named}, {total}"
             )
     seeds = seeds_of(license_id, subject.spec)
-    for i in range(0, len(seeds), CHECKED_SHARES):
-        confirmed = weights.confirm(suspect, subject.base, subject.spec, i, seeds[i])
+    checked = {i: seeds[i] for i in range(0, len(seeds), CHECKED_SHARES)}
+    for i, confirmed in weights.confirm_shares(suspect, subject.base, subject.spec, checked).items():
         convicts = found.log10_shares[i] <= -43 * math.log10(2)
         if found.shares[i] != confirmed.T or convicts != (confirmed.decision == "detected"):
             raise RuntimeError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -72,3 +75,64 @@ def test_large_and_other_than_square_things_are_left_out(
     assert candidates(base.reshape(-1, 4, 8), base.reshape(-1, 4, 8)) == []
     monkeypatch.setattr(align, "MAX_SIDE", 100)
     assert candidates(base, base) == []
+
+
+def shuffled(base: Float32) -> Float32:
+    rng = np.random.default_rng(4)
+    rows, columns = (rng.permutation(n) for n in base.shape)
+    flips = rng.choice([-1, 1], base.shape[1]).astype(np.float32)
+    return np.ascontiguousarray((base[rows][:, columns] * flips).astype(np.float32))
+
+
+def test_the_parts_that_are_looked_at_at_once_change_nothing(
+    base: Float32, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suspect = shuffled(base)
+    suspect[:30] = 0
+    whole = candidates(suspect, base)
+    monkeypatch.setattr(align, "_CELLS", 700)
+    assert all(np.array_equal(a, b) for a, b in zip(whole, candidates(suspect, base), strict=True))
+
+
+def test_of_long_lines_some_places_are_compared(base: Float32, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(align, "TERMS", 48)
+    assert np.allclose(candidates(shuffled(base), base)[-1], base, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(96, 160), (400, 30)])
+def test_the_work_is_as_stated(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five comparisons of all pairs of lines, of at most TERMS places each."""
+    base = np.random.default_rng(1).standard_t(5, shape).astype(np.float32)
+    work: list[int] = []
+    plain = align._products
+
+    def counted(left: Any, right: Any, largest: int) -> Any:
+        assert len(left) * len(right) <= max(align._CELLS, len(right))
+        work.append(len(left) * len(right) * left.shape[1])
+        return plain(left, right, largest)
+
+    monkeypatch.setattr(align, "_products", counted)
+    monkeypatch.setattr(align, "_CELLS", 5000)
+    monkeypatch.setattr(align, "TERMS", 20)
+    candidates(shuffled(base), base)
+    rows, columns = shape
+    assert sum(work) == 20 * (3 * columns**2 + 2 * rows**2)
+
+
+@pytest.mark.parametrize("shape", [(3000, 40), (700, 600)])
+def test_memory_is_as_stated(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 3,000 lines, all pairs at once would be 70 MB in each array."""
+    base = np.random.default_rng(1).standard_t(5, shape).astype(np.float32)
+    suspect = shuffled(base)
+    q_suspect, q_base = quantised(suspect), quantised(base)
+    cells = 1 << 15
+    monkeypatch.setattr(align, "_CELLS", cells)
+    tracemalloc.start()
+    try:
+        for _ in align.undo(suspect, base, q_suspect, q_base):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    candidate = 4 * base.size
+    assert peak < candidate + 12 * base.size + 80 * cells + 200 * sum(shape)

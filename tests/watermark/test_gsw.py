@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Array, to_bf16, write_tensors
+from safetensors.numpy import save_file
 from scipy.stats import beta
 
 from zhiyi_watermark import prf, stats
 from zhiyi_watermark import text_gaussian as gsw
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
+from zhiyi_watermark.model_folder import load_model, load_tokenizer
 from zhiyi_watermark.tensorfile import Checkpoint, TensorFile
 from zhiyi_watermark.weights import TensorShape
 
@@ -306,6 +308,93 @@ def test_texts_are_read_with_the_registered_tokenizer_only(spec: gsw.GswSpec, tm
         gsw.encode(tmp_path / "other", ["text"], spec)
 
 
+def broken(folder: Path, name: str, content: str | None) -> Path:
+    shutil.copytree(TINY, folder)
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content, encoding="latin-1")
+    return folder
+
+
+CONFIG = json.loads((TINY / "config.json").read_text())
+DEEP = "[" * 5000 + "]" * 5000
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.json", None),
+        ("tokenizer.json", "{}"),
+        ("tokenizer.json", "[]"),
+        ("tokenizer.json", "\xff\xfe"),
+        (
+            "tokenizer.json",
+            '{"added_tokens": [], "model": {"type": "BPE"}}',
+        ),  # a bare Exception of tokenizers
+        ("tokenizer_config.json", "[]"),
+        ("tokenizer_config.json", '{"tokenizer_class": 3}'),
+        ("config.json", DEEP),
+    ],
+    ids=range(8),
+)
+def test_a_broken_tokenizer_is_one_clear_error(tmp_path: Path, name: str, content: str | None) -> None:
+    with pytest.raises(UnavailableError, match=r"no tokenizer can be loaded from .*; give the folder"):
+        load_tokenizer(broken(tmp_path / "model", name, content))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", "[]"),
+        ("config.json", "{}"),
+        ("config.json", DEEP),
+        ("config.json", json.dumps(CONFIG | {"hidden_size": "x"})),
+        ("config.json", json.dumps(CONFIG | {"hidden_size": CONFIG["hidden_size"] * 2})),
+        ("config.json", json.dumps(CONFIG | {"hidden_act": "nope"})),
+        ("config.json", json.dumps(CONFIG | {"num_hidden_layers": CONFIG["num_hidden_layers"] + 1})),
+        ("generation_config.json", "[]"),
+        ("model.safetensors", None),
+        ("model.safetensors", "\x80\x04 pickle"),
+    ],
+    ids=range(10),
+)
+def test_a_broken_model_is_one_clear_error(tmp_path: Path, name: str, content: str | None) -> None:
+    with pytest.raises(UnavailableError, match=r"no language model can be loaded from .*; give the folder"):
+        load_model(broken(tmp_path / "model", name, content))
+
+
+def test_folders_without_a_model_are_named(tmp_path: Path) -> None:
+    for load_it in (load_tokenizer, load_model):
+        with pytest.raises(UnavailableError, match="no folder"):
+            load_it(tmp_path / "none")
+    with pytest.raises(UnavailableError, match=r"no config\.json"):
+        load_model(tmp_path)
+
+
+def test_a_base_is_loaded_once_for_all_texts(
+    marked_texts: list[list[int]], spec: gsw.GswSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+    made: list[int] = []
+
+    def load_it(folder: Path) -> Any:
+        loaded.append(folder)
+        return load(folder)
+
+    plain = gsw.gradient
+    monkeypatch.setattr(gsw, "load_model", load_it)
+    monkeypatch.setattr(gsw, "gradient", lambda *given: made.append(1) or plain(*given))
+    base = gsw.Base(TINY)
+    first, again, other = (
+        base.gradient([text[:30]], spec) for text in (marked_texts[0], marked_texts[0], marked_texts[1])
+    )
+    assert loaded == [TINY]
+    assert first is again
+    assert not np.array_equal(first.q, other.q)
+    assert len(made) == 2
+
+
 # --- sharing it ---
 
 
@@ -314,7 +403,7 @@ def test_a_gradient_survives_its_file_and_a_changed_file_does_not(
 ) -> None:
     path = tmp_path / "q.safetensors"
     marked.save(path)
-    again = gsw.Gradient.load(path)
+    again = gsw.Gradient.load(path, spec)
     assert np.array_equal(again.q, marked.q)
     assert again.digest() == marked.digest()
     assert gsw.detect(again, spec, KEYS) == gsw.detect(marked, spec, KEYS)
@@ -323,13 +412,44 @@ def test_a_gradient_survives_its_file_and_a_changed_file_does_not(
     raw[start + 5] ^= 1
     path.write_bytes(raw)
     with pytest.raises(CarrierError, match="hash"):
-        gsw.Gradient.load(path)
-    write_tensors(path, {"q": np.zeros(4, dtype=np.int8), "about": np.zeros(4, dtype=np.int8)})
-    with pytest.raises(CarrierError, match="other tensors"):
-        gsw.Gradient.load(path)
+        gsw.Gradient.load(path, spec)
+
+
+def test_other_files_are_no_gradient(marked: gsw.Gradient, spec: gsw.GswSpec, tmp_path: Path) -> None:
+    good, path = tmp_path / "good.safetensors", tmp_path / "q.safetensors"
+    marked.save(good)
+
+    def refused(match: str, of: gsw.GswSpec = spec) -> None:
+        with pytest.raises(CarrierError, match=match):
+            gsw.Gradient.load(path, of)
+
+    refused("cannot be read")  # missing
+    path.mkdir()
+    refused("cannot be read")
+    path.rmdir()
+    whole = good.read_bytes()
+    for cut in (0, 7, 100, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        refused("header|cut")
     path.write_bytes(b"\x80\x04pickle")
-    with pytest.raises(CarrierError):
-        gsw.Gradient.load(path)
+    refused("pickle")
+    with path.open("wb") as file:
+        np.savez(file, q=np.array([{}], dtype=object))
+    refused("pickle or a zip archive")
+    write_tensors(path, {"q": np.zeros(4, dtype=np.int8), "about": np.zeros(4, dtype=np.int8)})
+    refused("other tensors")
+    replace(marked, q=marked.q[:-1]).save(path)
+    refused(f"{spec.weights - 1} weights, the spec has {spec.weights}")
+    marked.save(path)
+    refused("of the spec", replace(spec, temperature=0.7))
+    for changed in ({"tokens": "1"}, {"tokens": True}, {"texts_hash": ["a"]}):
+        replace(marked, **changed).save(path)
+        refused("other types")
+    replace(marked, q=np.full_like(marked.q, gsw.LEVELS + 1)).save(path)
+    refused("too large")
+    about = np.frombuffer(b"[" * 4000, dtype=np.uint8)
+    save_file({"about": about, "q": marked.q}, path)
+    refused("too deep")
 
 
 def with_license_3(q: gsw.Gradient, spec: gsw.GswSpec) -> gsw.Gradient:
@@ -372,6 +492,21 @@ def test_a_shared_gradient_that_differs_too_often_is_refused(
         gsw.detect_shared(replace(marked, q=q), marked, spec, KEYS)
     with pytest.raises(UnavailableError, match="different texts"):
         gsw.detect_shared(unmarked, marked, spec, KEYS)
+
+
+def test_what_two_operators_gradients_say_is_told_apart(
+    unmarked: gsw.Gradient, marked: gsw.Gradient, spec: gsw.GswSpec
+) -> None:
+    same = gsw.compare_shared(marked, marked, spec, KEYS)
+    assert (same.agreement, set(same.same.values())) == (1, {True})
+    assert same.accepted() == same.own
+    forged = gsw.compare_shared(with_license_3(unmarked, spec), unmarked, spec, KEYS)
+    assert (forged.agreement, set(forged.same.values())) == (1, {False})
+    accomplice = gsw.compare_shared(with_license_3(marked, spec), marked, spec, KEYS)
+    assert (accomplice.same["decision"], accomplice.same["license"]) == (True, False)
+    for one in (forged, accomplice):
+        with pytest.raises(CarrierError, match="do not sign"):
+            one.accepted()
 
 
 # --- totals ---
@@ -515,9 +650,10 @@ def test_plans_need_a_language_models_folder(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="no tensor"):
         gsw.plan(source)
     source = bundle(tmp_path / "other", small("bf16"))
-    (source / "config.json").write_text("[]")
-    with pytest.raises(UnavailableError, match=r"config\.json"):
-        gsw.plan(source)
+    for text in ("[]", "[" * 5000 + "]" * 5000, '{"max_position_embeddings": true}', "\x80"):
+        (source / "config.json").write_text(text, encoding="latin-1")
+        with pytest.raises(UnavailableError, match=r"config\.json"):
+            gsw.plan(source)
     (source / "tokenizer.json").unlink()
     (source / "config.json").write_text("{}")
     with pytest.raises(UnavailableError, match=r"tokenizer\.json"):
@@ -556,7 +692,40 @@ def test_specs_out_of_range_are_refused(spec: gsw.GswSpec, change: dict[str, Any
         replace(spec, **change)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"tensors": 3}', '{"tensors": [["a"]]}', "null"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tensors": [["a", ["2", 2]]]},
+        {"tensors": [["a", [2.0, 2]]]},
+        {"tensors": [["\ud800", [2, 2]]]},
+        {"tensors": {"a": [2, 2]}},
+        {"epsilon": "0.1"},
+        {"epsilon": 1},
+        {"temperature": None},
+        {"window": 64.0},
+        {"window": True},
+        {"top_k": 50.0},
+        {"base_hash": 0},
+        {"more": 1},
+    ],
+)
+def test_specs_of_other_types_are_refused_not_converted(spec: gsw.GswSpec, change: dict[str, Any]) -> None:
+    with pytest.raises(SpecError):
+        gsw.GswSpec.from_json(json.dumps(json.loads(spec.to_json()) | change))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"tensors": 3}',
+        '{"tensors": [["a"]]}',
+        "null",
+        '{"tensors":' * 1200 + "1" + "}" * 1200,
+    ],
+)
 def test_texts_that_are_no_spec_are_refused(text: str) -> None:
     with pytest.raises(SpecError):
         gsw.GswSpec.from_json(text)

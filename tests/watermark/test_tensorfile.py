@@ -168,3 +168,11 @@ def test_a_file_cut_after_it_was_opened_is_refused_and_only_a_writable_one_chang
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CarrierError, match="shorter"):
         found.floats(found.entries[0])
+
+
+def test_a_name_that_utf8_cannot_hold_is_refused(tmp_path: Path) -> None:
+    text = b'{"\\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    with pytest.raises(CarrierError, match="Unicode"):
+        TensorFile(path)

@@ -528,3 +528,115 @@ def test_the_trace_correction_counts_every_license_and_model(copies: list[Path],
 
 def confirm_count(path: Path, kit: TraceKit) -> int:
     return weights.confirm(path, path, kit.spec, 0, bytes(32)).hypotheses
+
+
+# --- documents and shares ---
+
+
+def document(spec: WfpSpec, **changed: Any) -> str:
+    return json.dumps(json.loads(spec.to_json()) | changed)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("epsilon", (1, True, "0.02", None, [0.02], math.nan)),
+        ("code_bits", (512.0, True, "512", None, 0, weights.MAX_CODE_BITS + 1)),
+        ("weights_per_bit", (640.0, "640", 63)),
+        ("shares", (4.5, True, -1)),
+        ("weights_per_share", ("16384", 1 << 33)),
+        (
+            "tensors",
+            ({}, "ab", [["a"]], [[1, [64, 64]]], [["a", 4096]], [["a", [64.0, 64]]], [["a", [True]]], []),
+        ),
+        ("tensors", ([["\ud800", [1 << 12, 1 << 12]]], [["", [1 << 24]]], [["a" * 2000, [1 << 24]]])),
+        ("unknown", (1,)),
+    ],
+)
+def test_a_spec_of_other_types_is_refused_not_converted(
+    spec: WfpSpec, field: str, values: tuple[Any, ...]
+) -> None:
+    for value in values:
+        text = document(spec, **{field: value})
+        with pytest.raises(SpecError):
+            WfpSpec.from_json(text)
+        with pytest.raises(SpecError):
+            TraceKit.from_json(
+                json.dumps({"kit": "zhiyi-wfp-1", "spec": json.loads(text), "trace_key": "ab" * 32})
+            )
+
+
+@pytest.mark.parametrize("key", ["AB" * 32, "ab " * 32, "ab" * 31, 7, None, "é" * 64])
+def test_a_kits_key_is_in_one_writing(spec: WfpSpec, key: Any) -> None:
+    fields = {"kit": "zhiyi-wfp-1", "spec": json.loads(spec.to_json()), "trace_key": key}
+    with pytest.raises(SpecError, match="trace_key"):
+        TraceKit.from_json(json.dumps(fields))
+
+
+def test_documents_that_are_too_deep_or_say_a_thing_twice_are_refused(spec: WfpSpec) -> None:
+    deep = '{"tensors":' * 1200 + "1" + "}" * 1200
+    twice = spec.to_json()[:-1] + ',"shares":4}'
+    for text in (deep, twice, f'{{"kit":"zhiyi-wfp-1","spec":{deep},"trace_key":"{"ab" * 32}"}}'):
+        for read in (WfpSpec.from_json, TraceKit.from_json):
+            with pytest.raises(SpecError):
+                read(text)
+
+
+def test_one_spec_has_one_text(spec: WfpSpec) -> None:
+    whole = replace(spec, epsilon=0.5)
+    assert WfpSpec.from_json(whole.to_json()).to_json() == whole.to_json()
+    assert replace(spec, epsilon=np.float64(0.04).item()).spec_hash() == spec.spec_hash()
+    with pytest.raises(SpecError, match="code_bits"):
+        replace(spec, code_bits=512.0)  # type: ignore[arg-type]
+
+
+def test_what_a_plan_may_say_a_trace_can_read() -> None:
+    """The exact law of the largest code, at the largest levels, is within the work that stats allows."""
+    reach = weights.MAX_CODE_BITS * weights.BIT_LEVELS + 1
+    assert weights.MAX_CODE_BITS * reach <= stats._EXACT_WORK
+    assert reach <= stats._EXACT_REACH
+
+
+def test_a_plan_over_the_limit_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="code_bits 4097"):
+        weights.plan(tmp_path / "none", code_bits=4097)
+
+
+def test_several_shares_are_tested_with_one_alignment(
+    copies: list[Path], base_only: Path, spec: WfpSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = np.random.default_rng(1).permutation(512)
+    shuffled = changed(
+        copies[0],
+        tmp_path / "shuffled.safetensors",
+        {t.name: (lambda a: a[:, order]) for t in spec.tensors if t.shape[1] == 512},
+    )
+    seeds = dict(enumerate(seeds_of(GUILTY, spec)))
+    alone = {index: weights.confirm(shuffled, base_only, spec, index, seed) for index, seed in seeds.items()}
+    aligned: list[int] = []
+    plain = weights.align.undo
+
+    def counted(*given: Any) -> Any:
+        aligned.append(1)
+        return plain(*given)
+
+    monkeypatch.setattr(weights.align, "undo", counted)
+    assert weights.confirm_shares(shuffled, base_only, spec, seeds) == alone
+    assert 0 < len(aligned) <= len(spec.tensors)
+    assert {found.decision for found in alone.values()} == {"detected"}
+
+
+def test_base_tensors_are_checked_before_they_are_used(
+    base_only: Path, spec: WfpSpec, tmp_path: Path
+) -> None:
+    weights.check_base(base_only, spec)
+    tensors = floats(base_only)
+    name = spec.tensors[0].name
+    for i, wrong in enumerate(
+        ({n: t for n, t in tensors.items() if n != name}, tensors | {name: tensors[name].T})
+    ):
+        path = write_tensors(
+            tmp_path / f"{i}.safetensors", {n: np.ascontiguousarray(t) for n, t in wrong.items()}
+        )
+        with pytest.raises(UnavailableError, match=name):
+            weights.check_base(path, spec)

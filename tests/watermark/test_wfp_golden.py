@@ -12,12 +12,12 @@ from typing import Final
 import pytest
 
 GOLDEN: Final = {
-    "spec": "3455d8a8011b3a26880bc7d7873768f7d96242f8570ac5f169811bdc6decf762",
-    "blind": [1878, 120, 6019],  # T, n, sum q^2
-    "informed": [4045, 128, 3200],
-    "confirm": [20445, 4089, 102225],
-    "shuffled": [20053, 4003, 159151],
-    "rounded": [18455, 3693, 291735],
+    "spec": "4bd13db044ef5656e640f82d92cd63c77fadc3b23a7bdcbc7c2bdc421f0b1bec",
+    "blind": [3330, 121, 6747],  # T, n, sum q^2
+    "informed": [4210, 128, 3200],
+    "confirm": [20425, 4085, 102125],
+    "shuffled": [20048, 3974, 159426],
+    "rounded": [18151, 3704, 286843],
 }
 SCRIPT: Final = """
 import json, sys

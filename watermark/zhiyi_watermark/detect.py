@@ -1,8 +1,8 @@
 """One detector for what was found, a text, a picture or weights, against every mark that the records of models name.
 
 A Suspect says how objects of one model may be marked and who could be named. All suspects of the object's kind are
-counted in p_global before the first is looked for, those that cannot be tried included; the one with the smallest
-p_global is told.
+counted in p_global before the first is looked for, those that cannot be tried included. The one with the smallest
+p_global is told, and every one that passes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from zhiyi_watermark.image_finished import Dss
 from zhiyi_watermark.payload import MAX_FINGERPRINT
 from zhiyi_watermark.pictures import open_picture
 from zhiyi_watermark.result import Detection
-from zhiyi_watermark.text_gaussian import MAX_TOKENS, GswSpec, encode, gradient
+from zhiyi_watermark.stats import Order
+from zhiyi_watermark.text_gaussian import MAX_TOKENS, Base, GswSpec, Progress
 from zhiyi_watermark.text_gaussian import detect as written_by
 from zhiyi_watermark.text_multibit import BinPlus
 from zhiyi_watermark.text_stream import MAX_CHARACTERS, Tokenizer, canonical_text
@@ -29,6 +30,10 @@ PICTURE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", "
 _MAX_BYTES: Final = 4 * MAX_CHARACTERS  # of a text file in UTF-8
 
 
+def _quiet(done: int, total: int) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class TextSuspect:
     """A key under which a text may have been generated."""
@@ -37,6 +42,9 @@ class TextSuspect:
     mark: BinPlus | ZeroBit
     tokenizer: Tokenizer
     users: int | Collection[int] = 0  # BIN+: the registered user numbers, or how many
+    fingerprints: int | Collection[int] = (
+        MAX_FINGERPRINT + 1
+    )  # BIN+ with 64 bits: the same for the licenses' numbers
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class WriterSuspect:
     """A model whose copies are marked so that their texts show it (GSW)."""
 
     model: str
-    folder: Path  # the base, with its tokenizer
+    base: Base  # loaded once for all texts and suspects that have it
     spec: GswSpec
     keys: Mapping[int, bytes]  # of every license that was ever registered
 
@@ -72,25 +80,45 @@ class PictureSuspect:
 Suspect = TextSuspect | WriterSuspect | WeightsSuspect | PictureSuspect
 
 
+class Finding(NamedTuple):
+    """A suspect and what its detector said."""
+
+    model: str
+    detection: Detection
+
+
 class Found(NamedTuple):
-    """The best suspect and what its detector said."""
+    """The best suspect, what its detector said, and all whose mark was detected."""
 
     model: str | None  # None where no suspect could be tried
     detection: Detection | None
+    passing: tuple[Finding, ...] = ()  # the smallest p_global first
 
 
-def detect(found: str | Path, suspects: Sequence[Suspect]) -> Found:
+def detect(
+    found: str | Path | Sequence[str], suspects: Sequence[Suspect], progress: Progress = _quiet
+) -> Found:
     """Whose mark is in what was found: a text as a str, or a path of a text, a picture or safetensors.
 
-    A suspect of another architecture or tokenizer, or a text too short or too long for it, is passed over; it counts.
+    Several texts are one case: all were committed before, each place counts once over all of them. A suspect of another
+    architecture or tokenizer, or texts too short or too long for it, is passed over; it counts.
     Raises SpecError without a suspect of the object's kind, CarrierError on what can't be examined, UnavailableError on
     an animation.
     """
-    text = found if isinstance(found, str) else read_text(found) if is_text(found) else None
+    if isinstance(found, str):
+        texts: list[str] | None = [found]
+    elif isinstance(found, Path):
+        texts = [read_text(found)] if is_text(found) else None
+    else:
+        texts = list(found)
+    if texts is not None and sum(map(len, texts)) > MAX_CHARACTERS:
+        raise CarrierError(
+            f"the texts have more than {MAX_CHARACTERS} characters in all; give fewer, or parts"
+        )
     picture = open_picture(found) if isinstance(found, Path) and is_picture(found) else None
     what, kinds = (
         ("a text", (TextSuspect, WriterSuspect))
-        if text is not None
+        if texts is not None
         else ("a picture", (PictureSuspect,))
         if picture
         else ("weights", (WeightsSuspect,))
@@ -100,46 +128,62 @@ def detect(found: str | Path, suspects: Sequence[Suspect]) -> Found:
         raise SpecError(
             f"nothing to look for in {what}: none of the {len(suspects)} suspects marks such objects"
         )
-    best = Found(None, None)
-    ids: dict[int, list[int]] = {}  # of a text under each tokenizer
+    said: list[Finding] = []
+    ids: dict[int, list[list[int]]] = {}  # of the texts under each tokenizer
     for suspect in tried:
         try:
             if isinstance(suspect, WeightsSuspect):
                 assert isinstance(found, Path)
-                said = weights.trace(
-                    found, suspect.kit, suspect.licenses, base=suspect.base, models=len(tried)
+                one = weights.trace(
+                    found,
+                    suspect.kit,
+                    suspect.licenses,
+                    base=suspect.base,
+                    models=len(tried),
+                    progress=progress,
                 )
             elif isinstance(suspect, PictureSuspect):
                 assert picture is not None
-                said = suspect.mark.detect(picture, suspect.users, suspect.fingerprints, models=len(tried))
+                one = suspect.mark.detect(picture, suspect.users, suspect.fingerprints, models=len(tried))
             elif isinstance(suspect, WriterSuspect):
-                assert text is not None
-                tokens = encode(suspect.folder, [text], suspect.spec)
-                if sum(map(len, tokens)) > MAX_TOKENS:  # padding must not keep others from being looked for
-                    continue
-                said = written_by(
-                    gradient(suspect.folder, tokens, suspect.spec),
-                    suspect.spec,
-                    suspect.keys,
-                    models=len(tried),
-                )
+                assert texts is not None
+                one = _written(suspect, texts, len(tried), progress)
             else:
-                assert text is not None
+                assert texts is not None
                 tokenizer = suspect.tokenizer
                 if id(tokenizer) not in ids:
-                    ids[id(tokenizer)] = tokenizer.encode(canonical_text(text), add_special_tokens=False)
-                said = _generated(suspect, ids[id(tokenizer)], len(tried))
+                    ids[id(tokenizer)] = [
+                        tokenizer.encode(canonical_text(text), add_special_tokens=False) for text in texts
+                    ]
+                one = _generated(suspect, ids[id(tokenizer)], len(tried))
         except UnavailableError:
             continue
-        if best.detection is None or said.log2_p_global < best.detection.log2_p_global:
-            best = Found(suspect.model, said)
-    return best
+        said.append(Finding(suspect.model, one))
+    if not said:
+        return Found(None, None)
+    said.sort(key=_order)
+    passing = tuple(finding for finding in said if finding.detection.decision == "detected")
+    best = passing[0] if passing else said[0]
+    return Found(best.model, best.detection, passing)
 
 
-def _generated(suspect: TextSuspect, ids: list[int], tried: int) -> Detection:
+def _order(finding: Finding) -> Order:
+    assert finding.detection.order is not None  # a detector made it
+    return finding.detection.order
+
+
+def _generated(suspect: TextSuspect, ids: list[list[int]], tried: int) -> Detection:
     if isinstance(suspect.mark, BinPlus):
-        return suspect.mark.detect_case([ids], suspect.users, models=tried)
-    return suspect.mark.detect_case([ids], models=tried)
+        return suspect.mark.detect_case(ids, suspect.users, suspect.fingerprints, models=tried)
+    return suspect.mark.detect_case(ids, models=tried)
+
+
+def _written(suspect: WriterSuspect, texts: list[str], tried: int, progress: Progress) -> Detection:
+    tokens = suspect.base.encode(texts, suspect.spec)
+    if sum(map(len, tokens)) > MAX_TOKENS:  # padding must not keep others from being looked for
+        raise UnavailableError(f"the texts have more than {MAX_TOKENS} tokens, too many for a gradient")
+    q = suspect.base.gradient(tokens, suspect.spec, progress)
+    return written_by(q, suspect.spec, suspect.keys, models=tried)
 
 
 def is_text(path: Path) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 from zhiyi_watermark.prf import check_key
-from zhiyi_watermark.stats import Decision, Tail, bucket, decide
+from zhiyi_watermark.stats import Decision, Order, Tail, bucket, decide, order
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,13 @@ class Detection:
     spec_hash: str  # hex, 32 bytes: detector, tables, thresholds
     spans: tuple[tuple[int, int], ...] = ()  # where in the object, [start, end), unit of the method
     also: tuple[int, ...] = ()  # other licenses under the same threshold (colluders)
+    # Sorts detections by p_global, the least first, in exact numbers; None where no detector made this one.
+    order: Order | None = field(default=None, repr=False, compare=False)
 
     def to_json(self) -> str:
         """Canonical JSON (sorted keys, no spaces) of all fields, for the committee's own store."""
-        fields = asdict(self)
+        fields = asdict(replace(self, order=None))
+        del fields["order"]
         fields["payload"] = self.payload.hex() if self.payload is not None else None
         return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -96,4 +99,5 @@ def detection(
         spec_hash=spec_hash.hex(),
         spans=spans,
         also=also,
+        order=order(tail, count),
     )

@@ -66,6 +66,7 @@ _MAX_Q: Final = (1 << 31) - 1  # squares of q, and their sums over 2^1 q of this
 
 Law = Literal["binomial", "exact", "bound", "two-point"]
 Decision = Literal["detected", "not_detected", "inconclusive"]
+Order = tuple[int, bool, Fraction]
 IntArray = npt.NDArray[np.int64]
 
 
@@ -638,6 +639,21 @@ def decide(tail: Tail, *, count: int, tried: int, threshold: Fraction) -> Decisi
     if tail.at_most(threshold, count):
         return "detected"
     return "inconclusive" if tail.at_most(REJECT, tried) else "not_detected"
+
+
+def order(tail: Tail, count: int) -> Order:
+    """Sorts by p_global, the least first, in exact numbers.
+
+    By whole bits of count * p; among equals exact laws by count * p, then closed bounds by T^2 / sum q^2. Secret, as T.
+    """
+    if tail.p is not None:
+        p = min(Fraction(1), tail.p * count)
+        return (_ceil_log2(p), False, p) if p else (-(1 << 20), False, p)
+    if tail.total <= 0 or tail.sum_q2 <= 0:
+        return 0, True, Fraction(0)
+    square = tail.total**2
+    bits = square * TWO_LN2_DEN // (TWO_LN2_NUM * tail.sum_q2) - _ceil_log2(Fraction(count))
+    return min(0, -bits), True, -Fraction(square, tail.sum_q2)
 
 
 def bucket(tail: Tail, count: int) -> int:

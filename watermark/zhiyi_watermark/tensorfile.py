@@ -55,6 +55,19 @@ class Entry:
         return math.prod(self.shape)
 
 
+def parsed(text: str | bytes) -> Any:
+    """JSON in which no key occurs twice. Raises ValueError, also where it is nested too deep to be read."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text has no half of a surrogate pair, which JSON may bring in and UTF-8 cannot hold."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) != len(pairs):
@@ -72,8 +85,8 @@ def _whole(value: object, what: str, path: Path) -> int:
 
 def _parse_header(raw: bytes, path: Path, data_start: int, size: int) -> list[Entry]:
     try:
-        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        header = parsed(raw.decode("utf-8"))
+    except ValueError as error:
         raise CarrierError(f"{path.name}: the safetensors header can't be read ({error!s:.120})") from error
     if not isinstance(header, dict) or len(header) > MAX_TENSORS:
         raise CarrierError(f"{path.name}: the header is no map of at most {MAX_TENSORS} tensors")
@@ -81,6 +94,8 @@ def _parse_header(raw: bytes, path: Path, data_start: int, size: int) -> list[En
     for name, item in header.items():
         if name == "__metadata__":
             continue
+        if not is_unicode(name):
+            raise CarrierError(f"{path.name}: the name of tensor {name!r:.80} is not valid Unicode")
         if not isinstance(item, dict) or set(item) != {"dtype", "shape", "data_offsets"}:
             raise CarrierError(f"{path.name}: tensor {name!r:.80} lacks dtype, shape or data_offsets")
         dtype, shape, offsets = item["dtype"], item["shape"], item["data_offsets"]

@@ -15,9 +15,7 @@ deviations of a tensor.
   a license's signs are fair. One q serves all licenses.
 
 q comes of floats and differs in a few units of the last place from machine to machine, so it is shared: the first
-operator gives q as integers, others compute T of it exactly, and accept it by detect_shared alone. That q is close to
-one's own proves nothing by itself: who knows a license's key may add its signs to q, one unit everywhere, and move T
-by n. So the operator's own q must say the same.
+operator gives q as integers, others compute T of it exactly, and accept it by detect_shared alone (see shared).
 """
 
 from __future__ import annotations
@@ -33,13 +31,14 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from zhiyi_watermark import prf, stats
+from zhiyi_watermark import prf, shared, stats
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
+from zhiyi_watermark.model_folder import load_model, load_tokenizer
 from zhiyi_watermark.result import Detection, detection
 from zhiyi_watermark.tensorfile import (
     FLOATS,
@@ -51,10 +50,11 @@ from zhiyi_watermark.tensorfile import (
     copy_bundle,
     files_of,
     from_storage,
+    parsed,
     to_storage,
 )
-from zhiyi_watermark.text_stream import canonical_text
-from zhiyi_watermark.weights import MAX_LICENSES, MarkReport, TensorShape
+from zhiyi_watermark.text_stream import Tokenizer, canonical_text
+from zhiyi_watermark.weights import MAX_LICENSES, MarkReport, TensorShape, check_tensors, spec_fields
 
 if TYPE_CHECKING:  # torch is heavy and only the gradient needs it
     import torch
@@ -66,7 +66,10 @@ LEVELS: Final = 2047  # |q| of one weight
 # energy, and the mark's with it; cut at 32 they cost a sixth of T over its deviation [SmolLM2, 1,000 tokens].
 UNITS: Final = 4
 MAX_TOKENS: Final = 1 << 17  # of all texts of a case: an hour of a small model on one core
-AGREEMENT: Final = Fraction(99, 100)  # share of weights where two operators' q differ by at most one
+_KINDS: Final[Mapping[str, type[str | int | float]]] = {
+    "base_hash": str, "tokenizer_hash": str, "epsilon": float, "temperature": float, "top_k": int,
+    "window": int
+}  # fmt: skip
 NULL: Final = (
     "the texts were made without this license's key: its signs are fair and independent of texts and base"
 )
@@ -103,21 +106,22 @@ class GswSpec:
     window: int = 1024  # tokens that the model sees at once; longer texts are cut
 
     def __post_init__(self) -> None:
-        if not self.tensors or len({t.name for t in self.tensors}) != len(self.tensors):
-            raise SpecError("a spec names at least one tensor, each once")
-        if any(d < 1 for t in self.tensors for d in t.shape):
-            raise SpecError("tensors have positive dimensions")
+        check_tensors(self.tensors)
         for name, value, low, high in (
             ("epsilon", self.epsilon, 1e-4, 1.0),
             ("temperature", self.temperature, 0.05, 10.0),
-            ("top_k", self.top_k, 0, 1 << 20),
-            ("window", self.window, 2, 1 << 20),
         ):
-            if not low <= value <= high:
-                raise SpecError(f"{name} = {value} is outside {low} .. {high}")
+            if type(value) not in (float, int) or not low <= value <= high:
+                raise SpecError(f"{name} = {value!r:.40} is outside {low} .. {high}")
+            object.__setattr__(self, name, float(value))  # one text for one spec
+        for name, low in (("top_k", 0), ("window", 2)):
+            count = getattr(self, name)
+            if type(count) is not int or not low <= count <= 1 << 20:
+                raise SpecError(f"{name} = {count!r:.40} is outside {low} .. {1 << 20}")
         for name in ("base_hash", "tokenizer_hash"):
-            if not re.fullmatch("[0-9a-f]{64}", getattr(self, name)):
-                raise SpecError(f"{name} is 64 hexadecimal digits, given {getattr(self, name)!r:.80}")
+            value = getattr(self, name)
+            if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+                raise SpecError(f"{name} is 64 hexadecimal digits, given {value!r:.80}")
 
     @cached_property
     def weights(self) -> int:
@@ -132,25 +136,14 @@ class GswSpec:
     def from_json(cls, text: str) -> GswSpec:
         """Raises SpecError on anything but the output of to_json."""
         try:
-            fields = json.loads(text)
-            tensors = tuple(TensorShape(str(n), tuple(int(x) for x in d)) for n, d in fields.pop("tensors"))
-            base, tokenizer = (fields.pop(n) for n in ("base_hash", "tokenizer_hash"))
-            window, top_k = (fields.pop(n) for n in ("window", "top_k"))
-            return cls(
-                tensors,
-                str(base),
-                str(tokenizer),
-                window=int(window),
-                top_k=int(top_k),
-                **{k: float(v) for k, v in fields.items()},
-            )
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            return cls(**spec_fields(text, _KINDS))
+        except ValueError as error:
             raise SpecError(f"not a GSW specification: {error!s:.120}") from error
 
     def spec_hash(self) -> bytes:
         """SHA-256 over the spec, the constants of this file and the thresholds: the detector's identity."""
         constants = [METHOD, BLOCK, LEVELS, UNITS]
-        limits = [str(x) for x in (stats.TRACE, stats.CONVICT, stats.REJECT, AGREEMENT)]
+        limits = [str(x) for x in (stats.TRACE, stats.CONVICT, stats.REJECT, shared.AGREEMENT)]
         text = json.dumps([self.to_json(), constants, limits], separators=(",", ":"))
         return hashlib.sha256(text.encode()).digest()
 
@@ -175,10 +168,11 @@ def plan(
         tensors = tuple(TensorShape(e.name, e.shape) for e in found)
         hashed = base_hash(tensors, checkpoint.floats)
     try:
-        limit = json.loads((base / "config.json").read_bytes()).get("max_position_embeddings", window)
-        if not isinstance(limit, int):
+        config = parsed((base / "config.json").read_bytes())
+        limit = config.get("max_position_embeddings", window) if isinstance(config, dict) else None
+        if type(limit) is not int:
             raise ValueError(f"max_position_embeddings is {limit!r:.40}")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise UnavailableError(f"{base}/config.json can't be read: {error!s:.120}") from error
     return GswSpec(tensors, hashed, tokenizer_hash(base), epsilon, temperature, top_k, min(window, limit))
 
@@ -346,42 +340,85 @@ class Gradient:
         save_file({"about": np.frombuffer(self._about, dtype=np.uint8), "q": self.q}, path)
 
     @classmethod
-    def load(cls, path: Path) -> Gradient:
-        """What save wrote. Raises CarrierError on any other or a changed file."""
-        file = TensorFile(path)
-        entries = {e.name: e for e in file.entries}
+    def load(cls, path: Path, spec: GswSpec) -> Gradient:
+        """What save wrote, of this spec. Raises CarrierError on a missing, cut, changed or any other file, pickles and
+        zip archives included, and on a gradient of another spec."""
         try:
+            file = TensorFile(path)
+            entries = {e.name: e for e in file.entries}
             kinds = {name: (entry.dtype, len(entry.shape)) for name, entry in entries.items()}
             if kinds != {"about": ("U8", 1), "q": ("I16", 1)} or entries["about"].count > 4096:
                 raise ValueError("it has other tensors than `about` and `q`")
-            about = json.loads(file.raw(entries["about"]))
+            if entries["q"].count != spec.weights:
+                raise ValueError(f"it has {entries['q'].count} weights, the spec has {spec.weights}")
+            about = parsed(file.raw(entries["about"]))
+            kinds_of = {name: type(about[name]) for name in ("spec_hash", "texts_hash", "tokens")}
+            if kinds_of != {"spec_hash": str, "texts_hash": str, "tokens": int}:
+                raise ValueError("its `about` has values of other types")
+            if about["spec_hash"] != spec.spec_hash().hex():
+                raise ValueError(
+                    f"it is of the spec {about['spec_hash']:.16}…, wanted {spec.spec_hash().hex():.16}…"
+                )
             q = np.frombuffer(file.raw(entries["q"]), dtype="<i2")
             made = cls(q, about["spec_hash"], about["texts_hash"], about["tokens"])
-            if made._about != file.raw(entries["about"]) or (
-                q.size and not -LEVELS <= int(q.min()) <= int(q.max()) <= LEVELS
+            if (
+                made._about != file.raw(entries["about"])
+                or not -LEVELS <= int(q.min()) <= int(q.max()) <= LEVELS
             ):
                 raise ValueError("its hash is wrong or |q| too large")
+        except OSError as error:
+            raise CarrierError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, KeyError) as error:
             raise CarrierError(f"{path.name} is no GSW gradient: {error!s:.120}") from error
         return made
 
 
+class Base:
+    """A registered model's folder. Its tokenizer and weights are loaded when they are first needed, and kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._last: tuple[tuple[GswSpec, list[list[int]]], Gradient] | None = None
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Raises UnavailableError."""
+        return load_tokenizer(self.folder)
+
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        """As float32. Raises UnavailableError."""
+        return load_model(self.folder)
+
+    @cached_property
+    def _tokenizer_hash(self) -> str:
+        return tokenizer_hash(self.folder)
+
+    def encode(self, texts: Sequence[str], spec: GswSpec) -> list[list[int]]:
+        """Token ids of texts as found: canonical form, then the model's tokenizer.
+
+        Raises UnavailableError on another tokenizer than the spec's, CarrierError as canonical_text.
+        """
+        if self._tokenizer_hash != spec.tokenizer_hash:
+            raise UnavailableError(
+                f"tokenizer.json has SHA-256 {self._tokenizer_hash[:16]}…, the spec names "
+                f"{spec.tokenizer_hash[:16]}…; give the registered model's folder"
+            )
+        return [self.tokenizer.encode(canonical_text(text), add_special_tokens=False) for text in texts]
+
+    def gradient(
+        self, texts: Sequence[Sequence[int]], spec: GswSpec, progress: Progress = _quiet
+    ) -> Gradient:
+        """q of all texts of a case together, see gradient. The last one is kept."""
+        about = (spec, [list(text) for text in texts])
+        if self._last is None or self._last[0] != about:
+            self._last = about, gradient(self.model, texts, spec, progress)
+        return self._last[1]
+
+
 def encode(folder: Path, texts: Sequence[str], spec: GswSpec) -> list[list[int]]:
-    """Token ids of texts as found: canonical form, then the model's tokenizer.
-
-    folder: the model's, with the tokenizer that the spec names.
-    Raises UnavailableError on another tokenizer, CarrierError as canonical_text.
-    """
-    found = tokenizer_hash(folder)
-    if found != spec.tokenizer_hash:
-        raise UnavailableError(
-            f"tokenizer.json has SHA-256 {found[:16]}…, the spec names {spec.tokenizer_hash[:16]}…; "
-            "give the registered model's folder"
-        )
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return [tokenizer.encode(canonical_text(text), add_special_tokens=False) for text in texts]
+    """Token ids of texts as found, by the tokenizer of a model's folder, see Base.encode."""
+    return Base(folder).encode(texts, spec)
 
 
 def gradient(
@@ -391,23 +428,12 @@ def gradient(
 
     model: the base, a transformers folder (read as float32; no pickle) or a loaded causal language model, which is
     left as it was. texts: token ids, all that were committed.
-    Raises UnavailableError when the weights are not the spec's or when there is nothing to score, SpecError on ids
-    that are none of the model's or too many of them.
+    Raises UnavailableError when the model cannot be loaded, when its weights are not the spec's or when there is
+    nothing to score, SpecError on ids that are none of the model's or too many of them.
     """
     import torch
 
-    if isinstance(model, Path):
-        from transformers import AutoModelForCausalLM
-
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-        )
-    else:
-        loaded = model
+    loaded: Any = load_model(model) if isinstance(model, Path) else model
     parameters = _parameters(loaded, spec)
     flat = dict(zip((t.name for t in spec.tensors), parameters, strict=True))
     _same_base(spec, base_hash(spec.tensors, lambda name, _: _numpy(flat[name])))
@@ -622,15 +648,54 @@ def agreement(ours: Gradient, theirs: Gradient) -> Fraction:
         theirs.q.shape,
     ):
         raise UnavailableError("the two gradients are of different texts or specifications")
-    close = 0
-    for at in range(0, ours.q.size, BLOCK):
-        difference = ours.q[at : at + BLOCK].astype(np.int32) - theirs.q[at : at + BLOCK]
-        close += int(np.count_nonzero(np.abs(difference) <= 1))
-    return Fraction(close, ours.q.size)
+    return shared.agreement(ours.q, theirs.q)
+
+
+class Shared(NamedTuple):
+    """What another operator's q says, and one's own."""
+
+    agreement: Fraction  # share of weights where both q differ by at most one
+    said: Detection  # on the other operator's q
+    own: Detection
+
+    @property
+    def same(self) -> dict[str, bool]:
+        """Whether both decide alike, name the same licenses and lie in one bucket."""
+        return {
+            "decision": self.said.decision == self.own.decision,
+            "license": (self.said.license, self.said.also) == (self.own.license, self.own.also),
+            "bucket": self.said.bucket == self.own.bucket,
+        }
+
+    def accepted(self) -> Detection:
+        """The detection on the other operator's q. Raises CarrierError where it must not be signed."""
+        return shared.accepted(self.said, self.own, self.agreement)
+
+
+def compare_shared(
+    given: Gradient,
+    ours: Gradient,
+    spec: GswSpec,
+    keys: Mapping[int, bytes],
+    *,
+    models: int = 1,
+    threshold: Fraction = stats.TRACE,
+    grind_bits: int = 0,
+) -> Shared:
+    """The detection on the first operator's q, which every operator gets alike, beside that on one's own q.
+
+    Raises UnavailableError when they are of other texts or another spec.
+    """
+    share = agreement(ours, given)
+    said, own = (
+        detect(g, spec, keys, models=models, threshold=threshold, grind_bits=grind_bits)
+        for g in (given, ours)
+    )
+    return Shared(share, said, own)
 
 
 def detect_shared(
-    shared: Gradient,
+    given: Gradient,
     ours: Gradient,
     spec: GswSpec,
     keys: Mapping[int, bytes],
@@ -639,21 +704,11 @@ def detect_shared(
     threshold: Fraction = stats.TRACE,
     grind_bits: int = 0,
 ) -> Detection:
-    """The detection on the first operator's q, which every operator gets alike; checked against one's own q.
+    """The detection on the first operator's q, checked against one's own q.
 
     Raises CarrierError when fewer than 99 % of the weights agree within one, or when one's own q names other
     licenses, decides otherwise or lies in another bucket: it must not be signed then. See the head of the file.
     """
-    share = agreement(ours, shared)
-    if share < AGREEMENT:
-        raise CarrierError(
-            f"the shared q agrees with ours in {float(share):.4f} of the weights, {float(AGREEMENT)} is needed"
-        )
-    found, own = (
-        detect(g, spec, keys, models=models, threshold=threshold, grind_bits=grind_bits)
-        for g in (shared, ours)
-    )
-    said, ours_says = ((d.decision, d.license, d.also, d.bucket) for d in (found, own))
-    if said != ours_says:
-        raise CarrierError(f"the shared q says {said}, ours {ours_says}; do not sign it")
-    return found
+    return compare_shared(
+        given, ours, spec, keys, models=models, threshold=threshold, grind_bits=grind_bits
+    ).accepted()

@@ -26,7 +26,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -47,6 +47,8 @@ from zhiyi_watermark.tensorfile import (
     TensorFile,
     files_of,
     from_storage,
+    is_unicode,
+    parsed,
     step_storage,
     to_storage,
 )
@@ -61,6 +63,8 @@ MAX_INTERVALS: Final = 8  # of the declared range, counted in runs of consecutiv
 MAX_SHARE_OF_BYTES: Final = Fraction(24, 100)  # the range may be 25 %; chunk edges need the rest
 MAX_BLOCKS: Final = 1 << 26  # 4.3e9 weights; a key's permutation of them takes 1 GiB
 MAX_LICENSES: Final = 1 << 22  # tried in one trace
+MAX_CODE_BITS: Final = 3072  # the exact law of more, at 15 levels a bit, is over the work that stats allows
+MAX_NAME: Final = 1024  # characters of a tensor's name
 _SPREAD: Final = 1.4826  # median |W| to standard deviation, for a Gaussian
 
 # Nuida et al. 2009, 3-4 colluders: p = .2113 or .7887 with equal chance; in 1/256. Score of a 1 and of a 0,
@@ -68,6 +72,10 @@ _SPREAD: Final = 1.4826  # median |W| to standard deviation, for a Gaussian
 _P_PARTS: Final = (54, 202)
 _SCORE_ONE: Final = (15, 4)
 _SCORE_ZERO: Final = (-4, -15)
+
+_KINDS: Final[Mapping[str, type[str | int | float]]] = {
+    "epsilon": float, "code_bits": int, "weights_per_bit": int, "shares": int, "weights_per_share": int
+}  # fmt: skip
 
 NULL_TRACE: Final = (
     "the license was not used: its codeword's secret bits, Bernoulli(p_b), are independent of the object"
@@ -96,6 +104,40 @@ class TensorShape(NamedTuple):
         return math.prod(self.shape) // BLOCK
 
 
+def check_tensors(tensors: Sequence[TensorShape]) -> None:
+    """Raises SpecError unless these are at least one tensor, each once, with usable names and dimensions."""
+    for tensor in tensors:
+        name, shape = tensor
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not is_unicode(name):
+            raise SpecError(f"a tensor's name has 1 to {MAX_NAME} characters of Unicode, given {name!r:.80}")
+        if any(type(d) is not int or d < 1 for d in shape):
+            raise SpecError(
+                f"tensor {name!r:.80} has the shape {shape!r:.80}; dimensions are positive integers"
+            )
+    if not tensors or len({t.name for t in tensors}) != len(tensors):
+        raise SpecError("a spec names at least one tensor, each once")
+
+
+def spec_fields(text: str, kinds: Mapping[str, type[str | int | float]]) -> dict[str, Any]:
+    """The fields of a specification's JSON: `tensors`, and those of `kinds`, each of exactly that type.
+
+    Nothing is converted. Raises ValueError, naming the field, on any other document.
+    """
+    fields = parsed(text)
+    if not isinstance(fields, dict) or set(fields) != {"tensors", *kinds}:
+        raise ValueError(f"it has the fields tensors, {', '.join(kinds)}, and no others")
+    for name, kind in kinds.items():
+        if type(fields[name]) is not kind:
+            raise ValueError(f"{name} is {fields[name]!r:.40}, expected {kind.__name__}")
+    rows = fields["tensors"]
+    for row in rows if isinstance(rows, list) else [None]:
+        if not (
+            isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and isinstance(row[1], list)
+        ):
+            raise ValueError(f"tensors is a list of [name, [dimensions]], it holds {row!r:.80}")
+    return {**fields, "tensors": tuple(TensorShape(name, tuple(shape)) for name, shape in rows)}
+
+
 @dataclass(frozen=True)
 class WfpSpec:
     """Where and how strongly a model's copies are marked; public, pinned at registration by spec_hash()."""
@@ -108,19 +150,13 @@ class WfpSpec:
     weights_per_share: int = 65536
 
     def __post_init__(self) -> None:
-        if not self.tensors or len({t.name for t in self.tensors}) != len(self.tensors):
-            raise SpecError("a spec names at least one tensor, each once")
-        if any(d < 1 for t in self.tensors for d in t.shape) or self.blocks > MAX_BLOCKS:
-            raise SpecError(f"tensors have positive dimensions and at most {MAX_BLOCKS} blocks in all")
-        if not 1e-4 <= self.epsilon <= 0.5:
-            raise SpecError(f"epsilon {self.epsilon} is outside .0001 .. .5 of a tensor's spread")
-        for name, top in (("code_bits", 1 << 14), ("shares", 256)):
-            if not 1 <= getattr(self, name) <= top:
-                raise SpecError(f"{name} {getattr(self, name)} is outside 1 .. {top}")
-        for name in ("weights_per_bit", "weights_per_share"):
-            count = getattr(self, name)
-            if count < BLOCK or count % BLOCK or count > 1 << 32:
-                raise SpecError(f"{name} {count} must be a multiple of {BLOCK}, at least {BLOCK}")
+        check_tensors(self.tensors)
+        if self.blocks > MAX_BLOCKS:
+            raise SpecError(f"the tensors have {self.blocks} blocks, at most {MAX_BLOCKS} are taken")
+        if type(self.epsilon) not in (float, int) or not 1e-4 <= self.epsilon <= 0.5:
+            raise SpecError(f"epsilon {self.epsilon!r:.40} is outside .0001 .. .5 of a tensor's spread")
+        object.__setattr__(self, "epsilon", float(self.epsilon))  # one text for one spec
+        _check_counts(self.code_bits, self.weights_per_bit, self.shares, self.weights_per_share)
         if self.blocks_needed > self.blocks:
             raise SpecError(
                 f"the marks need {self.blocks_needed * BLOCK} weights, "
@@ -156,13 +192,8 @@ class WfpSpec:
     def from_json(cls, text: str) -> WfpSpec:
         """Raises SpecError on anything but the output of to_json."""
         try:
-            fields = json.loads(text)
-            tensors = tuple(
-                TensorShape(str(n), tuple(int(x) for x in shape)) for n, shape in fields.pop("tensors")
-            )
-            epsilon = float(fields.pop("epsilon"))
-            return cls(tensors, epsilon, **{str(k): int(v) for k, v in fields.items()})
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            return cls(**spec_fields(text, _KINDS))
+        except ValueError as error:
             raise SpecError(f"not a WFP specification: {error!s:.120}") from error
 
     def spec_hash(self) -> bytes:
@@ -170,6 +201,7 @@ class WfpSpec:
         constants = [
             METHOD_TRACE,
             METHOD_CONFIRM,
+            align.METHOD,
             BLOCK,
             LEVELS,
             CLIP,
@@ -199,6 +231,15 @@ class WfpSpec:
         return order[:first], [order[first + i * share : first + (i + 1) * share] for i in range(self.shares)]
 
 
+def _check_counts(code_bits: int, weights_per_bit: int, shares: int, weights_per_share: int) -> None:
+    for name, count, top in (("code_bits", code_bits, MAX_CODE_BITS), ("shares", shares, 256)):
+        if type(count) is not int or not 1 <= count <= top:
+            raise SpecError(f"{name} {count!r:.40} is outside 1 .. {top}")
+    for name, count in (("weights_per_bit", weights_per_bit), ("weights_per_share", weights_per_share)):
+        if type(count) is not int or count < BLOCK or count % BLOCK or count > 1 << 32:
+            raise SpecError(f"{name} {count!r:.40} must be a multiple of {BLOCK}, at least {BLOCK}")
+
+
 # --- planning -----------------------------------------------------------------------------------------------
 
 
@@ -226,8 +267,9 @@ def plan(
     Starts from one down-projection (or the like) in each of up to 8 layers spread over the depth and adds the
     tensors that follow in the file until the marks fit with a quarter of the blocks to spare (blocks a key
     leaves untouched).
-    Raises SpecError when the model is too small for the marks asked.
+    Raises SpecError when the model is too small for the marks asked, or a count is out of its range.
     """
+    _check_counts(code_bits, weights_per_bit, shares, weights_per_share)
     needed = (code_bits * weights_per_bit + shares * weights_per_share) * 5 // 4
     with Checkpoint(weights) as checkpoint:
         entries = list(checkpoint)
@@ -309,11 +351,16 @@ class TraceKit:
     def from_json(cls, text: str) -> TraceKit:
         """Raises SpecError on anything but the output of to_json."""
         try:
-            fields: dict[str, Any] = json.loads(text)
-            if set(fields) != {"kit", "spec", "trace_key"} or fields["kit"] != "zhiyi-wfp-1":
-                raise SpecError("not a WFP trace kit: it has kit = zhiyi-wfp-1, spec and trace_key")
-            return cls(bytes.fromhex(fields["trace_key"]), WfpSpec.from_json(json.dumps(fields["spec"])))
-        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            fields = parsed(text)
+            if not isinstance(fields, dict) or set(fields) != {"kit", "spec", "trace_key"}:
+                raise ValueError("it has the fields kit, spec and trace_key, and no others")
+            key = fields["trace_key"]
+            if fields["kit"] != "zhiyi-wfp-1":
+                raise ValueError("its kit is not zhiyi-wfp-1")
+            if not isinstance(key, str) or not re.fullmatch("[0-9a-f]{64}", key):
+                raise ValueError("its trace_key is not 64 hexadecimal digits")
+            return cls(bytes.fromhex(key), WfpSpec.from_json(json.dumps(fields["spec"])))
+        except ValueError as error:
             raise SpecError(f"not a WFP trace kit: {error!s:.120}") from error
 
     def commitment(self) -> bytes:
@@ -563,6 +610,18 @@ def extract_base(weights: Path, spec: WfpSpec, out: Path) -> None:
                 raise
 
 
+def check_base(base: Path, spec: WfpSpec) -> None:
+    """Raises UnavailableError unless a file or folder has every declared tensor, in its shape and as floats."""
+    with Checkpoint(base) as checkpoint:
+        for tensor in spec.tensors:
+            entry = checkpoint.entry(tensor.name)
+            if entry.shape != tensor.shape or entry.dtype not in FLOATS:
+                raise UnavailableError(
+                    f"tensor {tensor.name} of {base} is {entry.dtype} of shape {entry.shape}, the spec says "
+                    f"{tensor.shape}; give the registered model"
+                )
+
+
 def relative_change(copy: Path, base: Path, spec: WfpSpec) -> dict[str, float]:
     """|W - W0| / |W0| of every declared tensor (Frobenius), for the bound committed at registration."""
     out = {}
@@ -576,7 +635,9 @@ def relative_change(copy: Path, base: Path, spec: WfpSpec) -> dict[str, float]:
 # --- detection ----------------------------------------------------------------------------------------------
 
 
-def _trace_sums(weights: Path, kit: TraceKit, base: Path | None) -> tuple[stats.BitSums, int, int]:
+def _trace_sums(
+    weights: Path, kit: TraceKit, base: Path | None, progress: Progress = _quiet
+) -> tuple[stats.BitSums, int, int]:
     """Q_b of every codeword bit, chips with q != 0, and sum q^2.
 
     q from the weight itself (blind), or from its difference to the base tensors.
@@ -586,7 +647,8 @@ def _trace_sums(weights: Path, kit: TraceKit, base: Path | None) -> tuple[stats.
     sums = np.zeros(spec.code_bits, dtype=np.int64)
     n = sum_q2 = 0
     with Checkpoint(weights) as suspect, Checkpoint(base or weights) as reference:
-        for tensor, low, high in _slices(spec):
+        for done, (tensor, low, high) in enumerate(_slices(spec)):
+            progress(done, len(spec.tensors))
             values = suspect.floats(*tensor)
             block, bit, sign = chosen.of(low, high)
             if base is None:
@@ -678,6 +740,7 @@ def trace(
     *,
     base: Path | None = None,
     models: int = 1,
+    progress: Progress = _quiet,
 ) -> Detection:
     """Names the registered license whose codeword is in the weights (hypothesis (b)), or nobody. Information
     only.
@@ -688,7 +751,7 @@ def trace(
     Raises UnavailableError (missing tensors, other shapes), CarrierError, SpecError.
     """
     ids = _licenses(licenses)
-    sums, _, _ = _trace_sums(weights, kit, base)
+    sums, _, _ = _trace_sums(weights, kit, base, progress)
     q = sums.quantised(BIT_LEVELS).q
     scored = LicenseScores.of(kit.trace_key, q)
     scores, law = scored.totals(ids).tolist(), scored.law
@@ -755,44 +818,75 @@ def confirm(
     hypotheses: int = 1,
     grind_bits: int = stats.GRIND_CORRECTION_BITS,
 ) -> Detection:
-    """Whether one opened share of the confirm mark is in the weights (hypothesis (a) with the share's own
-    key).
+    """Whether one opened share of the confirm mark is in the weights: confirm_shares of one."""
+    found = confirm_shares(
+        weights, base, spec, {share_index: share_seed}, hypotheses=hypotheses, grind_bits=grind_bits
+    )
+    return found[share_index]
 
-    base: the registered tensors (extract_base, or the whole model). detected: p_global <= 2^-43, all shares of
-    the mark counted; not_detected: p > 1e-3; inconclusive between, and when so few weights are left (neither
-    zero nor NaN) that no sign pattern could convict.
+
+def confirm_shares(
+    weights: Path,
+    base: Path,
+    spec: WfpSpec,
+    seeds: Mapping[int, bytes],
+    *,
+    hypotheses: int = 1,
+    grind_bits: int = stats.GRIND_CORRECTION_BITS,
+) -> dict[int, Detection]:
+    """Whether each opened share of the confirm mark is in the weights (hypothesis (a) with the share's own key).
+
+    seeds: of the shares to test, by their index; each tensor is read and put in order once for all of them. base: the
+    registered tensors (extract_base, or the whole model). detected: p_global <= 2^-43, all shares of the mark counted
+    for each; not_detected: p > 1e-3; inconclusive between, and when so few weights are left (neither zero nor NaN)
+    that no sign pattern could convict.
     Raises UnavailableError (missing tensors, other shapes), CarrierError, SpecError.
     """
-    chosen = _choose_share(share_seed, spec, share_index)
-    total = n = sum_q2 = reach = seen = 0
+    shares = {index: (_choose_share(seed, spec, index), _Score()) for index, seed in seeds.items()}
     with Checkpoint(weights) as suspect, Checkpoint(base) as reference:
         for tensor, low, high in _slices(spec):
-            block, _, sign = chosen.of(low, high)
-            if not len(block):
+            here = [(score, *chosen.of(low, high)) for chosen, score in shares.values()]
+            if not any(len(block) for _, block, _, _ in here):
                 continue
             values = suspect.floats(*tensor)
-            q = _difference(values, reference.floats(*tensor), tensor.shape, spec.epsilon)
-            part = stats.chip_test(_as_blocks(q)[block - low], sign)
-            total, n, sum_q2, reach = (
-                total + part.total, n + part.n, sum_q2 + part.sum_q2, reach + part.reach,
-            )  # fmt: skip
-            seen += int(np.count_nonzero(_as_blocks(np.isfinite(values) & (values != 0))[block - low]))
-    scored = stats.ChipTest(total, n, sum_q2, reach)
+            q = _as_blocks(_difference(values, reference.floats(*tensor), tensor.shape, spec.epsilon))
+            live = _as_blocks(np.isfinite(values) & (values != 0))
+            for score, block, _, sign in here:
+                if len(block):
+                    score.add(stats.chip_test(q[block - low], sign), int(np.count_nonzero(live[block - low])))
     tried = stats.hypotheses(models=hypotheses)
     elsewhere = stats.allowance(grind_bits=grind_bits, shares=spec.shares)
-    # a perfect match on every weight that still says something: n^2 / n
-    powerless = not stats.bound_tail(seen, seen).at_most(stats.CONVICT, tried * elsewhere)
-    return detection(
-        scored.tail(),
-        method=METHOD_CONFIRM,
-        n=n,
-        T=total,
-        sum_q2=sum_q2,
-        hypotheses=tried,
-        allowance=elsewhere,
-        threshold=stats.CONVICT,
-        null=NULL_CONFIRM,
-        spec_hash=spec.spec_hash(),
-        decision="inconclusive" if powerless else None,
-        spans=((share_index, share_index + 1),),
-    )
+    return {index: score.verdict(spec, index, tried, elsewhere) for index, (_, score) in shares.items()}
+
+
+class _Score:
+    """What one share has gathered from the tensors so far."""
+
+    def __init__(self) -> None:
+        self._sum = stats.ChipTest(0, 0, 0, 0)
+        self._seen = 0  # weights of the share's that are neither zero nor NaN
+
+    def add(self, part: stats.ChipTest, seen: int) -> None:
+        old = self._sum
+        self._sum = stats.ChipTest(
+            old.total + part.total, old.n + part.n, old.sum_q2 + part.sum_q2, old.reach + part.reach
+        )
+        self._seen += seen
+
+    def verdict(self, spec: WfpSpec, index: int, tried: int, elsewhere: int) -> Detection:
+        # a perfect match on every weight that still says something: n^2 / n
+        powerless = not stats.bound_tail(self._seen, self._seen).at_most(stats.CONVICT, tried * elsewhere)
+        return detection(
+            self._sum.tail(),
+            method=METHOD_CONFIRM,
+            n=self._sum.n,
+            T=self._sum.total,
+            sum_q2=self._sum.sum_q2,
+            hypotheses=tried,
+            allowance=elsewhere,
+            threshold=stats.CONVICT,
+            null=NULL_CONFIRM,
+            spec_hash=spec.spec_hash(),
+            decision="inconclusive" if powerless else None,
+            spans=((index, index + 1),),
+        )

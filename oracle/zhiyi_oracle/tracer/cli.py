@@ -26,7 +26,7 @@ from zhiyi_watermark.errors import CarrierError, SpecError
 from zhiyi_watermark.image_finished import Dss
 from zhiyi_watermark.payload import MAX_USER
 from zhiyi_watermark.result import Detection
-from zhiyi_watermark.text_gaussian import GswSpec, license_key
+from zhiyi_watermark.text_gaussian import Base, GswSpec, license_key
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM
 
@@ -210,8 +210,9 @@ def _text_tracer(
         except (OSError, ValueError) as exc:
             raise ConfigError(f"no tokenizer can be loaded from {tokenizer}: {exc}") from exc
         licenses = {model: licenses_of(session.reader, model) for model in specs}
+        base = Base(tokenizer)
         writers = [
-            WriterSuspect(str(model), tokenizer, spec, {n: license_key(mark.key, n) for n in licenses[model]})
+            WriterSuspect(str(model), base, spec, {n: license_key(mark.key, n) for n in licenses[model]})
             for model, spec in specs.items()
             if licenses[model]
         ]
