@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from zhiyi.errors import BadInput, ConfigError
+from zhiyi_watermark.errors import UnavailableError
+from zhiyi_watermark.model_folder import load_model, load_tokenizer
 from zhiyi_watermark.text_stream import Processor
 
 MAX_CONTEXT_TOKENS: Final = 4_096
@@ -21,27 +23,13 @@ class TransformersGenerator:
             ConfigError: no model can be loaded from there.
         """
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging as transformers_logging
 
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
         torch.set_num_threads(threads)
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"{folder} holds no config.json; give the folder of a transformers model")
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-            self._model: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-            )
-            self._model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
-        except (OSError, ValueError) as exc:
-            raise ConfigError(f"no model can be loaded from {folder}: {exc}") from exc
+            self.tokenizer: Any = load_tokenizer(folder)
+            self._model: Any = load_model(folder)
+        except UnavailableError as exc:
+            raise ConfigError(str(exc)) from exc
         self._temperature = temperature
 
     def generate(

@@ -28,6 +28,7 @@ SECRET_NAMES: Final = frozenset(
         "salt",
         "T",
         "log2_p",
+        "log2_p_global",
     }
 )
 

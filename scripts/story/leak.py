@@ -60,7 +60,7 @@ def _trace_texts(world: World) -> None:
                 continue  # too short to carry 32 bits
             trace, detection = trace_text(text, mark, tokenizer, users, log)
             if not trace.found:
-                world.say(f"answer {number}: no user can be named (p_global 2^{trace.log2_p_global:.0f})")
+                world.say(f"answer {number}: no user can be named ({trace.decision})")
                 continue
             assert trace.user_number == users.by_name(name).number, "a text was traced to an innocent user"
             assert trace.exact is not None
@@ -128,7 +128,7 @@ def _trace_weights(world: World, leaked: Path) -> int:
     assert detection is not None
     world.say(
         f"the tracer names license {trace.license_id} among {trace.licenses_tried} "
-        f"(p_global 2^{trace.log2_p_global:.0f}); a candidate, not a verdict"
+        f"(bucket {trace.bucket}); a candidate, not a verdict"
     )
     world.facts["detections"].append({"what": "leaked copy"} | figures(detection))
     return trace.license_id

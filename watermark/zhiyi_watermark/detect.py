@@ -7,7 +7,7 @@ p_global is told, and every one that passes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -19,7 +19,7 @@ from zhiyi_watermark.payload import MAX_FINGERPRINT
 from zhiyi_watermark.pictures import open_picture
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.stats import Order
-from zhiyi_watermark.text_gaussian import MAX_TOKENS, Base, GswSpec, Progress
+from zhiyi_watermark.text_gaussian import MAX_TOKENS, Base, GswSpec
 from zhiyi_watermark.text_gaussian import detect as written_by
 from zhiyi_watermark.text_multibit import BinPlus
 from zhiyi_watermark.text_stream import MAX_CHARACTERS, Tokenizer, canonical_text
@@ -30,8 +30,11 @@ PICTURE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", "
 _MAX_BYTES: Final = 4 * MAX_CHARACTERS  # of a text file in UTF-8
 
 
-def _quiet(done: int, total: int) -> None:
-    return None
+Progress = Callable[[int, int], None]
+
+
+def no_progress(done: int, total: int) -> None:
+    """Tells nobody."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Found(NamedTuple):
 
 
 def detect(
-    found: str | Path | Sequence[str], suspects: Sequence[Suspect], progress: Progress = _quiet
+    found: str | Path | Sequence[str], suspects: Sequence[Suspect], progress: Progress = no_progress
 ) -> Found:
     """Whose mark is in what was found: a text as a str, or a path of a text, a picture or safetensors.
 

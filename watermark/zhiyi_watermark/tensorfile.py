@@ -319,9 +319,19 @@ def check_out(base: Path, out: Path) -> None:
         raise SpecError(f"{out} lies inside {base}; write the copy elsewhere")
 
 
+def _everything(folder: Path) -> Iterator[Path]:
+    """All files and folders below a folder, links not followed; without recursion, however deep."""
+    waiting = [folder]
+    while waiting:
+        for entry in sorted(waiting.pop().iterdir()):
+            yield entry
+            if entry.is_dir() and not entry.is_symlink():
+                waiting.append(entry)
+
+
 def check_bundle(base: Path, shards: set[str]) -> None:
     """That a folder holds its weights once, in these shards. Raises CarrierError on others, links and devices."""
-    for source in sorted(base.rglob("*")):
+    for source in _everything(base):
         if source.is_symlink() or not (source.is_file() or source.is_dir()):
             raise CarrierError(f"{source} is neither a plain file nor a folder; give a folder of plain files")
         is_shard = source.parent == base and source.name in shards
@@ -332,7 +342,7 @@ def check_bundle(base: Path, shards: set[str]) -> None:
 def copy_bundle(base: Path, made: Path, shards: set[str]) -> None:
     """What belongs to a model besides its weights, after check_bundle; what `made` has already stays."""
     check_bundle(base, shards)
-    for source in sorted(base.rglob("*")):
+    for source in _everything(base):
         target = made / source.relative_to(base)
         if source.is_file() and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)

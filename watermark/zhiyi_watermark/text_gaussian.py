@@ -334,10 +334,10 @@ class Gradient:
         return hashlib.sha256(b"zhiyi.gsw-gradient.v1\0" + self._about).digest()
 
     def save(self, path: Path) -> None:
-        """Writes safetensors: q as int16, and `about`, the other fields with q's hash as JSON bytes."""
-        from safetensors.numpy import save_file
+        """Writes safetensors: q as int16, and `about`, the other fields with q's hash as JSON bytes. Raises OSError."""
+        from safetensors.numpy import save
 
-        save_file({"about": np.frombuffer(self._about, dtype=np.uint8), "q": self.q}, path)
+        path.write_bytes(save({"about": np.frombuffer(self._about, dtype=np.uint8), "q": self.q}))
 
     @classmethod
     def load(cls, path: Path, spec: GswSpec) -> Gradient:

@@ -12,7 +12,7 @@ import typer
 from pydantic import field_validator
 
 from zhiyi.cli.keys import open_key
-from zhiyi.cli.session import read_bytes, read_document, session_of, write_bytes
+from zhiyi.cli.session import Session, read_bytes, read_document, session_of, write_bytes
 from zhiyi.delivery import mark_commit
 from zhiyi.errors import BadInput, ConfigError
 from zhiyi.keys import KeyKind
@@ -41,6 +41,13 @@ class Method(StrEnum):
     KGW = "kgw"
     TOURNAMENT = "tournament"
     UNIGRAM = "unigram"
+
+
+class Bits(StrEnum):
+    """Sizes of a text's message."""
+
+    SHORT = "32"
+    LONG = "64"
 
 
 class ShareSeeds(Value):
@@ -104,15 +111,8 @@ def mark_weights(
         copy_bundle(folder, out, shards)
     except WatermarkError as exc:
         raise BadInput(f"{folder} cannot be marked: {exc}") from exc
-    session.console.result(
-        {
-            "copy": str(out),
-            "license_id": license_id,
-            "seeds": str(seeds),
-            "mark_commit": to_hex(mark_commit(license_id, given.seeds)),
-            "largest_relative_change": max(report.relative_change.values()),
-        }
-    )
+    commit = to_hex(mark_commit(license_id, given.seeds))
+    _tell_copy(session, out, license_id, report, seeds=str(seeds), mark_commit=commit)
 
 
 @app.command("writer")
@@ -146,15 +146,8 @@ def mark_writer(
             report = text_gaussian.mark(folder, out, key, chosen, progress)
     except WatermarkError as exc:
         raise BadInput(f"{folder} cannot be marked: {exc}") from exc
-    session.console.result(
-        {
-            "copy": str(out),
-            "license_id": license_id,
-            "spec": str(spec),
-            "detector_hash": to_hex(chosen.spec_hash()),
-            "largest_relative_change": max(report.relative_change.values()),
-        }
-    )
+    detector = to_hex(chosen.spec_hash())
+    _tell_copy(session, out, license_id, report, spec=str(spec), detector_hash=detector)
 
 
 @app.command("text")
@@ -167,6 +160,18 @@ def mark_text(
     method: Annotated[Method, typer.Option(help="Mark; binplus alone names a user.")] = Method.BINPLUS,
     user: Annotated[
         int | None, typer.Option(help="API user number to carry, 0 to 65535; for binplus.")
+    ] = None,
+    bits: Annotated[
+        Bits,
+        typer.Option(help="Size of binplus's message; 64 holds a license's number too, from 800 tokens."),
+    ] = Bits.SHORT,
+    fingerprint: Annotated[
+        int | None,
+        typer.Option(
+            help="With 64 bits: fingerprint number of the license to carry. [default: 0]",
+            min=0,
+            max=MAX_FINGERPRINT,
+        ),
     ] = None,
     tokens: Annotated[int, typer.Option(help="New tokens at most.", min=1, max=4096)] = 400,
     at_least: Annotated[
@@ -185,6 +190,9 @@ def mark_text(
         raise ConfigError("give --prompt or --prompt-file")
     if (method == Method.BINPLUS) != (user is not None):
         raise ConfigError("binplus carries a user: give --user; the other marks carry none")
+    long = bits is Bits.LONG
+    if (long and method != Method.BINPLUS) or (fingerprint is not None and not long):
+        raise ConfigError("only binplus with --bits 64 carries a fingerprint number")
     if method == Method.TOURNAMENT and strength is not None:
         raise ConfigError("a tournament has no strength to choose")
     asked = prompt if prompt_file is None else _utf8(prompt_file)
@@ -192,9 +200,10 @@ def mark_text(
     try:
         if method == Method.BINPLUS:
             assert user is not None
-            config = BinPlusConfig(temperature=temperature, horizon=max(16, tokens))
+            config = BinPlusConfig(temperature=temperature, horizon=max(16, tokens), long=long)
             config = config if strength is None else replace(config, delta=strength)
-            processor, top_k = BinPlus(key, config).processor(Short(user)), config.top_k
+            payload = Long(fingerprint or 0, user) if long else Short(user)
+            processor, top_k = BinPlus(key, config).processor(payload), config.top_k
         elif method == Method.TOURNAMENT:
             drawn = replace(TOURNAMENT, temperature=temperature)
             processor, top_k = ZeroBit(key, drawn).processor(), drawn.top_k
@@ -213,6 +222,8 @@ def mark_text(
         seed=seed,
     )
     told = {"method": method.value, "user": user, "characters": len(text)}
+    if long:
+        told["fingerprint"] = fingerprint or 0
     if out is None:
         session.console.result({**told, "text": text})
         return
@@ -245,6 +256,12 @@ def mark_image(
     except WatermarkError as exc:
         raise BadInput(f"{picture} cannot be marked: {exc}") from exc
     session.console.result({"file": str(out), "user": user, "fingerprint": fingerprint})
+
+
+def _tell_copy(session: Session, out: Path, license_id: int, report: weights.MarkReport, **more: str) -> None:
+    """What came of marking a model's copy."""
+    told = {"copy": str(out), "license_id": license_id, **more}
+    session.console.result({**told, "largest_relative_change": report.max_relative_change})
 
 
 def _outside(folder: Path, *files: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import os
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -19,12 +22,19 @@ from zhiyi.types import TraceKey
 from zhiyi.usage_log import UsageLog
 from zhiyi_oracle.api_users import ApiUsers
 from zhiyi_oracle.tracer.trace_picture import trace_picture
-from zhiyi_oracle.tracer.trace_text import trace_text
-from zhiyi_oracle.tracer.trace_weights import MAX_KIT_BYTES, key_of, licenses_of, read_kit, trace_weights
-from zhiyi_watermark.detect import WriterSuspect, is_picture, is_text, read_text
-from zhiyi_watermark.errors import CarrierError, SpecError
+from zhiyi_oracle.tracer.trace_text import Exchange, trace_text
+from zhiyi_oracle.tracer.trace_weights import (
+    MAX_KIT_BYTES,
+    check_base,
+    key_of,
+    licenses_of,
+    read_kit,
+    trace_weights,
+)
+from zhiyi_watermark.detect import Progress, WriterSuspect, is_picture, is_text, read_text
+from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.image_finished import Dss
-from zhiyi_watermark.payload import MAX_USER
+from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.text_gaussian import Base, GswSpec, license_key
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
@@ -45,8 +55,37 @@ class ProfileName(StrEnum):
     UNIGRAM = "unigram"
 
 
+class Bits(StrEnum):
+    """Sizes of a text's message."""
+
+    SHORT = "32"
+    LONG = "64"
+
+
 PROFILES = {ProfileName.KGW: KGW, ProfileName.TOURNAMENT: TOURNAMENT, ProfileName.UNIGRAM: UNIGRAM}
 Row = dict[str, Any]
+WARNING: Final = (
+    "n, T and p are secret: they are linear in the key's signs, so whoever collects them learns the key"
+)
+MAX_DEPTH: Final = 100  # of folders in what was found
+REFUSED: Final = 5  # exit code where another operator's gradient must not be signed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the options of one run say."""
+
+    model_key: Path | None
+    tokenizer: Path | None
+    provider: Path | None
+    bits: Bits
+    profiles: Sequence[ProfileName]
+    kits: Sequence[str]
+    bases: Sequence[str]
+    writers: Sequence[str]
+    licenses_of: int | None
+    gradient_out: Path | None
+    gradient_in: Path | None
 
 
 @app.callback(invoke_without_command=True)
@@ -62,6 +101,13 @@ def trace(
     kit: Annotated[
         list[str] | None, typer.Option(help="Trace kit of a model, as MODEL_ID=FILE; repeat for more models.")
     ] = None,
+    base: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For weights: the registered model, or its declared tensors alone, as MODEL_ID=FOLDER. The difference"
+            " to them tells more than the file does, also where lines were reordered."
+        ),
+    ] = None,
     model_key: Annotated[
         Path | None, typer.Option(help="For a text or picture: key file of the model (kind trace).")
     ] = None,
@@ -75,6 +121,16 @@ def trace(
             " registered users can be named."
         ),
     ] = None,
+    bits: Annotated[Bits, typer.Option(help="For a text: size of the message it may carry.")] = Bits.SHORT,
+    licenses: Annotated[
+        int | None,
+        typer.Option(
+            "--licenses-of",
+            help="For a picture, or a text of 64 bits: id of the model whose registered licenses alone can be named."
+            " [default: all numbers]",
+            min=0,
+        ),
+    ] = None,
     profile: Annotated[
         list[ProfileName] | None,
         typer.Option(help="For a text: look for this mark without payload too; repeat for more."),
@@ -86,76 +142,135 @@ def trace(
             " writer`; --tokenizer is then the folder of the registered model."
         ),
     ] = None,
+    gradient_out: Annotated[
+        Path | None,
+        typer.Option(help="With one --writer and one text: write the text's gradient, for other operators."),
+    ] = None,
+    gradient_in: Annotated[
+        Path | None,
+        typer.Option(
+            help="With one --writer and one text: another operator's gradient. Ours is computed too; told are how far"
+            " they agree and whether they decide alike. Exit code 5 where they do not."
+        ),
+    ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="All texts are one case: what they tell is added up.")
+    ] = False,
     full: Annotated[
         bool,
-        typer.Option("--full", help="Add n, T and p: secret, whoever collects them learns the key's signs."),
+        typer.Option(
+            "--full", help="Add n, T and p. Never pass them on: whoever collects them learns the key's signs."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Name the license of a weights file, or the API user of a text or picture. Nobody is convicted by a trace.
 
     Of several files, or a folder of files, each has its row; one that cannot be examined has an error there, and the
-    exit code is 2.
+    exit code is 2. Texts of one author, all committed to before, are traced --together.
     """
     session = session_of(ctx)
     session.console.as_json = session.console.as_json or as_json
     objects = [found for file in files for found in objects_of(file)]
     if not objects:
-        raise BadInput(f"no text and no safetensors file lies in {', '.join(map(str, files))}")
+        raise BadInput(f"no text, picture or safetensors file lies in {', '.join(map(str, files))}")
+    cases = [objects] if together else [[found] for found in objects]
+    strange = [path for path in objects if not is_text(path)] if together else []
+    if strange:
+        raise BadInput(f"{_shown(strange[0])} is no text; only texts are traced --together")
+    asked = Asked(
+        model_key, tokenizer, provider, bits, profile or [], kit or [], base or [], writer or [], licenses,
+        gradient_out, gradient_in,
+    )  # fmt: skip
+    if (gradient_out or gradient_in) and not (len(asked.writers) == len(cases) == 1 and is_text(objects[0])):
+        raise ConfigError(
+            "--gradient-out and --gradient-in need one --writer and one text, or texts --together"
+        )
+    if full:
+        session.console.note(WARNING)
     with ExitStack() as stack:
-        of_text = _text_tracer(session, stack, model_key, tokenizer, provider, profile or [], writer or [])
-        of_picture = _picture_tracer(session, model_key, provider)
-        of_weights = _weights_tracer(session, kit or [])
+        of_text = _text_tracer(session, stack, asked)
+        of_picture = _picture_tracer(session, asked)
+        of_weights = _weights_tracer(session, asked)
 
-        def row(path: Path) -> Row:
-            tracer = of_text if is_text(path) else of_picture if is_picture(path) else of_weights
-            told, detection = tracer(path)
-            secret = {"detection": _unfolded(detection)} if full else {}
-            return {"file": str(path), **told, **secret}
+        def row(case: Sequence[Path], progress: Progress) -> Row:
+            first = case[0]
+            tracer = of_text if is_text(first) else of_picture if is_picture(first) else of_weights
+            told, detection = tracer(case, progress)
+            secret = {"detection": _unfolded(detection), "warning": WARNING} if full else {}
+            return {**_named(case), **told, **secret}
 
-        if objects == files and len(files) == 1:
-            session.console.result(row(files[0]))
+        if together or (objects == files and len(files) == 1):
+            with session.console.progress("tracing") as progress:
+                only = row(cases[0], progress)
+            session.console.result(only)
+            if (only.get("shared") or {}).get("accepted") is False:
+                raise typer.Exit(REFUSED)
             return
         rows, failed = [], 0
         with session.console.progress("tracing") as progress:
-            for number, path in enumerate(objects):
-                progress(number, len(objects))
+            for number, case in enumerate(cases):
+                progress(number, len(cases))
                 try:
-                    rows.append(row(path))
+                    rows.append(row(case, _silent))
                 except ConfigError:
                     raise  # holds for all of them
                 except ZhiyiError as exc:
                     failed += 1
-                    rows.append({"file": str(path), "found": None, "error": str(exc)})
+                    rows.append({**_named(case), "found": None, "error": str(exc)})
     session.console.result(rows)
     if failed:
-        session.console.note(f"{failed} of {len(objects)} could not be examined")
+        session.console.note(f"{failed} of {len(cases)} could not be examined")
         raise typer.Exit(2)
 
 
 def objects_of(path: Path) -> list[Path]:
     """What to trace under a path: itself, or each text, picture and model of a folder that is no model's folder.
 
-    A folder with safetensors in it is one model.
+    A folder with safetensors in it is one model. Raises BadInput where folders are nested too deep.
     """
     if not path.is_dir() or any(path.glob("*.safetensors")):
         return [path]
     found = []
-    for inner in sorted(path.iterdir()):
-        if inner.is_symlink():
+    waiting = [(inner, 1) for inner in sorted(path.iterdir(), reverse=True)]
+    while waiting:
+        at, depth = waiting.pop()
+        if at.is_symlink():
             continue
-        if inner.is_dir():
-            found += objects_of(inner)
-        elif is_text(inner) or is_picture(inner):
-            found.append(inner)
+        if depth > MAX_DEPTH:
+            raise BadInput(
+                f"{_shown(path)} has folders in more than {MAX_DEPTH} folders; name the inner ones"
+            )
+        if at.is_dir() and not any(at.glob("*.safetensors")):
+            waiting += [(inner, depth + 1) for inner in sorted(at.iterdir(), reverse=True)]
+        elif at.is_dir() or is_text(at) or is_picture(at):
+            found.append(at)
     return found
 
 
-Tracer = Callable[[Path], tuple[Row, Detection | None]]
+Tracer = Callable[[Sequence[Path], Progress], tuple[Row, Detection | None]]
 
 
-def _weights_tracer(session: Session, given: Sequence[str]) -> Tracer:
-    kits = {model: read_kit(path) for model, path in _numbered("--kit", given).items()}
+def _silent(done: int, total: int) -> None:
+    return None
+
+
+def _named(case: Sequence[Path]) -> Row:
+    return {"file": _shown(case[0])} if len(case) == 1 else {"files": [_shown(path) for path in case]}
+
+
+def _shown(path: Path) -> str:
+    """A file's name as text, also where it is no UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _weights_tracer(session: Session, asked: Asked) -> Tracer:
+    kits = {model: read_kit(path) for model, path in _numbered("--kit", asked.kits).items()}
+    bases = _numbered("--base", asked.bases)
+    for model, path in bases.items():
+        if model not in kits:
+            raise ConfigError(f"--base names model {model}, no --kit does")
+        check_base(path, kits[model])
 
     @cache
     def on_chain() -> tuple[dict[int, list[int]], dict[int, TraceKey | None]]:
@@ -168,11 +283,11 @@ def _weights_tracer(session: Session, given: Sequence[str]) -> Tracer:
                 )
         return licenses, keys
 
-    def traced(path: Path) -> tuple[Row, Detection | None]:
+    def traced(case: Sequence[Path], progress: Progress) -> tuple[Row, Detection | None]:
         if not kits:
             raise ConfigError("tracing weights needs --kit MODEL_ID=FILE, the trace kit of the model")
         licenses, keys = on_chain()
-        found, detection = trace_weights(path, kits, licenses)
+        found, detection = trace_weights(case[0], kits, licenses, bases, progress)
         key = keys[found.model_id] if found.model_id is not None else None
         since, until = (key.since, key.until or None) if key else (None, None)
         told = {
@@ -185,76 +300,97 @@ def _weights_tracer(session: Session, given: Sequence[str]) -> Tracer:
     return traced
 
 
-def _text_tracer(
-    session: Session,
-    stack: ExitStack,
-    model_key: Path | None,
-    tokenizer: Path | None,
-    provider: Path | None,
-    profiles: Sequence[ProfileName],
-    given: Sequence[str],
-) -> Tracer:
-    specs = {model: _spec(path) for model, path in _numbered("--writer", given).items()}
+def _text_tracer(session: Session, stack: ExitStack, asked: Asked) -> Tracer:
+    specs = {model: _spec(path) for model, path in _numbered("--writer", asked.writers).items()}
 
     @cache
     def tools() -> tuple[BinPlus, Any, ApiUsers | None, UsageLog | None, list[WriterSuspect]]:
-        if model_key is None or tokenizer is None or not (provider or profiles or specs):
+        if (
+            asked.model_key is None
+            or asked.tokenizer is None
+            or not (asked.provider or asked.profiles or specs)
+        ):
             raise ConfigError(
                 "tracing a text needs --model-key, --tokenizer and --provider, --profile or --writer"
             )
-        from transformers import AutoTokenizer
-
-        mark = BinPlus(open_key(session, model_key, KeyKind.TRACE).secret, BinPlusConfig())
+        key = open_key(session, asked.model_key, KeyKind.TRACE).secret
+        mark = BinPlus(key, BinPlusConfig(long=asked.bits is Bits.LONG))
+        base = Base(asked.tokenizer)  # loaded once for all texts
         try:
-            loaded = AutoTokenizer.from_pretrained(tokenizer, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError) as exc:
-            raise ConfigError(f"no tokenizer can be loaded from {tokenizer}: {exc}") from exc
+            loaded: Any = base.tokenizer
+            if specs:
+                _ = base.model
+        except UnavailableError as exc:
+            raise ConfigError(str(exc)) from exc
         licenses = {model: licenses_of(session.reader, model) for model in specs}
-        base = Base(tokenizer)
         writers = [
             WriterSuspect(str(model), base, spec, {n: license_key(mark.key, n) for n in licenses[model]})
             for model, spec in specs.items()
             if licenses[model]
         ]
-        if provider is None:
+        if asked.provider is None:
             return mark, loaded, None, None, writers
-        users = ApiUsers(provider)
+        users = ApiUsers(asked.provider)
         stack.callback(users.close)
-        return mark, loaded, users, stack.enter_context(UsageLog(provider / "log")), writers
+        return mark, loaded, users, stack.enter_context(UsageLog(asked.provider / "log")), writers
 
-    def traced(path: Path) -> tuple[Row, Detection | None]:
+    def traced(case: Sequence[Path], progress: Progress) -> tuple[Row, Detection | None]:
         mark, loaded, users, log, writers = tools()
         try:
-            text = read_text(path)
+            texts = [read_text(path) for path in case]
         except CarrierError as exc:
             raise BadInput(str(exc)) from exc
-        chosen = [PROFILES[name] for name in profiles]
-        found, detection = trace_text(text, mark, loaded, users, log, chosen, writers)
+        exchange = None
+        if asked.gradient_out or asked.gradient_in:
+            if not writers:
+                raise ConfigError(
+                    "the model of --writer has no licenses, so there is nobody to compare gradients on"
+                )
+            exchange = Exchange(writers[0], asked.gradient_out, asked.gradient_in)
+        found, detection = trace_text(
+            texts,
+            mark,
+            loaded,
+            users,
+            log,
+            [PROFILES[name] for name in asked.profiles],
+            writers,
+            fingerprints=_fingerprints(session, asked),
+            exchange=exchange,
+            progress=progress,
+        )
         return found.model_dump(), detection
 
     return traced
 
 
-def _picture_tracer(session: Session, model_key: Path | None, provider: Path | None) -> Tracer:
+def _picture_tracer(session: Session, asked: Asked) -> Tracer:
     @cache
     def tools() -> tuple[Dss, int | frozenset[int]]:
-        if model_key is None:
+        if asked.model_key is None:
             raise ConfigError("tracing a picture needs --model-key")
-        mark = Dss(open_key(session, model_key, KeyKind.TRACE).secret)
-        if provider is None:
+        mark = Dss(open_key(session, asked.model_key, KeyKind.TRACE).secret)
+        if asked.provider is None:
             return mark, MAX_USER + 1
-        users = ApiUsers(provider)
+        users = ApiUsers(asked.provider)
         numbers = users.numbers()
         users.close()
         if not numbers:
             raise ConfigError("the provider has no API users yet, so nobody can be named")
         return mark, numbers
 
-    def traced(path: Path) -> tuple[Row, Detection | None]:
-        found, detection = trace_picture(path, *tools())
+    def traced(case: Sequence[Path], _: Progress) -> tuple[Row, Detection | None]:
+        found, detection = trace_picture(case[0], *tools(), _fingerprints(session, asked))
         return found.model_dump(), detection
 
     return traced
+
+
+def _fingerprints(session: Session, asked: Asked) -> int | Collection[int]:
+    """The numbers that can be named: those of the model's licenses, and 0, which the owner's own service carries."""
+    if asked.licenses_of is None:
+        return MAX_FINGERPRINT + 1
+    return {0, *(n & MAX_FINGERPRINT for n in licenses_of(session.reader, asked.licenses_of))}
 
 
 def _numbered(option: str, given: Sequence[str]) -> dict[int, Path]:
@@ -277,5 +413,5 @@ def _spec(path: Path) -> GswSpec:
 def _unfolded(detection: Detection | None) -> Row | None:
     if detection is None:
         return None
-    fields = {name: getattr(detection, name) for name in detection.__dataclass_fields__}
-    return {**fields, "payload": detection.payload.hex() if detection.payload is not None else None}
+    fields: Row = json.loads(detection.to_json())
+    return fields

@@ -5,22 +5,45 @@ Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from zhiyi.client import Zhiyi
 from zhiyi.errors import BadInput, IntegrityError, NotFound
-from zhiyi.types import U32, U256, Bytes32, Value
+from zhiyi.types import U32, U64, U256, Bytes32, Value
 from zhiyi.usage_log import InclusionProof, UsageLog, output_hash, user_commitment
 from zhiyi_oracle.api_users import ApiUsers
-from zhiyi_watermark.detect import Suspect, TextSuspect, WriterSuspect, detect
-from zhiyi_watermark.errors import CarrierError, SpecError
+from zhiyi_oracle.tracer.candidate import Candidate, candidates
+from zhiyi_watermark.detect import Progress, Suspect, TextSuspect, WriterSuspect, detect, no_progress
+from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
+from zhiyi_watermark.payload import MAX_FINGERPRINT
 from zhiyi_watermark.result import Detection
-from zhiyi_watermark.text_multibit import BinPlus, user_of
+from zhiyi_watermark.shared import AGREEMENT
+from zhiyi_watermark.text_gaussian import Gradient, compare_shared
+from zhiyi_watermark.text_multibit import BinPlus, fingerprint_of, user_of
 from zhiyi_watermark.text_stream import Tokenizer
 from zhiyi_watermark.text_zerobit import Profile, ZeroBit
 
-MAX_TEXT_BYTES: Final = 8 << 20
+
+class Exchange(NamedTuple):
+    """How the integers of GSW go between operators: by files."""
+
+    suspect: WriterSuspect
+    out: Path | None = None  # ours are written here
+    given: Path | None = None  # another operator's
+
+
+class SharedTrace(Value):
+    """Another operator's gradient beside ours: its verdict may be signed if it is accepted."""
+
+    digest: Bytes32  # of ours
+    agreement: float | None  # share of weights where both differ by at most one; None where none was given
+    same_decision: bool | None
+    same_license: bool | None
+    same_bucket: bool | None
+    accepted: bool | None
+    reason: str | None  # why it is not
 
 
 class OpenedLeaf(Value):
@@ -42,70 +65,127 @@ class OpenedLeaf(Value):
 class TextTrace(Value):
     """Whether the text carries the key's mark, and the user whose payload it is, where the mark carries one.
 
-    `exact` is the leaf of this very text, where it was not changed."""
+    `exact` is the leaf of this very text, or of one of them, where it was not changed. Of what was not found nothing is
+    told but the decision: which mark came nearest, and where, would tell of the key's signs."""
 
     found: bool
-    method: str  # the mark that was found, or came nearest
+    decision: str
+    bucket: int  # -log10 p_global rounded down to 0, 12, 20 or 40
+    method: str | None  # the mark that was found
     spans: tuple[tuple[int, int], ...]  # tokens [start, end) that tell most
-    license_id: U256 | None  # whose copy wrote it, where the weights carry the mark
+    model_id: U64 | None  # of the copy that wrote it, where the weights carry the mark
+    license_id: U256 | None
+    also: tuple[U256, ...]  # further licenses under the same threshold
     user_number: U32 | None
+    fingerprint: U32 | None  # number of the license, where the payload has 64 bits
     payload: str | None  # hex
+    candidates: tuple[Candidate, ...]  # of every mark that was detected
     leaves_of_user: int
     exact: OpenedLeaf | None
     users_tried: int
-    log2_p_global: float
+    shared: SharedTrace | None
 
 
 def trace_text(
-    text: str,
+    text: str | Sequence[str],
     mark: BinPlus,
     tokenizer: Tokenizer,
     users: ApiUsers | None = None,
     log: UsageLog | None = None,
     profiles: Sequence[Profile] = (),
     writers: Sequence[WriterSuspect] = (),
+    *,
+    fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+    exchange: Exchange | None = None,
+    progress: Progress = no_progress,
 ) -> tuple[TextTrace, Detection]:
     """Payload → user number → the user's leaf; or, of a mark without payload, whether it is there.
 
-    users, log: the provider's, to name a user; profiles: marks without payload under the same key; writers: models
-    whose copies show in their texts. All count. The detection is secret to whoever holds the key.
+    text: one, or several of one case; users, log: the provider's, to name a user; profiles: marks without payload under
+    the same key; writers: models whose copies show in their texts; fingerprints: of licenses that a payload of 64 bits
+    can name; exchange: for one of the writers. All count. The detection is secret to whoever holds the key.
 
     Raises:
-        BadInput: the text is too long or no text, or nothing can be looked for. NotFound: the payload names a user that
-        the book does not know.
+        BadInput: the text is too long or no text, or nothing can be looked for, or a shared gradient is none of these
+        texts. NotFound: the payload names a user that the book does not know.
     """
-    if len(text.encode(errors="surrogatepass")) > MAX_TEXT_BYTES:
-        raise BadInput(f"the text is over {MAX_TEXT_BYTES} bytes; give a part of it")
+    texts = [text] if isinstance(text, str) else list(text)
     numbers = users.numbers() if users else []
-    suspects: list[Suspect] = [TextSuspect("", mark, tokenizer, numbers)] if numbers else []
+    suspects: list[Suspect] = [TextSuspect("", mark, tokenizer, numbers, fingerprints)] if numbers else []
     suspects += writers
     suspects += [TextSuspect("", ZeroBit(mark.key, profile), tokenizer) for profile in profiles]
     if not suspects:
         raise BadInput("the provider has no API users yet, so nobody can be named")
     try:
-        found = detect(text, suspects).detection
-    except (CarrierError, SpecError) as exc:
+        best = detect(texts, suspects, progress)
+        shared = _exchanged(exchange, texts, len(suspects)) if exchange else None
+    except (CarrierError, SpecError, UnavailableError) as exc:
         raise BadInput(f"the text cannot be examined: {exc}") from exc
-    if found is None:
+    said = best.detection
+    if said is None:
         raise BadInput(
             "nothing could be looked for: the text has fewer than two tokens, or the base is another model"
         )
-    number = user_of(found.payload) if found.payload else None
+    found = said.decision == "detected"
+    number = user_of(said.payload) if said.payload else None
     own = log.of_user(number) if log and number is not None else []
-    exact = next((leaf for leaf in log.find(output_hash(text)) if leaf in own), None) if log and own else None
+    leaves = (
+        (leaf for one in texts for leaf in log.find(output_hash(one)) if leaf in own)
+        if log and own
+        else iter(())
+    )
+    exact = next(leaves, None)
     trace = TextTrace(
-        found=found.decision == "detected",
-        method=found.method,
-        spans=found.spans,
-        license_id=found.license,
+        found=found,
+        decision=said.decision,
+        bucket=said.bucket,
+        method=said.method if found else None,
+        spans=said.spans if found else (),
+        model_id=int(best.model) if best.model and said.license is not None else None,
+        license_id=said.license,
+        also=said.also,
         user_number=number,
-        payload=found.payload.hex() if found.payload else None,
+        fingerprint=fingerprint_of(said.payload) if said.payload and len(said.payload) == 8 else None,
+        payload=said.payload.hex() if said.payload else None,
+        candidates=candidates(best),
         leaves_of_user=len(own),
         exact=open_leaf(exact, users, log) if exact is not None and users and log else None,
         users_tried=len(numbers),
-        log2_p_global=found.log2_p_global,
+        shared=shared,
     )
-    return trace, found
+    return trace, said
+
+
+def _exchanged(exchange: Exchange, texts: Sequence[str], models: int) -> SharedTrace:
+    suspect = exchange.suspect
+    ours = suspect.base.gradient(suspect.base.encode(texts, suspect.spec), suspect.spec)
+    if exchange.out is not None:
+        try:
+            ours.save(exchange.out)
+        except OSError as exc:
+            raise BadInput(f"{exchange.out} cannot be written: {exc.strerror}") from exc
+    if exchange.given is None:
+        nothing = dict.fromkeys(
+            ("agreement", "same_decision", "same_license", "same_bucket", "accepted", "reason")
+        )
+        return SharedTrace.model_validate({"digest": ours.digest(), **nothing})
+    both = compare_shared(
+        Gradient.load(exchange.given, suspect.spec), ours, suspect.spec, suspect.keys, models=models
+    )
+    reason = None
+    try:
+        both.accepted()
+    except CarrierError:
+        reason = "too few weights agree" if both.agreement < AGREEMENT else "it says another thing than ours"
+    return SharedTrace(
+        digest=ours.digest(),
+        agreement=float(both.agreement),
+        same_decision=both.same["decision"],
+        same_license=both.same["license"],
+        same_bucket=both.same["bucket"],
+        accepted=reason is None,
+        reason=reason,
+    )
 
 
 def open_leaf(number: int, users: ApiUsers, log: UsageLog) -> OpenedLeaf:

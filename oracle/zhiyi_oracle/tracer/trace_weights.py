@@ -10,9 +10,10 @@ from zhiyi.client import Zhiyi
 from zhiyi.delivery import Bundle
 from zhiyi.errors import BadInput, IntegrityError, NotFound
 from zhiyi.types import U64, U256, TraceKey, Value, model_of_license
+from zhiyi_oracle.tracer.candidate import Candidate, candidates
 from zhiyi_watermark import weights
-from zhiyi_watermark.detect import Found, WeightsSuspect, detect
-from zhiyi_watermark.errors import CarrierError, SpecError
+from zhiyi_watermark.detect import Found, Progress, WeightsSuspect, detect, no_progress
+from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.result import Detection
 
 MAX_FILE_BYTES: Final = 64 << 30
@@ -24,12 +25,15 @@ class WeightsTrace(Value):
     """The best candidate, if any; `also` are further licenses under the same threshold (colluders)."""
 
     found: bool
+    decision: str | None  # None where no model's kit fits the file
+    bucket: int  # -log10 p_global, every model and license tried counted, rounded down to 0, 12, 20 or 40
     model_id: U64 | None
     license_id: U256 | None
     also: tuple[U256, ...]
+    candidates: tuple[Candidate, ...]  # of every model whose mark was detected
+    informed: tuple[U64, ...]  # models whose base tensors were given
     models_tried: int
     licenses_tried: int
-    log2_p_global: float  # after counting every model and license tried
 
 
 def read_kit(path: Path) -> weights.TraceKit:
@@ -38,7 +42,7 @@ def read_kit(path: Path) -> weights.TraceKit:
         raise BadInput(f"{path} is no trace kit: a file of at most {MAX_KIT_BYTES} bytes is needed")
     try:
         return weights.TraceKit.from_json(path.read_text(encoding="utf-8"))
-    except (SpecError, UnicodeDecodeError) as exc:
+    except (SpecError, OSError, UnicodeDecodeError) as exc:
         raise BadInput(f"{path} is no trace kit: {exc}") from exc
 
 
@@ -57,13 +61,20 @@ def key_of(client: Zhiyi, model_id: int, kit: weights.TraceKit) -> TraceKey | No
     return next((key for key in client.models.trace_keys(model_id) if key.commit == commitment), None)
 
 
+def check_base(base: Path, kit: weights.TraceKit) -> None:
+    """Raises BadInput unless a file or folder has the tensors in which the kit's mark lies."""
+    try:
+        weights.check_base(base, kit.spec)
+    except (CarrierError, UnavailableError, OSError) as exc:
+        raise BadInput(f"{base} holds no base tensors for the kit: {exc}") from exc
+
+
 def check_object(path: Path) -> None:
     """Refuses what must not be parsed: pickles, links, too many bytes. Raises BadInput, NotFound."""
     if path.is_symlink() or not path.exists():
         raise NotFound(f"{path} is not there, or is a link; give the file itself")
     if path.is_dir():
-        Bundle.scan(path)
-        size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+        size = sum(length for _, length in Bundle.scan(path).files)
     else:
         if path.suffix.lower() in REFUSED:
             raise BadInput(
@@ -75,48 +86,45 @@ def check_object(path: Path) -> None:
 
 
 def trace_weights(
-    path: Path, kits: Mapping[int, weights.TraceKit], licenses: Mapping[int, Sequence[int]]
+    path: Path,
+    kits: Mapping[int, weights.TraceKit],
+    licenses: Mapping[int, Sequence[int]],
+    bases: Mapping[int, Path] | None = None,
+    progress: Progress = no_progress,
 ) -> tuple[WeightsTrace, Detection | None]:
     """The candidate license of a safetensors file or folder, over all models whose kit is given (by model id).
 
-    licenses: the registered license ids of each model. The detection is secret to whoever holds the kits.
+    licenses: the registered license ids of each model; bases: the registered tensors of models that are traced by the
+    difference to them. The detection is secret to whoever holds the kits.
 
     Raises:
         BadInput, NotFound: the object must not or cannot be examined; IntegrityError: it is malformed.
     """
     check_object(path)
     tried = {model: ids for model, ids in licenses.items() if model in kits and ids}
-    suspects = [WeightsSuspect(str(model), kits[model], ids) for model, ids in sorted(tried.items())]
+    given = bases or {}
+    suspects = [
+        WeightsSuspect(str(model), kits[model], ids, given.get(model)) for model, ids in sorted(tried.items())
+    ]
     try:
-        best = detect(path, suspects) if suspects else Found(None, None)
+        best = detect(path, suspects, progress) if suspects else Found(None, None)
     except CarrierError as exc:
         raise IntegrityError(f"{path} is malformed: {exc}; do not load it with anything else either") from exc
     except SpecError as exc:
         raise BadInput(f"{path} cannot be traced with these kits: {exc}") from exc
     count = sum(len(ids) for ids in tried.values())
-    found = best.detection
-    if found is None or best.model is None:
-        return _nobody(len(tried), count), None
-    named = found.license is not None
+    said = best.detection
+    named = said is not None and said.license is not None and best.model is not None
     trace = WeightsTrace(
         found=named,
-        model_id=int(best.model) if named else None,
-        license_id=found.license,
-        also=found.also if named else (),
+        decision=said.decision if said else None,
+        bucket=said.bucket if said else 0,
+        model_id=int(best.model) if named and best.model else None,
+        license_id=said.license if said else None,
+        also=said.also if said and named else (),
+        candidates=candidates(best),
+        informed=tuple(model for model in sorted(tried) if model in given),
         models_tried=len(tried),
         licenses_tried=count,
-        log2_p_global=found.log2_p_global,
     )
-    return trace, found
-
-
-def _nobody(models: int, licenses: int) -> WeightsTrace:
-    return WeightsTrace(
-        found=False,
-        model_id=None,
-        license_id=None,
-        also=(),
-        models_tried=models,
-        licenses_tried=licenses,
-        log2_p_global=0.0,
-    )
+    return trace, said

@@ -272,16 +272,27 @@ def read_exactly(handle: int, view: memoryview, start: int, name: str) -> None:
 
 def regular_files(folder: Path) -> Iterator[Path]:
     """All files below `folder`. Raises BadInput for a link or a device."""
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+    waiting = [
+        _entries(folder)
+    ]  # no recursion: a stranger's folder may be nested as deep as paths can be long
+    while waiting:
+        entry = next(waiting[-1], None)
+        if entry is None:
+            waiting.pop()
+            continue
         path = Path(entry.path)
         if entry.is_symlink():
             raise BadInput(f"{path} is a link: copy the file itself into the folder")
         if entry.is_dir(follow_symlinks=False):
-            yield from regular_files(path)
+            waiting.append(_entries(path))
         elif entry.is_file(follow_symlinks=False):
             yield path
         else:
             raise BadInput(f"{path} is neither file nor folder: remove it")
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    return iter(sorted(os.scandir(folder), key=lambda e: e.name))
 
 
 def check_path(path: str) -> bytes:
