@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from zhiyi_watermark import prf, stats
 from zhiyi_watermark.errors import SpecError, UnavailableError
-from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER, Long, PayloadCode
+from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER, Long, PayloadCode, registered
 from zhiyi_watermark.pictures import MAX_PIXELS, Picture
 from zhiyi_watermark.result import Detection, detection
 
@@ -442,8 +442,8 @@ class Dss:
 
         Raises SpecError on numbers out of range.
         """
-        licenses = _numbers("fingerprint", fingerprints, MAX_FINGERPRINT)
-        accounts = _numbers("user", users, MAX_USER)
+        licenses = registered("fingerprint", fingerprints, MAX_FINGERPRINT)
+        accounts = registered("user", users, MAX_USER)
         count = stats.hypotheses(models=models, licenses=len(licenses) * len(accounts), windows=len(readings))
         mine = self.layout >= 0
         signs, bit = self.signs[mine], self.layout[mine]
@@ -618,19 +618,6 @@ def _searched(height: int, width: int) -> list[tuple[Lattice, bool, Sequence[int
                 (Lattice(cell, turn, height * _ONE // 2, width * _ONE // 2, rows, columns), False, range(8))
             )
     return out
-
-
-def _numbers(name: str, given: int | Collection[int], most: int) -> Collection[int]:
-    """Registered numbers. Raises SpecError when there are none or they are out of range."""
-    if isinstance(given, int):
-        known: range | frozenset[int] = range(given)
-        low, high = 0, given - 1
-    else:
-        known = frozenset(given)
-        low, high = min(known, default=0), max(known, default=-1)
-    if not known or low < 0 or high > most:
-        raise SpecError(f"{name} numbers must lie in 0 .. {most} and at least one must be registered")
-    return known
 
 
 # --- the embedder, in floats ---------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ the coded data bits are XORed with a PRF mask and the coded bits are permuted, b
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -110,6 +111,13 @@ class PayloadCode:
         plain[self._order()] = scores
         return self._open(self.code.decode_soft(plain))
 
+    def nearest(self, scores: npt.NDArray[np.int64]) -> Bits:
+        """The likeliest codeword, masked and interleaved as encode gives it.  # (bits,) -> (bits,)"""
+        order = self._order()
+        plain = np.empty(self.bits, dtype=np.int64)
+        plain[order] = scores
+        return self.code.decode_soft(plain)[order]
+
     def data_bits(self, scores: npt.NDArray[np.int64]) -> Bits:
         """The message bits of the likeliest codeword, right MAC or not: for counting wrong bits.  # (bits,) -> (k,)"""
         plain = np.empty(self.bits, dtype=np.int64)
@@ -127,3 +135,19 @@ class PayloadCode:
         else:
             found = Short(value >> (MAC_BITS + SPARE_BITS))
         return found if self._data(found)[0] == value else None
+
+
+def registered(name: str, given: int | Collection[int], most: int) -> Collection[int]:
+    """Numbers that a message may name: those given, or 0 .. given-1.
+
+    Raises SpecError when there are none or they are out of range 0 .. most. name: of the number, for the error.
+    """
+    if isinstance(given, int):
+        known: range | frozenset[int] = range(given)
+        low, high = 0, given - 1
+    else:
+        known = frozenset(given)
+        low, high = min(known, default=0), max(known, default=-1)
+    if not known or low < 0 or high > most:
+        raise SpecError(f"{name} numbers must lie in 0 .. {most} and at least one must be registered")
+    return known

@@ -1,0 +1,827 @@
+"""KGS: a 64-bit message in the noise that a diffusion model starts from, read from the finished picture.
+
+Gaussian Shading class (Yang et al., "Gaussian Shading: Provable Performance-Lossless Image Watermarking for Diffusion
+Models", CVPR 2024; a nonce for every picture as in Gaussian Shading++, 2025), any latent pipeline of diffusers.
+Symbols: z_T the starting noise (channels, rows, columns), one chip a value; s = ±1 a sign for every chip from the
+model's key and the picture's nonce, one of 4096; c = ±1 the coded payload, each bit in many chips.
+- Marking: z_T = s c |N(0,1)|. The signs are fair and independent of the sizes, so z_T is exactly Gaussian for whoever
+  lacks the key: pictures have the distribution that they have without the mark. One chip in eight carries the sync
+  pattern, signs of the same nonce from a key of its own, in place of s c.
+- Detecting: encode, invert the probability flow by DDIM (Song et al. 2021; empty prompt, guidance 1), whatever solver
+  made the picture; q = 4 z rounded and clipped. From here on integers alone: under every nonce the chips of each bit
+  are summed, Q_b = sum q s; the nonce with the largest sum of Q_b^2 is read.
+- A picture that was turned, mirrored or cropped is put back in many ways, each inverted in a few steps; those that the
+  sync pattern fits are inverted fully. The sync signs are independent of the payload's, so this choice costs nothing.
+
+Two things are tested, and whom a verdict names passes both:
+(a) the key is in the pictures: T = sum q s c over all chips (stats, closed bound). Every nonce and reading of every
+picture counts, and every message that could be named. Where no message can be read the nearest codeword is scored,
+and all 2^64 count: that says "this key", and names nobody.
+(b) which message: the signs of Q_b are a word; the likeliest codeword is tried alone, its MAC must be right and its
+numbers registered. Flipping all signs of a bit leaves every |Q_b|, and so the choice of nonce and reading, as it was:
+without the key the word is one of 2^127 alike, and lies within d bits of one of N messages' words with a chance of at
+most N V(127, d) / 2^127, V the words of a ball. That is what p_global pays for d wrong bits; nonces and readings cost
+nothing there. In a picture made with the key for another message the MACs are as random, and 11 or more bits have to be
+wrong in just the right way.
+
+z comes of floats and differs from machine to machine: q is shared between operators, see detect_shared.
+
+Limits: with 4096 nonces two pictures in about 75 share one. Whoever holds the model can invert a marked picture and
+start another one from the noise found (Mueller et al., "Black-Box Forgery Attacks on Semantic Watermarks", CVPR 2025):
+the mark traces, it convicts nobody. Turned and cropped at once is not searched for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from zhiyi_watermark import prf, shared, stats
+from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
+from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER, Long, PayloadCode, registered
+from zhiyi_watermark.pictures import MAX_PIXELS, Picture
+from zhiyi_watermark.result import Detection, detection
+from zhiyi_watermark.tensorfile import TensorFile
+
+if TYPE_CHECKING:  # torch is heavy and only the pipeline needs it
+    import torch
+
+METHOD: Final = "kgs-1"
+NULL: Final = (
+    "the pictures were made without this key: its signs are fair and independent of them; pictures made with the key "
+    "for another message are near this one's word, with a right MAC, by chance alone"
+)
+NONCES: Final = 1 << 12
+SYNC_PART: Final = 8  # one chip in this many
+UNITS: Final = 4  # q of a standard deviation
+LEVELS: Final = 15  # |q|
+READINGS: Final = 5  # of a picture: as it is, and as the sync pattern fits best
+SURE: Final = 49  # z^2 of the sync pattern, best of all nonces, at which nothing else is looked for
+FITS: Final = 36  # z^2 at which a way to put the picture back is read
+MIN_CHIPS: Final = 1 << 10
+MAX_CHIPS: Final = 1 << 18  # latents of 4 x 256 x 256
+MAX_PICTURES: Final = 64  # of a case
+MAX_ASPECT: Final = 8
+
+_AT_ONCE: Final = 1 << 20  # chips times nonces summed at once
+_WORDS: Final = 1 << 64
+_SOLVERS: Final = ("DDIMScheduler", "DPMSolverMultistepScheduler")
+_PREDICTIONS: Final = ("epsilon", "v_prediction")
+_GRAY: Final = 128  # drawn where a picture does not reach
+_WHOLE: Final = 1000  # View.scale of a picture that fills the frame
+
+Int8 = npt.NDArray[np.int8]
+Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
+
+
+# --- the specification --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class KgsSpec:
+    """The pipeline whose pictures are marked; public, pinned at registration by spec_hash()."""
+
+    model_hash: str  # hex, see model_hash()
+    prediction: str  # what the UNet gives: epsilon or v_prediction
+    channels: int  # of the latent
+    rows: int
+    columns: int
+    cell: int  # px a side of the picture for one value of the latent
+    steps: int = 50  # of the inversion
+    search_steps: int = 10  # of the inversions that only the sync pattern is looked for in
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model_hash, str) or not re.fullmatch("[0-9a-f]{64}", self.model_hash):
+            raise SpecError(f"model_hash is 64 hexadecimal digits, given {self.model_hash!r:.80}")
+        if self.prediction not in _PREDICTIONS:
+            raise SpecError(f"prediction {self.prediction!r:.40} must be one of {', '.join(_PREDICTIONS)}")
+        for name, low, high in (
+            ("channels", 1, 64),
+            ("rows", 8, 1024),
+            ("columns", 8, 1024),
+            ("cell", 1, 64),
+            ("steps", 2, 1000),
+            ("search_steps", 2, 1000),
+        ):
+            value = getattr(self, name)
+            if type(value) is not int or not low <= value <= high:
+                raise SpecError(f"{name} = {value!r:.40} must be a whole number of {low} .. {high}")
+        if not MIN_CHIPS <= self.chips <= MAX_CHIPS:
+            raise SpecError(
+                f"a latent of {self.channels} x {self.rows} x {self.columns} has {self.chips} values; "
+                f"{MIN_CHIPS} to {MAX_CHIPS} carry a message"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the latent: channels, rows, columns."""
+        return self.channels, self.rows, self.columns
+
+    @property
+    def chips(self) -> int:
+        """Values of the latent."""
+        return self.channels * self.rows * self.columns
+
+    def to_json(self) -> str:
+        """Canonical JSON, read back by from_json."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> KgsSpec:
+        """Raises SpecError on anything but the output of to_json."""
+        try:
+            made = cls(**json.loads(text))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise SpecError(f"not a KGS specification: {error!s:.120}") from error
+        if made.to_json() != text:
+            raise SpecError("not a KGS specification as to_json writes it")
+        return made
+
+    def spec_hash(self) -> bytes:
+        """SHA-256 over the spec, the constants of this file and the thresholds: the detector's identity."""
+        constants = [METHOD, NONCES, SYNC_PART, UNITS, LEVELS, READINGS, SURE, FITS, _GRAY]
+        limits = [str(x) for x in (stats.TRACE, stats.REJECT, shared.AGREEMENT)]
+        return hashlib.sha256(json.dumps([self.to_json(), constants, limits]).encode()).digest()
+
+
+def model_hash(pipeline: Any) -> str:
+    """SHA-256, hex, of what the inversion computes with: the weights of VAE, UNet and text encoders as float32 in the
+    order of their names, the noise schedule, the latent's scale and shift, and the tokens of the empty prompt.
+
+    The solver is not in it: the inversion is the same for all. Raises UnavailableError on a pipeline that lacks one.
+    """
+    state = hashlib.sha256()
+    for part in ("vae", "unet", "text_encoder", "text_encoder_2"):
+        module: Any = getattr(pipeline, part, None)
+        if module is None and part == "text_encoder_2":
+            continue
+        if not hasattr(module, "state_dict"):
+            raise UnavailableError(
+                f"the pipeline has no {part}; give a latent text-to-image pipeline with a UNet"
+            )
+        state.update(part.encode() + b"\0")
+        for name, tensor in sorted(module.state_dict().items()):
+            state.update(name.encode() + b"\0")
+            state.update(np.ascontiguousarray(tensor.detach().float().cpu().numpy(), dtype="<f4").tobytes())
+    state.update(_alphas(pipeline).astype("<f4").tobytes())
+    state.update(np.array(_scale(pipeline), dtype="<f8").tobytes())
+    for part in ("tokenizer", "tokenizer_2"):
+        tokenizer = getattr(pipeline, part, None)
+        if tokenizer is not None:
+            ids = tokenizer("", padding="max_length", max_length=tokenizer.model_max_length, truncation=True)
+            state.update(np.asarray(ids["input_ids"], dtype="<i4").tobytes())
+    return state.hexdigest()
+
+
+def plan(
+    pipeline: Any,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    steps: int = 50,
+    search_steps: int = 10,
+) -> KgsSpec:
+    """The spec of a diffusers latent pipeline (Stable Diffusion 1.5, 2.1, XL class) for pictures of that size in px.
+
+    height, width: unless given those that the pipeline makes by itself.
+    Raises SpecError on sizes that the VAE's factor does not divide, UnavailableError on another kind of pipeline.
+    """
+    hashed = model_hash(pipeline)
+    config = pipeline.unet.config
+    cell = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    side = config.sample_size
+    own = (side, side) if isinstance(side, int) else tuple(side)
+    height, width = height or own[0] * cell, width or own[1] * cell
+    if height % cell or width % cell:
+        raise SpecError(f"{width} x {height} px are no multiples of {cell}, the factor of the VAE")
+    said = str(pipeline.scheduler.config.get("prediction_type", "epsilon"))
+    if said not in _PREDICTIONS:
+        raise UnavailableError(f"the model predicts {said}; marked are those of {', '.join(_PREDICTIONS)}")
+    return KgsSpec(
+        hashed, said, int(config.in_channels), height // cell, width // cell, cell, steps, search_steps
+    )
+
+
+def _alphas(pipeline: Any) -> npt.NDArray[np.float64]:
+    """Part of the signal in the variance at every training step, falling.  # (T,)"""
+    given = getattr(getattr(pipeline, "scheduler", None), "alphas_cumprod", None)
+    if given is None:
+        raise UnavailableError(
+            "the pipeline's scheduler has no alphas_cumprod; give it a DDIM or DPM-Solver scheduler"
+        )
+    return np.asarray(given.double().cpu().numpy(), dtype=np.float64)
+
+
+def _scale(pipeline: Any) -> tuple[float, float]:
+    """Factor and shift between the VAE's latent and the UNet's."""
+    config = pipeline.vae.config
+    return float(config.scaling_factor), float(getattr(config, "shift_factor", None) or 0.0)
+
+
+# --- the mark -----------------------------------------------------------------------------------------------
+
+
+class View(NamedTuple):
+    """What may have been done to a picture, and is undone before it is read."""
+
+    turn: int = 0  # degrees counter-clockwise
+    scale: int = (
+        _WHOLE  # thousandths of the frame's sides that the picture makes up: under 1000 it is cropped
+    )
+    flip: bool = False  # left and right exchanged
+    down: int = 0  # px by which it is put off the middle of the frame, so that its cells fall on the frame's
+    right: int = 0
+    row: int = 0  # its cell (0, 0) is this one of the frame's; found by the sync pattern
+    column: int = 0
+
+
+FLIPS: Final = (View(flip=True),)
+
+
+def wide_views(spec: KgsSpec) -> tuple[View, ...]:
+    """Turned by up to 90 degrees or cropped to no less than .6 of the sides; mirrored or not."""
+    side = max(spec.rows, spec.columns)
+    turn = max(1, 64 // side)
+    turned = [View(turn=t) for t in range(-90, 91, turn) if t]
+    cropped, scale = [], float(_WHOLE)
+    while (scale := scale * (1 - 1 / side)) > 0.6 * _WHOLE:
+        places = sorted({0, spec.cell // 2})
+        cropped += [View(scale=round(scale), down=y, right=x) for y in places for x in places]
+    plain = [*turned, *cropped]
+    return (*FLIPS, *plain, *(view._replace(flip=True) for view in plain))
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """The starting noise of one picture as integers, in one or more readings: the object of the test, made without
+    the payload's key.
+
+    Readings after the first are those that the sync pattern fits; a cell that the picture does not reach has q = 0.
+    """
+
+    q: Int8  # |q| <= LEVELS.  # (readings, channels, rows, columns)
+    views: tuple[View, ...]  # of each reading; the first is View()
+    spec_hash: str  # hex
+    picture_hash: str  # hex, Picture.digest
+
+    def __post_init__(self) -> None:
+        if self.q.dtype != np.int8 or self.q.ndim != 4 or not 1 <= len(self.q) == len(self.views) <= READINGS:
+            raise SpecError(
+                f"q is int8 (1 .. {READINGS}, channels, rows, columns) with a view for each reading, "
+                f"given {self.q.dtype} {self.q.shape} and {len(self.views)} views"
+            )
+        if self.q.size and not -LEVELS <= int(self.q.min()) <= int(self.q.max()) <= LEVELS:
+            raise SpecError(
+                f"|q| reaches {max(-int(self.q.min()), int(self.q.max()))}; it is at most {LEVELS}"
+            )
+
+    @property
+    def _about(self) -> bytes:
+        fields = {
+            "method": METHOD,
+            "q_sha256": hashlib.sha256(np.ascontiguousarray(self.q).data).hexdigest(),
+            "views": self.views,
+            "spec_hash": self.spec_hash,
+            "picture_hash": self.picture_hash,
+        }
+        return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+    def digest(self) -> bytes:
+        """SHA-256 over q and all other fields: what the committee writes down. 32 bytes."""
+        return hashlib.sha256(b"zhiyi.kgs-noise.v1\0" + self._about).digest()
+
+    def save(self, path: Path) -> None:
+        """Writes safetensors: q as int8, and `about`, the other fields with q's hash as JSON bytes."""
+        from safetensors.numpy import save_file
+
+        q = np.ascontiguousarray(self.q)
+        save_file({"about": np.frombuffer(self._about, dtype=np.uint8), "q": q}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Noise:
+        """What save wrote. Raises CarrierError on any other or a changed file."""
+        with TensorFile(path) as file:
+            entries = {e.name: e for e in file.entries}
+            try:
+                kinds = {name: (entry.dtype, len(entry.shape)) for name, entry in entries.items()}
+                if kinds != {"about": ("U8", 1), "q": ("I8", 4)} or entries["about"].count > 4096:
+                    raise ValueError("it has other tensors than `about` and `q`")
+                if entries["q"].count > READINGS * MAX_CHIPS:
+                    raise ValueError(f"q has {entries['q'].count} values")
+                written = file.raw(entries["about"])
+                about = json.loads(written)
+                q = np.frombuffer(file.raw(entries["q"]), dtype=np.int8).reshape(entries["q"].shape)
+                views = tuple(View(*view) for view in about["views"])
+                made = cls(q, views, about["spec_hash"], about["picture_hash"])
+                if made._about != written:
+                    raise ValueError("its hash is wrong")
+            except (ValueError, TypeError, KeyError, RecursionError, SpecError) as error:
+                raise CarrierError(f"{path.name} is no KGS noise: {error!s:.120}") from error
+        return made
+
+
+class Chosen(NamedTuple):
+    """The reading and the nonce under which a picture's coded bits stand out most."""
+
+    reading: int
+    nonce: int
+    sums: Int64  # Q_b.  # (127,)
+
+
+@dataclass(frozen=True, repr=False)
+class Kgs:
+    """The mark under one model key, for one pipeline."""
+
+    key: bytes
+    spec: KgsSpec
+
+    def __post_init__(self) -> None:
+        prf.check_key(self.key)
+
+    @cached_property
+    def code(self) -> PayloadCode:
+        """Messages to coded bits."""
+        return PayloadCode(prf.derive_key(self.key, "kgs payload"), long=True)
+
+    @property
+    def kit_key(self) -> bytes:
+        """Key of Detection.digest."""
+        return prf.derive_key(self.key, "kgs digest")
+
+    @cached_property
+    def _places(self) -> tuple[Int64, Int64, Int64]:
+        """Chips of the sync pattern; chips that carry bits, those of bit 0 first; where each bit's begin."""
+        order = prf.permutation(prf.derive_key(self.key, "kgs layout"), self.spec.chips)
+        cut = self.spec.chips // SYNC_PART
+        bit = np.arange(self.spec.chips - cut) % self.code.bits
+        by_bit = np.argsort(bit, kind="stable")
+        begins = np.searchsorted(bit[by_bit], np.arange(self.code.bits))
+        return order[:cut], order[cut:][by_bit], begins
+
+    def _signs(self, nonce: int) -> Int8:
+        """±1 of the chips that carry bits, in the order of _places.  # (payload chips,)"""
+        return prf.signs(prf.derive_key(self.key, "kgs chips", nonce), len(self._places[1]))
+
+    @cached_property
+    def _sync(self) -> Float32:
+        """±1 of the sync pattern under every nonce, in the order of _places.  # (NONCES, sync chips)"""
+        key = prf.derive_key(self.key, "kgs sync")
+        count = len(self._places[0])
+        out = np.empty((NONCES, count), dtype=np.float32)
+        for nonce in range(NONCES):
+            out[nonce] = prf.signs(prf.derive_key(key, "kgs sync of a nonce", nonce), count)
+        return out
+
+    # --- marking
+
+    def signs(self, payload: Long, nonce: int) -> Int8:
+        """The signs of a picture's starting noise.  # (channels, rows, columns)
+
+        Raises SpecError on a payload or nonce out of range.
+        """
+        if not 0 <= nonce < NONCES:
+            raise SpecError(f"nonce {nonce} is outside 0 .. {NONCES - 1}")
+        sync, chips, begins = self._places
+        word = 2 * self.code.encode(payload).astype(np.int8) - np.int8(1)
+        counts = np.diff(begins, append=len(chips))
+        out = np.empty(self.spec.chips, dtype=np.int8)
+        out[chips] = self._signs(nonce) * np.repeat(word, counts)
+        key = prf.derive_key(self.key, "kgs sync")
+        out[sync] = prf.signs(prf.derive_key(key, "kgs sync of a nonce", nonce), len(sync))
+        return out.reshape(self.spec.shape)
+
+    def latents(self, payloads: Sequence[Long], nonces: Sequence[int], rng: np.random.Generator) -> Float32:
+        """Starting noise for any latent pipeline: one picture's for each payload and nonce. Exactly N(0, 1).
+
+        rng: draws the sizes; its seed must not tell the nonces.  # (pictures, channels, rows, columns)
+        Raises SpecError on payloads or nonces out of range, or not as many of both.
+        """
+        if len(payloads) != len(nonces):
+            raise SpecError(f"{len(payloads)} payloads and {len(nonces)} nonces: one of each a picture")
+        out: Float32 = np.abs(rng.standard_normal((len(payloads), *self.spec.shape), dtype=np.float32))
+        for made, payload, nonce in zip(out, payloads, nonces, strict=True):
+            made *= self.signs(payload, nonce)
+        return out
+
+    # --- detecting
+
+    def sync_fit(self, q: Int8, reach: int = 0) -> tuple[int, int, int, int]:
+        """How well the sync pattern fits one reading: the best of all nonces and of moves by up to `reach` cells.
+
+        Returns T, sum q^2, rows and columns moved: cell (y, x) of q is the frame's (y + rows, x + columns).
+        q: |q| <= LEVELS.  # (channels, rows, columns)
+        """
+        sync = self._places[0]
+        moves = [(r, c) for r in range(-reach, reach + 1) for c in range(-reach, reach + 1)]
+        rows = np.stack([moved(q, r, c).reshape(-1)[sync] for r, c in moves]).astype(np.float32)
+        totals = rows @ self._sync.T  # sums of integers under 2^24: exact  # (moves, NONCES)
+        best = totals.max(axis=1)
+        squares = np.einsum("ij,ij->i", rows, rows)
+        at = int(np.argmax(np.maximum(best, 0) ** 2 / np.maximum(squares, 1)))
+        return int(best[at]), int(squares[at]), *moves[at]
+
+    def chosen(self, noise: Noise) -> Chosen:
+        """The reading and nonce with the largest sum of Q_b^2 / sum q^2; exact, ties to the first."""
+        self._own(noise)
+        _, chips, begins = self._places
+        q = noise.q.reshape(len(noise.q), -1)[:, chips].astype(np.int16)
+        squares = (q.astype(np.int64) ** 2).sum(axis=1)
+        best: tuple[Fraction, Chosen] | None = None
+        tops: list[tuple[int, Chosen] | None] = [None] * len(q)
+        for low in range(0, NONCES, size := max(1, _AT_ONCE // len(chips))):
+            signs = np.stack([self._signs(nonce) for nonce in range(low, min(NONCES, low + size))])
+            for i, reading in enumerate(q):
+                sums = np.add.reduceat(signs * reading, begins, axis=1, dtype=np.int64)
+                energy = (sums * sums).sum(axis=1)
+                at = int(np.argmax(energy))
+                top = tops[i]
+                if top is None or int(energy[at]) > top[0]:
+                    tops[i] = int(energy[at]), Chosen(i, low + at, sums[at])
+        for top, square in zip(tops, squares.tolist(), strict=True):
+            assert top is not None
+            share = Fraction(top[0], max(1, square))
+            if best is None or share > best[0]:
+                best = share, top[1]
+        assert best is not None
+        return best[1]
+
+    def _own(self, noise: Noise) -> None:
+        if noise.spec_hash != self.spec.spec_hash().hex() or noise.q.shape[1:] != self.spec.shape:
+            raise SpecError("the noise was read for another specification; read it anew from the picture")
+
+    def verdict(
+        self,
+        noises: Sequence[Noise],
+        users: int | Collection[int],
+        fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+        *,
+        models: int = 1,
+    ) -> Detection:
+        """Whose message is in these pictures together, all committed before detection; equal ones count once.
+
+        users: the registered user numbers, or how many (then 0 .. users-1); fingerprints: the same for the license's
+        number, all 2^28 unless given; models: how many keys are tried on these pictures. Pictures with one nonce are
+        added up chip by chip: each sign is used once. A payload is given only where p_global <= 1e-6.
+        Raises SpecError on numbers out of range, another spec, or too many pictures.
+        """
+        distinct = list({noise.picture_hash: noise for noise in noises}.values())
+        if not 1 <= len(distinct) <= MAX_PICTURES:
+            raise SpecError(f"a case has 1 .. {MAX_PICTURES} pictures, given {len(distinct)}")
+        licenses = registered("fingerprint", fingerprints, MAX_FINGERPRINT)
+        accounts = registered("user", users, MAX_USER)
+        known = len(licenses) * len(accounts)
+        q, bits_signs, sums = self._together([(noise, self.chosen(noise)) for noise in distinct])
+
+        def test_of(word: npt.NDArray[np.uint8]) -> stats.ChipTest:
+            plus = 2 * word.astype(np.int8) - np.int8(1)
+            counts = np.diff(self._places[2], append=len(self._places[1]))
+            return stats.chip_test(q, bits_signs * np.repeat(plus, counts))
+
+        # the message and the bare key are two questions: each pays for both
+        tries = 2 * (NONCES * READINGS) ** len(distinct)
+        word = self.code.nearest(sums)
+        test = test_of(word)
+        named: Long | None = None
+        count = stats.hypotheses(models=models, licenses=_WORDS, windows=tries)
+        tail = test.tail()
+        found = self.code.decode(word)
+        if isinstance(found, Long) and found.fingerprint in licenses and found.user in accounts:
+            wrong = int(np.count_nonzero(sums * (2 * word.astype(np.int64) - 1) <= 0))
+            words = Fraction(2 * models * known * _ball(len(word), wrong), 1 << len(word))
+            few = stats.hypotheses(models=models, licenses=known, windows=tries)
+            both = _both(tail, few, words)
+            if both.at_most(stats.TRACE, few):
+                named, tail, count = found, both, few
+        return detection(
+            tail,
+            method=METHOD,
+            license=named.fingerprint if named else None,
+            payload=self.code.message(named) if named else None,
+            n=test.n,
+            T=test.total,
+            sum_q2=test.sum_q2,
+            hypotheses=count,
+            threshold=stats.TRACE,
+            null=NULL,
+            spec_hash=self.spec.spec_hash(),
+        )
+
+    def bits(self, noises: Sequence[Noise]) -> npt.NDArray[np.uint8]:
+        """The 64 bits of the nearest message, registered and authentic or not: for counting wrong bits."""
+        return self.code.data_bits(self._together([(noise, self.chosen(noise)) for noise in noises])[2])
+
+    def _together(self, case: Sequence[tuple[Noise, Chosen]]) -> tuple[Int64, Int8, Int64]:
+        """q of all chips that carry bits, added over pictures of one nonce; their signs; Q_b.
+
+        # (nonces, payload chips) both, (127,)
+        """
+        chips = self._places[1]
+        rows: dict[int, Int64] = {}
+        for noise, at in case:
+            q = noise.q[at.reading].reshape(-1)[chips].astype(np.int64)
+            rows[at.nonce] = rows[at.nonce] + q if at.nonce in rows else q
+        total = np.sum([at.sums for _, at in case], axis=0)
+        return np.stack(list(rows.values())), np.stack([self._signs(nonce) for nonce in rows]), total
+
+
+def moved(q: npt.NDArray[Any], rows: int, columns: int) -> npt.NDArray[Any]:
+    """Cell (y, x) put to (y + rows, x + columns), zeros where nothing comes from.  # (..., rows, columns)"""
+    out = np.zeros_like(q)
+    high, wide = q.shape[-2:]
+    out[..., max(0, rows) : high + min(0, rows), max(0, columns) : wide + min(0, columns)] = q[
+        ..., max(0, -rows) : high - max(0, rows), max(0, -columns) : wide - max(0, columns)
+    ]
+    return out
+
+
+def _ball(length: int, radius: int) -> int:
+    """Words within that many bits of one."""
+    return sum(math.comb(length, i) for i in range(radius + 1))
+
+
+def _both(chips: stats.Tail, count: int, words: Fraction) -> stats.Tail:
+    """The tail whose p times `count` is the larger of (a)'s p_global and (b)'s, `words`."""
+    return stats.Tail("exact", min(Fraction(1), words / count)) if chips.at_most(words, count) else chips
+
+
+def detect_shared(
+    mark: Kgs,
+    given: Sequence[Noise],
+    ours: Sequence[Noise],
+    users: int | Collection[int],
+    fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+    *,
+    models: int = 1,
+) -> Detection:
+    """The detection on the first operator's integers, which every operator gets alike; checked against one's own.
+
+    given, ours: of the same pictures in the same order.
+    Raises UnavailableError when they are of other pictures, specs or views; CarrierError as shared.accepted.
+    """
+    about = [[(n.picture_hash, n.spec_hash, n.views) for n in noises] for noises in (given, ours)]
+    if about[0] != about[1] or not about[0]:
+        raise UnavailableError("the shared noise and ours are of different pictures, specifications or views")
+    share = min(
+        shared.agreement(a, b)
+        for one, other in zip(ours, given, strict=True)
+        for a, b in zip(one.q, other.q, strict=True)
+    )
+    said, own = (mark.verdict(noises, users, fingerprints, models=models) for noises in (given, ours))
+    return shared.accepted(said, own, share)
+
+
+# --- the pipeline, in floats --------------------------------------------------------------------------------
+
+
+class Made(NamedTuple):
+    """A marked picture, and what its maker logs of it."""
+
+    picture: Picture
+    nonce: int
+
+
+def generate(
+    pipeline: Any,
+    mark: Kgs,
+    prompts: Sequence[str],
+    payload: Long,
+    *,
+    seed: int,
+    nonces: Sequence[int] | None = None,
+    steps: int = 50,
+    guidance: float = 7.5,
+) -> list[Made]:
+    """Pictures of the prompts, all with one payload, each with a nonce of its own (drawn unless given).
+
+    seed: of the sizes of the noise, not of its signs. pipeline: the one that the mark's spec was made of, by class
+    and size; its weights are not hashed again here.
+    Raises SpecError on payloads, nonces or prompts that do not fit, UnavailableError on a scheduler that adds noise.
+    """
+    import torch
+
+    name = type(pipeline.scheduler).__name__
+    if name not in _SOLVERS or str(pipeline.scheduler.config.get("algorithm_type", "")).startswith("sde"):
+        raise UnavailableError(f"{name} may add noise on the way; use one of {', '.join(_SOLVERS)} (no sde)")
+    if not prompts:
+        raise SpecError("no prompts given; one a picture")
+    spec = mark.spec
+    drawn = list(nonces) if nonces is not None else [secrets.randbelow(NONCES) for _ in prompts]
+    rng = np.random.default_rng(seed)
+    noise = torch.from_numpy(mark.latents([payload] * len(prompts), drawn, rng))
+    images = pipeline(
+        prompt=list(prompts),
+        latents=noise.to(pipeline.unet.device, pipeline.unet.dtype),
+        height=spec.rows * spec.cell,
+        width=spec.columns * spec.cell,
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        output_type="np",
+    ).images
+    pixels = np.clip(np.rint(np.asarray(images) * 255), 0, 255).astype(np.uint8)
+    return [Made(Picture(rgb), nonce) for rgb, nonce in zip(pixels, drawn, strict=True)]
+
+
+class Inverter:
+    """A pipeline that reads pictures back to their starting noise, in batches."""
+
+    def __init__(self, pipeline: Any, spec: KgsSpec, *, batch: int = 8) -> None:
+        """pipeline: as loaded for making pictures; left as it is. batch: pictures inverted at once.
+
+        Raises UnavailableError when it is not the spec's, SpecError on a batch under 1.
+        """
+        if batch < 1:
+            raise SpecError(f"batch = {batch} must be at least 1")
+        found = model_hash(pipeline)
+        if found != spec.model_hash:
+            raise UnavailableError(
+                f"the pipeline has SHA-256 {found[:16]}…, the spec names {spec.model_hash[:16]}…; give the model that "
+                "was registered, in the precision it was registered in"
+            )
+        self.spec = spec
+        self.batch = batch
+        self._pipeline = pipeline
+        self._conditions = _unprompted(pipeline, spec)
+
+    def noise(self, picture: Picture, mark: Kgs, views: Sequence[View] = FLIPS) -> Noise:
+        """The picture's readings: as it is and, unless the sync pattern is plain there, as it fits best when the
+        views are undone. views: () to look for none, FLIPS, or wide_views(spec): hundreds of inversions.
+
+        Raises SpecError on a mark of another spec, UnavailableError on sizes that are not examined.
+        """
+        if mark.spec != self.spec:
+            raise SpecError("the mark is of another specification than the pipeline")
+        height, width = picture.rgb.shape[:2]
+        if (
+            min(height, width) < 8
+            or max(height, width) > MAX_ASPECT * min(height, width)
+            or height * width > MAX_PIXELS
+        ):
+            raise UnavailableError(
+                f"the picture has {width} x {height} px; read are pictures of at least 8 px a side, at most "
+                f"{MAX_ASPECT} : 1 and {MAX_PIXELS} px"
+            )
+        kept = [View()]
+        q = self._read(picture, kept, self.spec.steps)
+        if views and not _reaches(mark.sync_fit(q[0]), SURE):
+            hits = []
+            for view, tried in zip(views, self._read(picture, views, self.spec.search_steps), strict=True):
+                fit = mark.sync_fit(tried, self._reach(view))
+                if _reaches(fit, FITS):
+                    hits.append((Fraction(fit[0] ** 2, fit[1]), view._replace(row=fit[2], column=fit[3])))
+            hits.sort(key=lambda hit: hit[0], reverse=True)
+            kept += [view for _, view in hits[: READINGS - 1]]
+            q = np.concatenate([q, self._read(picture, kept[1:], self.spec.steps)])
+        return Noise(q, tuple(kept), self.spec.spec_hash().hex(), picture.digest.hex())
+
+    def _reach(self, view: View) -> int:
+        """By how many cells a cropped picture may lie off the middle of the frame."""
+        if view.scale >= _WHOLE:
+            return 0
+        return math.ceil(max(self.spec.rows, self.spec.columns) * (_WHOLE - view.scale) / (2 * _WHOLE))
+
+    def _read(self, picture: Picture, views: Sequence[View], steps: int) -> Int8:
+        """q of the picture when each view is undone.  # (views, channels, rows, columns)"""
+        import torch
+
+        out = np.zeros((len(views), *self.spec.shape), dtype=np.int8)
+        for low in range(0, len(views), self.batch):
+            framed = [_framed(picture, view, self.spec) for view in views[low : low + self.batch]]
+            pixels = np.stack([frame for frame, _ in framed]).astype(np.float32) / 127.5 - 1
+            with torch.inference_mode():
+                z = self.invert(self.encode(torch.from_numpy(pixels).permute(0, 3, 1, 2)), steps)
+            values = z.float().cpu().numpy()
+            if not bool(np.isfinite(values).all()):
+                raise UnavailableError("the inversion gives infinite values; load the pipeline as float32")
+            q = np.clip(np.rint(UNITS * values), -LEVELS, LEVELS).astype(np.int8)
+            for i, (_, inside) in enumerate(framed):
+                view = views[low + i]
+                out[low + i] = moved(q[i] * inside, view.row, view.column)
+        return out
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pictures in -1 .. 1 to the UNet's latents.  # (n, 3, height, width) -> (n, channels, rows, columns)"""
+        vae = self._pipeline.vae
+        factor, shift = _scale(self._pipeline)
+        made = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
+        latents: torch.Tensor = ((made - shift) * factor).to(self._pipeline.unet.dtype)
+        return latents
+
+    def invert(self, latents: torch.Tensor, steps: int) -> torch.Tensor:
+        """The noise that leads to these latents without a prompt: DDIM's step, taken backwards.  # as given
+
+        From t = 0 to the last training step T-1, x_t' = sqrt(a') x_0 + sqrt(1-a') eps with x_0 and eps as the UNet
+        sees them at t.
+        """
+        import torch
+
+        alphas = _alphas(self._pipeline)
+        unet = self._pipeline.unet
+        conditions = {
+            name: value.expand(len(latents), *value.shape[1:]) for name, value in self._conditions.items()
+        }
+        hidden = conditions.pop("encoder_hidden_states")
+        x = latents
+        for now, then in pairwise(np.rint(np.linspace(0, len(alphas) - 1, steps + 1)).astype(int).tolist()):
+            signal, rest = math.sqrt(alphas[now]), math.sqrt(1 - alphas[now])
+            out = unet(
+                x,
+                torch.tensor(now, device=x.device),
+                encoder_hidden_states=hidden,
+                added_cond_kwargs=conditions or None,
+                return_dict=False,
+            )[0]
+            if self.spec.prediction == "v_prediction":
+                start, eps = signal * x - rest * out, signal * out + rest * x
+            else:
+                start, eps = (x - rest * out) / signal, out
+            x = math.sqrt(alphas[then]) * start + math.sqrt(1 - alphas[then]) * eps
+        return x
+
+
+@dataclass(frozen=True, eq=False)
+class KgsReader:
+    """The mark with the pipeline that reads it: what detect() takes."""
+
+    mark: Kgs
+    model: Inverter
+    views: Sequence[View] = FLIPS
+
+    def detect(
+        self,
+        picture: Picture,
+        users: int | Collection[int],
+        fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+        *,
+        models: int = 1,
+    ) -> Detection:
+        """Whose message is in one picture; see Kgs.verdict and Inverter.noise."""
+        noise = self.model.noise(picture, self.mark, self.views)
+        return self.mark.verdict([noise], users, fingerprints, models=models)
+
+
+def _reaches(fit: tuple[int, int, int, int], square: int) -> bool:
+    """Whether z > 0 and z^2 >= square."""
+    return fit[0] > 0 and fit[0] ** 2 >= square * fit[1]
+
+
+def _unprompted(pipeline: Any, spec: KgsSpec) -> dict[str, torch.Tensor]:
+    """What the UNet is given for the empty prompt, one row each; with two text encoders what XL models want too."""
+    import torch
+
+    with torch.inference_mode():
+        device, dtype = pipeline.unet.device, pipeline.unet.dtype
+        given = pipeline.encode_prompt(
+            prompt="", device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        out = {"encoder_hidden_states": given[0].to(device, dtype)}
+        if getattr(pipeline, "text_encoder_2", None) is not None:
+            height, width = spec.rows * spec.cell, spec.columns * spec.cell
+            sizes = torch.tensor([[height, width, 0, 0, height, width]], device=device, dtype=dtype)
+            out |= {"text_embeds": given[2].to(device, dtype), "time_ids": sizes}
+    return out
+
+
+def _framed(
+    picture: Picture, view: View, spec: KgsSpec
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """The picture in the pipeline's size with a view undone, and the cells that it fills.
+
+    # (height, width, 3), (rows, columns)
+    """
+    from PIL import Image
+
+    height, width = spec.rows * spec.cell, spec.columns * spec.cell
+    image = Image.fromarray(picture.rgb)
+    if view.flip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    size = max(1, width * view.scale // _WHOLE), max(1, height * view.scale // _WHOLE)
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    mask = Image.new("L", size, 255)
+    if view.turn:
+        fill = (_GRAY, _GRAY, _GRAY)
+        image = image.rotate(-view.turn, Image.Resampling.BICUBIC, fillcolor=fill)
+        mask = mask.rotate(-view.turn, Image.Resampling.NEAREST, fillcolor=0)
+    left, top = ((w - s) // (2 * spec.cell) * spec.cell for w, s in zip((width, height), size, strict=True))
+    frame, filled = (
+        Image.new("RGB", (width, height), (_GRAY, _GRAY, _GRAY)),
+        Image.new("L", (width, height), 0),
+    )
+    frame.paste(image, (left + view.right, top + view.down))
+    filled.paste(mask, (left + view.right, top + view.down))
+    cells = np.asarray(filled).reshape(spec.rows, spec.cell, spec.columns, spec.cell)
+    return np.asarray(frame), cells.min(axis=(1, 3)) == 255
