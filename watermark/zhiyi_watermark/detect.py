@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from zhiyi_watermark import weights
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.image_finished import Dss
+from zhiyi_watermark.image_generated import KgsReader
 from zhiyi_watermark.payload import MAX_FINGERPRINT
 from zhiyi_watermark.pictures import open_picture
 from zhiyi_watermark.result import Detection
@@ -72,10 +73,10 @@ class WriterSuspect:
 
 @dataclass(frozen=True)
 class PictureSuspect:
-    """A key under which a finished picture may have been marked."""
+    """A key under which a picture may have been marked, when finished (DSS) or while it was generated (KGS)."""
 
     model: str
-    mark: Dss
+    mark: Dss | KgsReader
     users: int | Collection[int]  # the registered user numbers, or how many
     fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1  # the same for the numbers of licenses
 

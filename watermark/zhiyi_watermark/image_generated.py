@@ -26,7 +26,7 @@ wrong in just the right way.
 
 z comes of floats and differs from machine to machine: q is shared between operators, see detect_shared.
 
-Limits: with 4096 nonces two pictures in about 75 share one. Whoever holds the model can invert a marked picture and
+Limits: with 4096 nonces two of about 75 pictures share one. Whoever holds the model can invert a marked picture and
 start another one from the noise found (Mueller et al., "Black-Box Forgery Attacks on Semantic Watermarks", CVPR 2025):
 the mark traces, it convicts nobody. Turned and cropped at once is not searched for.
 """

@@ -140,14 +140,14 @@ class PayloadCode:
 def registered(name: str, given: int | Collection[int], most: int) -> Collection[int]:
     """Numbers that a message may name: those given, or 0 .. given-1.
 
-    Raises SpecError when there are none or they are out of range 0 .. most. name: of the number, for the error.
+    A range stays one, however long. name: of the number, for the error.
+    Raises SpecError when there are none or they are out of range 0 .. most.
     """
     if isinstance(given, int):
-        known: range | frozenset[int] = range(given)
-        low, high = 0, given - 1
-    else:
-        known = frozenset(given)
-        low, high = min(known, default=0), max(known, default=-1)
+        given = range(given)
+    known = given if isinstance(given, range) else frozenset(given)
+    ends = (known[0], known[-1]) if isinstance(known, range) and known else known
+    low, high = min(ends, default=0), max(ends, default=-1)
     if not known or low < 0 or high > most:
         raise SpecError(f"{name} numbers must lie in 0 .. {most} and at least one must be registered")
     return known

@@ -3,7 +3,7 @@
 Every attack takes and gives RGB, uint8 0 .. 255, (height, width, 3), leaves the caller's array alone, and draws
 from a generator seeded by the caller alone. Parameters are those of Gaussian Shading (Yang et al., CVPR 2024),
 Tree-Ring (Wen et al., NeurIPS 2023) and Stable Signature (Fernandez et al., ICCV 2023) unless said otherwise.
-Attacks that need a generative model (VAE re-encoding, img2img, style transfer, imprinting) are not here.
+Attacks that need a generative model (VAE re-encoding, img2img, style transfer, imprinting) are in image_model.
 """
 
 from __future__ import annotations
