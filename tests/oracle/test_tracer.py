@@ -1,4 +1,4 @@
-"""`zhiyi trace` and `zhiyi mark text` as typed, where no chain is needed: what is printed, exchanged and refused."""
+"""`zhiyi trace` and `zhiyi mark` as typed, where no chain is needed: what is printed, exchanged and refused."""
 
 from __future__ import annotations
 
@@ -296,3 +296,12 @@ def test_a_name_that_is_no_utf8_is_shown(run: Run, key: Path, tmp_path: Path) ->
     (folder / os.fsdecode(b"\xff.txt")).write_text("one two three")
     (row,) = run("trace", folder, "--model-key", key, "--tokenizer", TINY, "--profile", "kgw")
     assert row["file"].endswith("\\xff.txt")
+
+
+def test_a_writers_spec_holds_the_sampler_of_its_copies(run: Run, key: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "gsw.json"
+    words = ["mark", "writer", TINY, tmp_path / "copy", "--spec", spec, "--model-key", key, "--license", "5"]
+    told = run(*words, "--temperature", "0.7", "--top-k", "0")
+    chosen = text_gaussian.GswSpec.from_json(spec.read_text())
+    assert (chosen.temperature, chosen.top_k) == (0.7, 0)
+    assert set(told) == {"copy", "license_id", "spec", "detector_hash", "largest_relative_change"}

@@ -260,3 +260,5 @@ def test_without_a_suspect_of_its_kind_nothing_is_said(base_file: Path) -> None:
         detect(base_file, suspects())
     with pytest.raises(SpecError, match="in a text: none of the 0"):
         detect("1 2 3", [])
+    with pytest.raises(SpecError, match="no text"):
+        detect([], suspects())

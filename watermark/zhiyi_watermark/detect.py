@@ -115,6 +115,8 @@ def detect(
         texts = [read_text(found)] if is_text(found) else None
     else:
         texts = list(found)
+    if texts == []:
+        raise SpecError("no text was given to look into")
     if texts is not None and sum(map(len, texts)) > MAX_CHARACTERS:
         raise CarrierError(
             f"the texts have more than {MAX_CHARACTERS} characters in all; give fewer, or parts"

@@ -128,6 +128,12 @@ def mark_writer(
     epsilon: Annotated[
         float, typer.Option(help="Of a new spec: step in standard deviations of a tensor.")
     ] = 0.04,
+    temperature: Annotated[
+        float, typer.Option(help="Of a new spec: temperature at which the copies will sample.")
+    ] = 1.0,
+    top_k: Annotated[
+        int, typer.Option(help="Of a new spec: how many tokens they will sample from; 0: from all.", min=0)
+    ] = 50,
 ) -> None:
     """Write a copy whose texts show its license: every declared weight moves by one small step, up or down.
 
@@ -139,7 +145,7 @@ def mark_writer(
         if spec.exists():
             chosen = text_gaussian.GswSpec.from_json(read_bytes(spec, MAX_KIT_BYTES).decode(errors="replace"))
         else:
-            chosen = text_gaussian.plan(folder, epsilon=epsilon)
+            chosen = text_gaussian.plan(folder, epsilon=epsilon, temperature=temperature, top_k=top_k)
             write_bytes(spec, chosen.to_json().encode())
         key = text_gaussian.license_key(open_key(session, model_key, KeyKind.TRACE).secret, license_id)
         with session.console.progress("marking") as progress:
