@@ -46,6 +46,7 @@ from zhiyi_oracle.base_tensors import read_base
 from zhiyi_watermark import weights
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig, user_of
+from zhiyi_watermark.text_stream import tokenizer_hash
 
 Account.enable_unaudited_hdwallet_features()
 
@@ -301,9 +302,10 @@ class Checker:
         from transformers import AutoTokenizer
 
         home = self.folder / "provider"
-        tokenizer = AutoTokenizer.from_pretrained(self.folder / "creator" / "model", local_files_only=True)
+        model = self.folder / "creator" / "model"
+        tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
         key = (self.folder / "creator" / "model.key").read_bytes()
-        mark = BinPlus(key, BinPlusConfig(temperature=TEMPERATURE, horizon=HORIZON))
+        mark = BinPlus(key, BinPlusConfig(temperature=TEMPERATURE, horizon=HORIZON), tokenizer_hash(model))
         lines = (home / "log" / "leaves.jsonl").read_text(encoding="utf-8").splitlines()
         leaves = [UsageLeaf.model_validate_json(line) for line in lines]
         users = json.loads((home / "numbers.json").read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from zhiyi_oracle.language_model import TransformersGenerator
 from zhiyi_oracle.provider.anchor import anchor_pending, usage_topic
 from zhiyi_oracle.provider.answer import Answer, Provider
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
+from zhiyi_watermark.text_stream import tokenizer_hash
 
 TEMPERATURE = 1.0
 TOKENS = 448
@@ -25,7 +26,7 @@ ASKED = (
 
 def mark_of(world: World) -> BinPlus:
     """The provider's text mark, under the model's watermark key."""
-    return BinPlus((world.folder("creator") / "model.key").read_bytes(), MARK)
+    return BinPlus((world.folder("creator") / "model.key").read_bytes(), MARK, tokenizer_hash(world.model))
 
 
 def play(world: World) -> None:

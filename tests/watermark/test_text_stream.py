@@ -6,6 +6,7 @@ import hashlib
 import random
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,24 @@ from conftest import VOCABULARY, write_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zhiyi_watermark.errors import CarrierError, SpecError
-from zhiyi_watermark.payload import Short
-from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
+from zhiyi_watermark import text_stream
+from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
+from zhiyi_watermark.payload import Long, PayloadCode, Short
+from zhiyi_watermark.text_multibit import MOST_DECODED, BinPlus, BinPlusConfig
 from zhiyi_watermark.text_stream import (
+    _ALIKE,
+    CANONICAL,
     MAX_CHARACTERS,
     MAX_MARKS,
     MAX_TOKENS,
     MIN_WINDOW,
     Draws,
+    Int64,
     Processor,
     Writer,
     canonical_text,
     grams,
+    tokenizer_hash,
     windows,
 )
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, Tournament, ZeroBit
@@ -60,12 +66,74 @@ def test_unicode_tricks_are_undone() -> None:
     )  # a format character between letter and mark
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=60))
-@settings(max_examples=200, deadline=None)
+ENGLISH = """The old dog's bark, though loud, frightened nobody: it was well-known in every street of the town.
+A kilogram of \u03b1-iron costs $3.50 (\u2248 \u20ac3.20); \u0394T was 5 \u00b0C,
+R = 20 k\u03a9, na\u00efve caf\u00e9s aside. I saw XX. Ok?"""
+CHINESE = "水印是一种把信息藏在文本里的方法，检测者需要密钥。“没有密钥的人”看不出任何区别！Python 3 也可以。"
+RUSSIAN = """А и Б сидели на трубе. В XX веке Сократ, Аврора и она видели с горы Арарат: оса, сор, рёв.
+Он купил iPhone с экраном OLED, о чём и рассказал; IT-отдел был против. Съешь ещё этих мягких булок."""
+GREEK = """Η Ζωή πήρε τον καφέ και ο Νίκος το Ουίσκι της. Τι ώρα είναι; Το Windows και το iPhone του.
+Ο ένας ή ο άλλος, υιός, ρόα, νέο ύφος."""
+
+
+@pytest.mark.parametrize(
+    "text", [ENGLISH, CHINESE, RUSSIAN, GREEK], ids=["English", "Chinese", "Russian", "Greek"]
+)
+def test_plain_texts_stay_as_they_are(text: str) -> None:
+    plain = unicodedata.normalize("NFKC", text)
+    assert canonical_text(text) == plain
+    assert canonical_text(plain.replace(" ", " \u2066\u200e\u00ad\ufe0f\u034f\u3164\x1b")) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "folded"),
+    [
+        ("Тhе оld dоg'ѕ bаrk", "The old dog's bark"),  # Cyrillic and Greek letters among Latin ones
+        ("Υеѕ, а cаt аѕ ѕооn", "Yes, a cat as soon"),  # words of look-alikes alone
+        ("\u039fne \u03bdiew \u03bff \u03a4om", "One view of Tom"),
+        (
+            "Пpивет, миp! Я cам из Pима, a?",
+            "Привет, мир! Я сам из Рима, a?",
+        ),  # Latin letters among Cyrillic ones
+        ("а\u0301tom cаf\u0435\u0301", "\u00e1tom caf\u00e9"),  # composed again
+        ("WiFiсеть и Дon", "WiFiсеть и Дon"),  # letters of both scripts that are like none of the other
+        ("он и a", "он и a"),
+        (
+            "\u03bc\u03bf\u03bd\u03bf \u03bf\u03c1\u03bf\u03c2",
+            "\u03bc\u03bf\u03bd\u03bf \u03bf\u03c1\u03bf\u03c2",
+        ),
+        ("с\nа cat\nона", "с\na cat\nона"),  # lines go by themselves
+        ("a\u2028b\x85c\x0bd", "a\nb\nc\nd"),
+        ("ev\x08i\ufe00d\U000e0100e\u180b\u034fnce", "evidence"),
+    ],
+)
+def test_look_alikes_are_folded_where_words_mix_scripts(text: str, folded: str) -> None:
+    assert canonical_text(text) == folded
+    assert canonical_text(folded) == folded
+
+
+def test_the_table_of_look_alikes_is_pinned() -> None:
+    """Letters of UTS #39 with their names: whoever edits the table raises CANONICAL."""
+    names = {unicodedata.name(c).split()[0] for c in _ALIKE}
+    assert names == {"CYRILLIC", "GREEK"}
+    assert all(c.isascii() and c.isalpha() for c in _ALIKE.values())
+    listed = "".join(f"{c}{latin}" for c, latin in sorted(_ALIKE.items()))
+    pinned = (CANONICAL, hashlib.sha256(listed.encode()).hexdigest()[:16])
+    assert pinned == (2, "279bc340a6293cf3")
+
+
+MIXED = "aceHoxyBnν" + "асеНохуВноижёЯ" + "ανοΥΖωάΪ" + "é\u0301\u0306\u0308\u200b\ufe0f '\n-1中\x07"
+
+ANYTHING = st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=60)
+
+
+@given(st.one_of(ANYTHING, st.text(alphabet=MIXED, max_size=40)))
+@settings(max_examples=400, deadline=None)
 def test_canonical_text_stays_as_it_is(text: str) -> None:
     once = canonical_text(text)
     assert canonical_text(once) == once
-    assert not any(unicodedata.category(c) == "Cf" for c in once)
+    assert not any(unicodedata.category(c) in ("Cf", "Cc") for c in once.replace("\n", "").replace("\t", ""))
+    assert unicodedata.is_normalized("NFKC", once)
     assert canonical_text(unicodedata.normalize("NFD", text)) == canonical_text(
         unicodedata.normalize("NFC", text)
     )
@@ -104,9 +172,9 @@ def test_what_is_no_text_is_refused(text: Any, said: str) -> None:
 # --- grams and windows --------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=4), st.integers(1, 4), st.data())
+@given(st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=4), st.integers(1, 4), st.integers(4, 8))
 @settings(max_examples=150, deadline=None)
-def test_a_window_has_each_gram_once(texts: list[list[int]], width: int, data: st.DataObject) -> None:
+def test_a_window_has_each_gram_once(texts: list[list[int]], width: int, size: int) -> None:
     found = grams(texts, width)
     plain, starts, offset = [], [], 0
     for text in texts:
@@ -117,12 +185,33 @@ def test_a_window_has_each_gram_once(texts: list[list[int]], width: int, data: s
     packed = [np.array(g, dtype="<u4").tobytes() for g in plain]
     assert found.distinct == list(dict.fromkeys(packed))
     assert found.start.tolist() == starts
-    low = data.draw(st.integers(0, len(plain)))
-    high = data.draw(st.integers(low, len(plain)))
-    rows = found.within((low, high)).tolist()
-    assert [found.distinct[r] for r in rows] == list(dict.fromkeys(packed[low:high]))
-    span = found.span((low, high))
-    assert span == ((starts[low], starts[high - 1] + width) if high > low else (0, 0))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(text_stream, "MIN_WINDOW", size)
+        spans = found.windows
+        counts, present = found.sums(np.eye(len(found.distinct), dtype=np.int8))
+    for (low, high), count, row in zip(spans, counts, present, strict=True):
+        assert [int(gram in packed[low:high]) for gram in found.distinct] == row.tolist()
+        assert count == len(set(packed[low:high]))
+        span = found.span((low, high))
+        assert span == ((starts[low], starts[high - 1] + width) if high > low else (0, 0))
+
+
+@pytest.mark.parametrize("period", [1, 3, 100])
+def test_a_text_that_repeats_itself_costs_no_more_than_another(
+    period: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted in words decoded, not in seconds."""
+    decoded: list[object] = []
+    decode = PayloadCode.decode_soft
+
+    def counted(code: PayloadCode, scores: Int64) -> Long | Short | None:
+        decoded.append(scores)
+        return decode(code, scores)
+
+    monkeypatch.setattr(PayloadCode, "decode_soft", counted)
+    found = BinPlus(KEY).detect(list(range(period)) * (30_000 // period), 1)
+    assert found.payload is None
+    assert len(decoded) <= MOST_DECODED
 
 
 @pytest.mark.parametrize("n", [0, 1, 255, 256, 257, 500, 2000, 5000])
@@ -299,6 +388,20 @@ def test_tokens_that_are_ruled_out_stay_so(name: str) -> None:
     assert out[[1, 4]].tolist() == [float("-inf")] * 2
     assert out[0].isfinite()
     assert not out.isnan().any()
+
+
+@pytest.mark.parametrize("token", [-1, 1 << 32])
+def test_a_writer_refuses_what_is_no_token_id(token: int) -> None:
+    for writer in make_writers().values():
+        with pytest.raises(SpecError, match="token ids"):
+            writer([1, 2, 3, 4, 5, token], torch.zeros(9))
+
+
+def test_a_tokenizer_is_known_by_its_file(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(b"{}")
+    assert tokenizer_hash(tmp_path) == hashlib.sha256(b"{}").hexdigest()
+    with pytest.raises(UnavailableError, match="missing"):
+        tokenizer_hash(tmp_path / "elsewhere")
 
 
 def test_profiles_and_messages_have_keys_of_their_own() -> None:

@@ -20,6 +20,7 @@ from zhiyi_watermark import prf, stats
 from zhiyi_watermark.errors import SpecError
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
+from zhiyi_watermark.text_stream import NO_TOKENIZER
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, GreenList, Profile, Tournament, ZeroBit
 
 KEY = hashlib.sha256(b"zero-bit key").digest()
@@ -210,14 +211,18 @@ def test_empty_and_short_texts_are_no_evidence(mark: ZeroBit) -> None:
 
 
 def test_only_what_the_verdict_depends_on_is_in_the_spec_hash() -> None:
-    same = (GreenList(bias=1.0, top_k=9, temperature=0.7), GreenList())
-    assert same[0].spec_hash() == same[1].spec_hash()
-    assert Tournament(top_k=9, temperature=0.7).spec_hash() == Tournament().spec_hash()
+    def spec(profile: Profile, tokenizer: str = NO_TOKENIZER) -> bytes:
+        return ZeroBit(KEY, profile, tokenizer).spec_hash()
+
+    assert spec(GreenList(bias=1.0, top_k=9, temperature=0.7)) == spec(GreenList())
+    assert spec(Tournament(top_k=9, temperature=0.7)) == spec(Tournament())
     others: list[Profile] = [
         GreenList(), GreenList(Fraction(1, 2)), GreenList(context_width=2), UNIGRAM, Tournament(), Tournament(4),
         Tournament(layers=20),
     ]  # fmt: skip
-    assert len({p.spec_hash() for p in others}) == len(others)
+    assert len({spec(p) for p in others} | {spec(KGW, "1" * 64)}) == len(others) + 1
+    with pytest.raises(SpecError, match="64 hexadecimal"):
+        spec(KGW, "no hash")
 
 
 def test_detect_text_uses_the_canonical_form() -> None:

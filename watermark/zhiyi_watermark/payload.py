@@ -56,6 +56,11 @@ class PayloadCode:
         """Coded bits, 127 or 63."""
         return self.code.n
 
+    @property
+    def check_bits(self) -> int:
+        """Of the MAC."""
+        return MAC_BITS if self.long else MAC_BITS + SPARE_BITS
+
     def _subkey(self, purpose: str) -> bytes:
         return prf.derive_key(self.key, purpose, b"long" if self.long else b"short")
 
@@ -82,7 +87,7 @@ class PayloadCode:
                 raise SpecError(f"fingerprint {payload.fingerprint} is outside 0 .. {MAX_FINGERPRINT}")
             head = (VERSION << 44) | (payload.fingerprint << 16) | payload.user
             return (head << MAC_BITS) | self._mac(head, 6, MAC_BITS), 64
-        width = MAC_BITS + SPARE_BITS
+        width = self.check_bits
         return (payload.user << width) | self._mac(payload.user, 2, width), 36
 
     def _mac(self, head: int, size: int, bits: int) -> int:

@@ -68,6 +68,7 @@ def detection(
     sum_q2: int,
     hypotheses: int,
     allowance: int = 1,
+    besides: Fraction = Fraction(0),
     threshold: Fraction,
     null: str,
     spec_hash: bytes,
@@ -79,25 +80,27 @@ def detection(
 ) -> Detection:
     """A Detection whose figures and, unless given, decision follow from the tail.
 
-    hypotheses: those tried here; allowance: the factor on top for those tried elsewhere, see stats.
+    hypotheses: those tried here; allowance: the factor on top for those tried elsewhere; besides: the
+    chance of being wrong in another way, added to p_global; see stats.
     """
     count = hypotheses * allowance
     return Detection(
         method=method,
-        decision=decision or decide(tail, count=count, tried=hypotheses, threshold=threshold),
+        decision=decision
+        or decide(tail, count=count, tried=hypotheses, threshold=threshold, besides=besides),
         license=license,
         payload=payload,
         n=n,
         T=T,
         sum_q2=sum_q2,
         log2_p=round(tail.log2_p, 6),
-        log2_p_global=round(tail.log2_p_global(count), 6),
+        log2_p_global=round(tail.log2_p_global(count, besides), 6),
         law=tail.law,
-        bucket=bucket(tail, count),
+        bucket=bucket(tail, count, besides),
         hypotheses=count,
         null=null,
         spec_hash=spec_hash.hex(),
         spans=spans,
         also=also,
-        order=order(tail, count),
+        order=order(tail, count, besides),
     )

@@ -62,6 +62,7 @@ _WIDEST: Final = 1 << 12  # largest |q|, in units of their common divisor, that 
 _PI2: Final = Fraction(98_696, 10_000)  # pi^2, rounded down
 _LOG2_E: Final = Fraction(1_442_695, 10**6)  # rounded down
 _LEAST: Final = Fraction(1, 1 << 1024)  # what is impossible is reported as this, so that p has a logarithm
+_COARSE: Final = 31  # levels of a coded bit's sum that keep its exact law small
 _MAX_Q: Final = (1 << 31) - 1  # squares of q, and their sums over 2^1 q of this size, fit 63 bits
 
 Law = Literal["binomial", "exact", "bound", "two-point"]
@@ -107,15 +108,24 @@ class Tail:
             return 0.0
         return -float(Fraction(self.total**2 * TWO_LN2_DEN, self.sum_q2 * TWO_LN2_NUM))
 
-    def log2_p_global(self, hypotheses: int) -> float:
-        """log2 of min(1, hypotheses * p), for people and reports."""
-        return min(0.0, self.log2_p + _log2(Fraction(hypotheses)))
+    def log2_p_global(self, hypotheses: int, besides: Fraction = Fraction(0)) -> float:
+        """log2 of min(1, hypotheses * p + besides), for people and reports."""
+        counted = self.log2_p + _log2(Fraction(hypotheses))
+        if not besides:
+            return min(0.0, counted)
+        high, low = max(counted, _log2(besides)), min(counted, _log2(besides))
+        return min(0.0, high + math.log2(1 + 2.0 ** (low - high)))
 
-    def at_most(self, threshold: Fraction, hypotheses: int = 1) -> bool:
-        """Whether hypotheses * p <= threshold, decided exactly (the bound: with whole bits, rounded against
-        it)."""
-        if threshold <= 0 or hypotheses < 1:
-            raise SpecError(f"threshold {threshold} must be > 0 and hypotheses {hypotheses} >= 1")
+    def at_most(self, threshold: Fraction, hypotheses: int = 1, besides: Fraction = Fraction(0)) -> bool:
+        """Whether hypotheses * p + besides <= threshold, decided exactly (the bound: with whole bits, rounded against
+        it). besides: the chance of being wrong in another way than this law's."""
+        if threshold <= 0 or hypotheses < 1 or besides < 0:
+            raise SpecError(
+                f"threshold {threshold} must be > 0, hypotheses {hypotheses} >= 1 and besides {besides} >= 0"
+            )
+        threshold -= besides
+        if threshold <= 0:
+            return False
         if self.p is not None:
             return self.p * hypotheses <= threshold
         return bound_reaches(self.total, self.sum_q2, _ceil_log2(hypotheses / threshold))
@@ -557,6 +567,22 @@ def fair_license_tail(sums: BitSums, codeword: npt.NDArray[np.int8]) -> Tail:
     return sign_tail(sums.q, int((sums.q * codeword).sum()))
 
 
+def wrong_word(sums: BitSums, codeword: npt.NDArray[np.int8], *, data_bits: int, check_bits: int) -> Fraction:
+    """How likely a message that nobody wrote is read, with this word or a nearer one, by decoding these sums once.
+
+    sums, codeword: of the coded bits, ±1.  # (bits,)
+    data_bits, check_bits: of the code's messages, and of the MAC in each.
+    2^-check_bits is certain of any sums whatever, those of many users' texts in one included: the check value of
+    somebody who wrote none of it is uniform and independent of them. The other factor is what the code's redundancy
+    adds, that any of its 2^data_bits words comes so near: exact where the signs of the sums are fair, as in a text
+    made without the key; a model where they are several users' mixed.
+    """
+    coarse = sums.quantised(_COARSE)
+    tail = fair_license_tail(coarse, codeword)
+    near = min(Fraction(1), (tail.p or Fraction(1)) * (1 << data_bits))
+    return near / (1 << check_bits)
+
+
 def pooled(positions: IntArray, q: IntArray, clip: int) -> tuple[IntArray, IntArray]:
     """All objects of a case as one: each PRF position once, so that its sign is used once.
 
@@ -630,24 +656,27 @@ def allowance(*, grind_bits: int = 0, shares: int = 1) -> int:
     return shares << grind_bits
 
 
-def decide(tail: Tail, *, count: int, tried: int, threshold: Fraction) -> Decision:
-    """detected if count*p <= threshold, not_detected if tried*p > REJECT, else inconclusive.
+def decide(
+    tail: Tail, *, count: int, tried: int, threshold: Fraction, besides: Fraction = Fraction(0)
+) -> Decision:
+    """detected if count*p + besides <= threshold, not_detected if tried*p + besides > REJECT, else inconclusive.
 
     count: every correction; tried: the hypotheses scored here, without the allowance, which would turn
     everything short of a detection into "not detected".
     """
-    if tail.at_most(threshold, count):
+    if tail.at_most(threshold, count, besides):
         return "detected"
-    return "inconclusive" if tail.at_most(REJECT, tried) else "not_detected"
+    return "inconclusive" if tail.at_most(REJECT, tried, besides) else "not_detected"
 
 
-def order(tail: Tail, count: int) -> Order:
+def order(tail: Tail, count: int, besides: Fraction = Fraction(0)) -> Order:
     """Sorts by p_global, the least first, in exact numbers.
 
-    By whole bits of count * p; among equals exact laws by count * p, then closed bounds by T^2 / sum q^2. Secret, as T.
+    By whole bits of count * p + besides; among equals exact laws by that number, then closed bounds, which take no
+    besides, by T^2 / sum q^2. Secret, as T.
     """
     if tail.p is not None:
-        p = min(Fraction(1), tail.p * count)
+        p = min(Fraction(1), tail.p * count + besides)
         return (_ceil_log2(p), False, p) if p else (-(1 << 20), False, p)
     if tail.total <= 0 or tail.sum_q2 <= 0:
         return 0, True, Fraction(0)
@@ -656,6 +685,6 @@ def order(tail: Tail, count: int) -> Order:
     return min(0, -bits), True, -Fraction(square, tail.sum_q2)
 
 
-def bucket(tail: Tail, count: int) -> int:
+def bucket(tail: Tail, count: int, besides: Fraction = Fraction(0)) -> int:
     """-log10 p_global rounded down to 40, 20, 12 or 0: the only figure that may leave the committee."""
-    return next((b for b in BUCKETS if tail.at_most(Fraction(1, 10**b), count)), 0)
+    return next((b for b in BUCKETS if tail.at_most(Fraction(1, 10**b), count, besides)), 0)

@@ -53,7 +53,7 @@ from zhiyi_watermark.tensorfile import (
     parsed,
     to_storage,
 )
-from zhiyi_watermark.text_stream import Tokenizer, canonical_text
+from zhiyi_watermark.text_stream import Tokenizer, canonical_text, text_form, tokenizer_hash
 from zhiyi_watermark.weights import MAX_LICENSES, MarkReport, TensorShape, check_tensors, spec_fields
 
 if TYPE_CHECKING:  # torch is heavy and only the gradient needs it
@@ -142,7 +142,7 @@ class GswSpec:
 
     def spec_hash(self) -> bytes:
         """SHA-256 over the spec, the constants of this file and the thresholds: the detector's identity."""
-        constants = [METHOD, BLOCK, LEVELS, UNITS]
+        constants = [METHOD, BLOCK, LEVELS, UNITS, *text_form()]
         limits = [str(x) for x in (stats.TRACE, stats.CONVICT, stats.REJECT, shared.AGREEMENT)]
         text = json.dumps([self.to_json(), constants, limits], separators=(",", ":"))
         return hashlib.sha256(text.encode()).digest()
@@ -186,15 +186,6 @@ def base_hash(tensors: Sequence[TensorShape], floats: Callable[[str, tuple[int, 
     for name, shape in tensors:
         state.update(np.ascontiguousarray(floats(name, shape), dtype="<f4").data)
     return state.hexdigest()
-
-
-def tokenizer_hash(folder: Path) -> str:
-    """SHA-256, hex, of a transformers folder's tokenizer.json. Raises UnavailableError without one."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise UnavailableError(f"{path} is missing; the mark is read with the model's own tokenizer")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # --- keys ---------------------------------------------------------------------------------------------------

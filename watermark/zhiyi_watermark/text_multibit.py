@@ -8,19 +8,31 @@ coded payload, n bits.
 Generating: the sampler adds delta * sum_i rho_i (2[G_i = c_i] - 1) / sqrt(n) to the top-k logits; rho, of rms
 1, leans towards the bits still lagging with respect to the expected length. Detecting: needs no model. Q_i =
 number of votes for 1 minus votes for 0 over distinct (context, token) pairs, all integers; the likeliest
-codeword of Q must have the right MAC and name a registered user, and the matches of all chips with that one
-codeword give p (hypothesis (a): chips are fair for a text made without the key), times all messages that
-could be named (registered users, and with 64 bits the fingerprint numbers too) and windows tried. A text made
-with the key for another user is named wrongly only past the MAC: 2^-20.
+codeword of Q must have the right MAC and name a registered user.
+
+A name can be wrong in two ways, and p_global is the sum of both:
+- The text was made without the key. Chips are fair, and the matches of all of them with the codeword give p
+  (hypothesis (a) of stats), times every message that could be named (registered users, and with 64 bits the
+  fingerprint numbers too), every window and every key tried.
+- It was made with the key, for others, perhaps for many in one text. Then chips are not fair, and only the check value
+  tells. Words and windows depend on the texts' own messages, never on the check value of one who wrote none of it: that
+  is right with 2^-20 for a word (32 bits; 2^-16 with 64), whatever was mixed or pooled. Times the chance that any word
+  of the code comes so near to the votes (stats.wrong_word), which bounds how much of the word was corrected; times
+  the words, those of the whole and of the 15 windows with the largest sums of Q^2 for their votes, as many as there
+  are, decoded or not: the whole pays 2, each of k others 2 k; times the keys tried.
+A text of one window, 32 bits and one key is safe by the check value alone, under 10^-6; otherwise the second factor has
+to make up for it: at most 2^-1 of the whole, 2^-5 of one of 15 windows (2^-5 and 2^-9 with 64 bits).
 """
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,22 +43,27 @@ from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER, Long, PayloadCode
 from zhiyi_watermark.result import Detection, detection
 from zhiyi_watermark.text_stream import (
     MAX_TOKENS,
+    NO_TOKENIZER,
     Draws,
     Float64,
+    Int64,
     Processor,
     Tokenizer,
     Writer,
     biased,
     canonical_text,
+    check_tokenizer_hash,
     grams,
     spec_hash,
 )
 
-METHOD: Final = "binplus-1"
+METHOD: Final = "binplus-2"
 NULL: Final = (
-    "the text was made without this key: every (context, token) vote is a fair coin; a text made with the key "
-    "for another user passes the MAC with 2^-20 (short) or 2^-16 (long) per window"
+    "the user named wrote none of it: either the text was made without this key, and every (context, token) vote is a "
+    "fair coin, or with it for others, and the check value of one word fits by chance, 2^-20 (32 bits) or 2^-16 (64)"
 )
+
+MOST_DECODED: Final = 16  # windows of a case, the whole included
 
 Votes = npt.NDArray[np.int8]
 
@@ -74,10 +91,6 @@ class BinPlusConfig:
             if not low <= value <= high:
                 raise SpecError(f"{name} = {value} is outside {low} .. {high}")
 
-    def spec_hash(self) -> bytes:
-        """SHA-256 of everything the detector's verdict depends on besides the key and the tokens."""
-        return spec_hash(METHOD, self.context, self.long)
-
 
 def user_of(payload: bytes) -> int:
     """The API user number in a decoded message of Detection.payload (4 or 8 bytes)."""
@@ -99,9 +112,11 @@ class BinPlus:
 
     key: bytes
     config: BinPlusConfig = BinPlusConfig()
+    tokenizer_hash: str = NO_TOKENIZER  # hex, see text_stream.tokenizer_hash; in the spec hash
 
     def __post_init__(self) -> None:
         prf.check_key(self.key)
+        check_tokenizer_hash(self.tokenizer_hash)
 
     @cached_property
     def code(self) -> PayloadCode:
@@ -112,6 +127,12 @@ class BinPlus:
     def draws(self) -> Draws:
         """G: one vote a coded bit for each (context, token)."""
         return Draws(prf.derive_key(self.key, "binplus votes"), self.code.bits)
+
+    def spec_hash(self) -> bytes:
+        """SHA-256 of everything the detector's verdict depends on besides the key and the text."""
+        return spec_hash(
+            METHOD, self.config.context, self.config.long, MOST_DECODED, tokenizer=self.tokenizer_hash
+        )
 
     @property
     def kit_key(self) -> bytes:
@@ -155,8 +176,8 @@ class BinPlus:
         license's number in a long message, all 2^28 unless given; models: how many keys are tried on these texts.
         Every message that could be named counts.
         Every (context, token) pair counts once over all texts. Windows of 256 and more tokens are tried after
-        the whole; all are counted from the start and the span of the best is given, in tokens, the texts counted
-        on. A payload is given only where p_global <= 1e-6.
+        the whole, the 15 with the most uneven votes; all are counted from the start and the span of the best is given,
+        in tokens, the texts counted on. A payload is given only where p_global <= 1e-6.
         Raises SpecError on ids, user or fingerprint numbers out of range, or too many tokens.
         """
         known = _registered(users, MAX_USER, "user")
@@ -166,41 +187,50 @@ class BinPlus:
         count = stats.hypotheses(
             models=models, licenses=len(known) * len(licensed), windows=len(found.windows)
         )
-        best: tuple[int, int, bytes, tuple[int, int]] | None = None
-        whole = found.windows[0]
-        for window in found.windows:
-            rows = found.within(window)
-            n = len(rows) * self.code.bits
-            scores = votes[rows].sum(axis=0, dtype=np.int64)  # votes for 1 minus votes for 0
+        counts, sums = found.sums(votes)  # of a window: grams; votes for 1 minus votes for 0
+        decoded = loudest(counts, sums)
+        best = _Word(stats.binomial_tail(0, 0), Fraction(0), 0, len(found.distinct) * self.code.bits, None, 0)
+        for window in decoded:
+            scores, n = sums[window], counts[window] * self.code.bits
             most = int(np.abs(scores).sum())  # T of the best of all words
-            if best is not None and most * most * best[1] <= best[0] * best[0] * n:
+            if most * most * best.n <= best.total * best.total * n:
                 continue
-            if window != whole and not stats.bound_reaches(most, n, _least_bits(count, n)):
+            if window and not stats.bound_reaches(most, n, _least_bits(count, n)):
                 continue
             message = self.code.decode_soft(scores)
             if message is None or message.user not in known:
                 continue
             if isinstance(message, Long) and message.fingerprint not in licensed:
                 continue
-            total = int(scores @ (2 * self.code.encode(message).astype(np.int64) - 1))
-            # the window of the largest T^2 / n; any choice is fair, since all of them count
-            if total > 0 and (best is None or total * total * best[1] > best[0] * best[0] * n):
-                best = (total, n, self.code.message(message), window)
-        total, n, payload, window = best or (0, len(found.distinct) * self.code.bits, b"", whole)
-        tail = stats.binomial_tail((n + total) // 2, n)
-        named = tail.at_most(stats.TRACE, count)
+            word = 2 * self.code.encode(message).astype(np.int8) - np.int8(1)
+            wrong = stats.wrong_word(
+                stats.BitSums(scores), word, data_bits=self.code.code.k, check_bits=self.code.check_bits
+            )
+            total = int(scores @ word)
+            made = _Word(
+                stats.binomial_tail((n + total) // 2, n),
+                models * _words(window, len(decoded)) * wrong,
+                total,
+                n,
+                message,
+                window,
+            )
+            if best.message is None or made.wrong_name(count) < best.wrong_name(count):
+                best = made
+        named = best.message is not None and best.tail.at_most(stats.TRACE, count, best.besides)
         return detection(
-            tail,
+            best.tail,
             method=METHOD,
-            payload=payload if named else None,
-            n=n,
-            T=total,
-            sum_q2=n,
+            payload=self.code.message(best.message) if best.message is not None and named else None,
+            n=best.n,
+            T=best.total,
+            sum_q2=best.n,
             hypotheses=count,
+            besides=best.besides,
             threshold=stats.TRACE,
             null=NULL,
-            spec_hash=self.config.spec_hash(),
-            spans=(found.span(window),),
+            spec_hash=self.spec_hash(),
+            spans=(found.span(found.windows[best.window]),),
         )
 
     def detect_text(
@@ -219,14 +249,51 @@ class BinPlus:
         )
 
 
+class _Word(NamedTuple):
+    """A registered message that a window's votes were decoded to."""
+
+    tail: stats.Tail  # of its chips, where the text was made without the key
+    besides: Fraction  # chance of a wrong name where it was made with the key
+    total: int
+    n: int
+    message: Short | Long | None  # None where there is none
+    window: int
+
+    def wrong_name(self, count: int) -> Fraction:
+        """p_global, without limit to 1."""
+        return count * (self.tail.p or Fraction(1)) + self.besides
+
+
+def loudest(counts: Sequence[int], sums: Int64) -> list[int]:
+    """The windows to decode: the whole, then those with the largest sums of Q^2 for their votes, 16 in all.
+
+    Without a mark that figure is 1 a bit in the mean, however few the votes; so neither spam nor length draws the
+    choice.  # (windows,), (windows, bits) -> up to 16 windows
+    """
+    energies = (sums * sums).sum(axis=1).tolist()
+    others = sorted(range(1, len(counts)), key=lambda i: (-Fraction(energies[i], max(1, counts[i])), i))
+    return [0, *others[: MOST_DECODED - 1]]
+
+
+def _words(window: int, decoded: int) -> int:
+    """What a decoded word pays for all of them: the whole has half of the chance of a wrong name, the others share the
+    other half."""
+    return 1 if decoded == 1 else 2 if window == 0 else 2 * (decoded - 1)
+
+
 def _registered(numbers: int | Collection[int], largest: int, what: str) -> range | frozenset[int]:
     known: range | frozenset[int]
-    if isinstance(numbers, int):
-        known, low, high = range(numbers), 0, numbers - 1
-    else:
-        known = frozenset(numbers)
-        low, high = min(known, default=0), max(known, default=-1)
-    if not known or low < 0 or high > largest:
+    try:
+        if isinstance(numbers, range):
+            known = numbers
+        elif isinstance(numbers, int):
+            known = range(numbers)
+        else:
+            known = frozenset(map(operator.index, numbers))
+    except TypeError as error:
+        raise SpecError(f"{what} numbers are whole numbers, or how many there are: {error}") from error
+    ends = (known[0], known[-1]) if isinstance(known, range) and known else known
+    if not known or min(ends) < 0 or max(ends) > largest:
         raise SpecError(f"{what} numbers must lie in 0 .. {largest} and at least one must be registered")
     return known
 

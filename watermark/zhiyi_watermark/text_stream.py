@@ -7,6 +7,9 @@ texts become Grams: every place with the gram that is there, so that a window co
 
 The draws are BLAKE2b of the key, the context and the token: integers alone, so the same on every machine and
 device, whatever the precision of the model.
+
+Look-alike letters are those of Unicode Technical Standard #39 (confusables.txt), Cyrillic and Greek ones that are
+listed with one letter of ASCII.
 """
 
 from __future__ import annotations
@@ -14,26 +17,58 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from zhiyi_watermark import stats
-from zhiyi_watermark.errors import CarrierError, SpecError
+from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 
 if TYPE_CHECKING:  # torch is heavy and only the processor's caller needs it
     import torch
 
-UNICODE: Final = "NFKC without format characters"  # of the Unicode version of this Python, see spec_hash
+CANONICAL: Final = 2  # version of canonical_text and its tables
+NO_TOKENIZER: Final = "0" * 64  # in place of a tokenizer's hash, where token ids are all there is
 MAX_TOKENS: Final = 1 << 20  # of all texts of a case
 MAX_CHARACTERS: Final = 1 << 22
 MAX_MARKS: Final = 30  # combining characters in a row, as in UAX #15's stream-safe format
 MIN_WINDOW: Final = 256  # tokens; shorter windows can't carry 32 bits and would cost more hypotheses
+
+_GREEK: Final = "\u0370-\u03ff\u1f00-\u1fff"
+_CYRILLIC: Final = "\u0400-\u052f\u1c80-\u1c8f\u2de0-\u2dff\ua640-\ua69f"
+_LATIN: Final = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
+_ALIKE: Final = dict(
+    zip(
+        "аҽсԁеһіꙇӏјоԛгѕѵѡԝхуүЬАВСЕԌНІӀЈКМОРЅТѴԜХУҮр" + "αιϳορσυνγΑΒΕϜΗΙͿΚΜϺΝΟΡΤΧΥΖ",
+        "aecdehiiijoqrsvwwxyybABCEGHIIJKMOPSTVWXYYp" + "aijopouvyABEFHIJKMMNOPTXYZ",
+        strict=True,
+    )
+)  # of UTS #39 15.1; a capital that it lists with l is an I
+_TO_LATIN: Final = str.maketrans(_ALIKE)
+_TO_CYRILLIC: Final = str.maketrans(
+    {latin: c for c, latin in _ALIKE.items() if "\u0400" <= c < "\u0460" and c != "Ь"}
+)
+_WORD: Final = re.compile(f"[{_LATIN}{_GREEK}{_CYRILLIC}\u0300-\u036f]+")
+_OTHER_SCRIPT: Final = re.compile(f"[{_GREEK}{_CYRILLIC}]")
+_CYRILLIC_ALONE: Final = re.compile(
+    f"(?![{''.join(_ALIKE)}])[{_CYRILLIC}]"
+)  # letters that look like no Latin one
+_LATIN_LETTER: Final = re.compile(f"[{_LATIN}]")
+_LATIN_ALONE: Final = re.compile(f"(?![{''.join(map(chr, _TO_CYRILLIC))}])[{_LATIN}]")
+_GREEK_LETTER: Final = re.compile(f"[{_GREEK}]")
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
+)  # Default_Ignorable_Code_Point of the UCD, less format characters, which are known by their category
+_CONTROLS: Final = {**dict.fromkeys([*range(9), *range(14, 32), *range(0x7F, 0xA0)])} | dict.fromkeys(
+    (0x0B, 0x0C, 0x85, 0x2028, 0x2029), "\n"
+)
 
 Bytes2 = npt.NDArray[np.uint8]
 Float64 = npt.NDArray[np.float64]
@@ -52,8 +87,12 @@ class Tokenizer(Protocol):
 
 
 def canonical_text(text: str) -> str:
-    """NFKC without format characters (zero-width and the like), line ends as \\n.
+    """NFKC without what is invisible, line ends as \\n, and words that mix scripts by look-alikes in one of them.
 
+    Invisible are zero-width and bidirectional characters, soft hyphens, fillers, variation selectors and controls.
+    A word of Latin letters and look-alikes of them becomes Latin; one of Cyrillic letters and Latin look-alikes of
+    them Cyrillic; others stay. A word of Cyrillic look-alikes alone becomes Latin in a line with Latin letters and
+    no Cyrillic ones but look-alikes, so texts in Cyrillic stay as they are.
     Of more than 30 combining characters in a row the rest are dropped: no language needs them, and putting
     them in order takes a time that grows as the square of their number.
     Raises CarrierError on bytes, NUL characters, lone surrogates, and over 4 Mi characters before or after.
@@ -64,21 +103,61 @@ def canonical_text(text: str) -> str:
         raise CarrierError(f"the text has {len(text)} characters, at most {MAX_CHARACTERS} are examined")
     if "\0" in text:
         raise CarrierError("the text has a NUL character: this is binary data; give the text in it")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if text.isascii():
-        return text
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise CarrierError(
             f"character {error.start} is half of a surrogate pair: not valid Unicode"
         ) from error
-    folded = unicodedata.normalize("NFKC", "".join(_stream_safe(text)))
+    text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_CONTROLS)
+    if text.isascii():
+        return text
+    folded = unicodedata.normalize("NFKC", "".join(_stream_safe(_INVISIBLE.sub("", text))))
     if len(folded) > MAX_CHARACTERS:
         raise CarrierError(
             f"the text has {len(folded)} characters in NFKC, at most {MAX_CHARACTERS} are examined"
         )
-    return folded
+    if not _OTHER_SCRIPT.search(folded):
+        return folded
+    return unicodedata.normalize("NFKC", "\n".join(map(_in_one_script, folded.split("\n"))))
+
+
+def _in_one_script(line: str) -> str:
+    """Folding replaces look-alikes by look-alikes alone, so what it goes by stays: folded again, nothing changes."""
+    if not _OTHER_SCRIPT.search(line):
+        return line
+    latin = bool(_LATIN_LETTER.search(line)) and not _CYRILLIC_ALONE.search(line)
+
+    def fold(found: re.Match[str]) -> str:
+        word = found.group()
+        others = _OTHER_SCRIPT.findall(word)
+        if not others:
+            return word
+        greek, mixed = bool(_GREEK_LETTER.search(word)), bool(_LATIN_LETTER.search(word))
+        if all(c in _ALIKE for c in others):
+            if mixed or (latin and not all(_GREEK_LETTER.match(c) for c in others)):
+                return word.translate(_TO_LATIN)
+        elif mixed and not greek and not _LATIN_ALONE.search(word):
+            return word.translate(_TO_CYRILLIC)
+        return word
+
+    return _WORD.sub(fold, line)
+
+
+def tokenizer_hash(folder: Path) -> str:
+    """SHA-256, hex, of a transformers folder's tokenizer.json. Raises UnavailableError without one."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UnavailableError(f"{path} is missing; the mark is read with the model's own tokenizer")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_tokenizer_hash(value: str) -> str:
+    """The hash itself. Raises SpecError unless it is 64 hexadecimal digits."""
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        raise SpecError(f"tokenizer_hash is 64 hexadecimal digits, given {value!r:.80}")
+    return value
 
 
 def _stream_safe(text: str) -> Iterator[str]:
@@ -119,10 +198,33 @@ class Grams(NamedTuple):
         """Of places: the whole first, then those of `windows`."""
         return windows(len(self.at))
 
-    def within(self, window: tuple[int, int]) -> Int64:
-        """The distinct grams of a window of places, each once."""
-        low, high = window
-        return self.at[low:high][self.before[low:high] < low]
+    def sums(self, values: npt.NDArray[np.signedinteger[Any]]) -> tuple[list[int], Int64]:
+        """For each window: how many grams are in it, each counted once, and the sum of their values.
+
+        values: a row for each distinct gram.  # (grams, columns) -> (windows,), (windows, columns)
+        In time that grows with tokens and windows: grams are in order of first use, so those that a window uses
+        first are a stretch of rows, and what is left are its repeats of earlier ones.
+        """
+        fresh = np.cumsum(
+            np.concatenate(([0], self.before < 0))
+        )  # grams first used before a place.  # (places + 1,)
+        repeats = np.flatnonzero(self.before >= 0)
+        spans = np.array(self.windows)
+        rows, places = fresh[spans], np.searchsorted(repeats, spans)  # both (windows, 2)
+        edges = np.unique(rows)
+        below = np.zeros((len(edges), values.shape[1]), dtype=np.int64)  # sums of the rows before an edge
+        if len(edges) > 1:
+            np.cumsum(np.add.reduceat(values, edges[:-1], axis=0, dtype=np.int64), axis=0, out=below[1:])
+        low, high = np.searchsorted(edges, rows).T
+        counts, sums = np.diff(rows)[:, 0], below[high] - below[low]
+        for window, (first, end) in enumerate(places.tolist()):
+            if first == end:
+                continue
+            again = repeats[first:end]
+            again = self.at[again[self.before[again] < spans[window, 0]]]
+            counts[window] += len(again)
+            sums[window] += values[again].sum(axis=0, dtype=np.int64)
+        return counts.tolist(), sums
 
     def span(self, window: tuple[int, int]) -> tuple[int, int]:
         """The tokens of a window of places, [start, end)."""
@@ -191,16 +293,14 @@ def windows(n: int) -> list[tuple[int, int]]:
     return out
 
 
-def spec_hash(*parts: str | int) -> bytes:
-    """SHA-256 of what a text detector's verdict depends on besides the key and the tokens."""
-    shared = [
-        UNICODE,
-        unicodedata.unidata_version,
-        MAX_MARKS,
-        MIN_WINDOW,
-        str(stats.TRACE),
-        str(stats.REJECT),
-    ]
+def text_form() -> list[str | int]:
+    """What canonical_text depends on, for specs: its version, Python's of Unicode, its limit."""
+    return [CANONICAL, unicodedata.unidata_version, MAX_MARKS]
+
+
+def spec_hash(*parts: str | int, tokenizer: str) -> bytes:
+    """SHA-256 of what a text detector's verdict depends on besides the key and the text. tokenizer: its hash."""
+    shared = [tokenizer, *text_form(), MIN_WINDOW, str(stats.TRACE), str(stats.REJECT)]
     return hashlib.sha256(json.dumps([*parts, *shared]).encode()).digest()
 
 
@@ -273,7 +373,9 @@ class Writer(ABC):
         return len(self._text) >= self.context
 
     def append(self, token: int) -> None:
-        """A token was sampled."""
+        """A token was sampled. Raises SpecError on what is no token id."""
+        if not 0 <= token < 1 << 32:
+            raise SpecError(f"token ids must lie in 0 .. 2^32-1, given {token}")
         if self.ready:
             context = self._context()
             taken = self._taken.setdefault(context, set())

@@ -32,6 +32,7 @@ from zhiyi_watermark import prf, stats
 from zhiyi_watermark.errors import SpecError
 from zhiyi_watermark.result import Detection, detection
 from zhiyi_watermark.text_stream import (
+    NO_TOKENIZER,
     Bytes2,
     Draws,
     Float64,
@@ -41,6 +42,7 @@ from zhiyi_watermark.text_stream import (
     Writer,
     biased,
     canonical_text,
+    check_tokenizer_hash,
     grams,
     spec_hash,
 )
@@ -97,9 +99,10 @@ class Profile(ABC):
     def marked(self, values: Float64, digests: Bytes2, taken: npt.NDArray[np.bool_]) -> Float64:
         """The logits to sample by instead of these; taken: tokens that would count for nothing.  # all (tokens,)"""
 
+    @property
     @abstractmethod
-    def spec_hash(self) -> bytes:
-        """SHA-256 of everything the detector's verdict depends on besides the key and the tokens."""
+    def scored(self) -> tuple[str | int, ...]:
+        """What the detector's verdict depends on, for the spec hash."""
 
 
 def _check(bounds: Mapping[str, tuple[Any, Any, Any]]) -> None:
@@ -201,9 +204,10 @@ class GreenList(Profile):
         """The bias on green tokens; those that already count, frequent words in Unigram, keep their chance."""
         return biased(values, self._green(digests) * (self.bias * self.temperature), taken, self.temperature)
 
-    def spec_hash(self) -> bytes:
+    @property
+    def scored(self) -> tuple[str | int, ...]:
         """Without bias, top_k and temperature."""
-        return spec_hash(f"{self.name}-1", str(self.greenlist_ratio), self.context_width)
+        return f"{self.name}-1", str(self.greenlist_ratio), self.context_width
 
 
 @dataclass(frozen=True)
@@ -299,9 +303,10 @@ class Tournament(Profile):
             marked: Float64 = values + self.temperature * np.log(odds)
         return marked
 
-    def spec_hash(self) -> bytes:
+    @property
+    def scored(self) -> tuple[str | int, ...]:
         """Without top_k and temperature."""
-        return spec_hash("tournament-1", self.ngram_len, self.layers, _TOP_WEIGHT)
+        return "tournament-1", self.ngram_len, self.layers, _TOP_WEIGHT
 
 
 KGW: Final = GreenList()
@@ -315,9 +320,11 @@ class ZeroBit:
 
     key: bytes
     config: Profile = TOURNAMENT
+    tokenizer_hash: str = NO_TOKENIZER  # hex, see text_stream.tokenizer_hash; in the spec hash
 
     def __post_init__(self) -> None:
         prf.check_key(self.key)
+        check_tokenizer_hash(self.tokenizer_hash)
 
     @property
     def method(self) -> str:
@@ -328,6 +335,10 @@ class ZeroBit:
     def draws(self) -> Draws:
         """Bits for each (context, token)."""
         return Draws(prf.derive_key(self.key, f"{self.config.name} lists"), self.config.bits)
+
+    def spec_hash(self) -> bytes:
+        """SHA-256 of everything the detector's verdict depends on besides the key and the text."""
+        return spec_hash(*self.config.scored, tokenizer=self.tokenizer_hash)
 
     @property
     def kit_key(self) -> bytes:
@@ -358,12 +369,11 @@ class ZeroBit:
         found = grams(texts, self.config.context + 1)
         scores = self.config.scores(self.draws.of_grams(found.distinct))  # (grams,)
         best, n, chosen = 0, len(found.distinct), found.windows[0]
-        for window in found.windows:
-            rows = found.within(window)
-            total = int(scores[rows].sum())
+        counts, totals = found.sums(scores[:, None])
+        for window, count, total in zip(found.windows, counts, totals[:, 0].tolist(), strict=True):
             # the window of the largest T^2 / n; any choice is fair, since all of them count
-            if total > 0 and (best <= 0 or total * total * n > best * best * len(rows)):
-                best, n, chosen = total, len(rows), window
+            if total > 0 and (best <= 0 or total * total * n > best * best * count):
+                best, n, chosen = total, count, window
         if best <= 0:
             best = int(scores.sum())
         return detection(
@@ -375,7 +385,7 @@ class ZeroBit:
             hypotheses=stats.hypotheses(models=models, windows=len(found.windows)),
             threshold=stats.TRACE,
             null=self.config.null,
-            spec_hash=self.config.spec_hash(),
+            spec_hash=self.spec_hash(),
             spans=(found.span(chosen),),
         )
 

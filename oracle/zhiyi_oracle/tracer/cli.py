@@ -38,6 +38,7 @@ from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.text_gaussian import Base, GswSpec, license_key
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
+from zhiyi_watermark.text_stream import tokenizer_hash
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM
 
 app = typer.Typer(
@@ -314,9 +315,9 @@ def _text_tracer(session: Session, stack: ExitStack, asked: Asked) -> Tracer:
                 "tracing a text needs --model-key, --tokenizer and --provider, --profile or --writer"
             )
         key = open_key(session, asked.model_key, KeyKind.TRACE).secret
-        mark = BinPlus(key, BinPlusConfig(long=asked.bits is Bits.LONG))
         base = Base(asked.tokenizer)  # loaded once for all texts
         try:
+            mark = BinPlus(key, BinPlusConfig(long=asked.bits is Bits.LONG), tokenizer_hash(asked.tokenizer))
             loaded: Any = base.tokenizer
             if specs:
                 _ = base.model

@@ -113,7 +113,9 @@ def trace_text(
     numbers = users.numbers() if users else []
     suspects: list[Suspect] = [TextSuspect("", mark, tokenizer, numbers, fingerprints)] if numbers else []
     suspects += writers
-    suspects += [TextSuspect("", ZeroBit(mark.key, profile), tokenizer) for profile in profiles]
+    suspects += [
+        TextSuspect("", ZeroBit(mark.key, profile, mark.tokenizer_hash), tokenizer) for profile in profiles
+    ]
     if not suspects:
         raise BadInput("the provider has no API users yet, so nobody can be named")
     try:
