@@ -98,11 +98,12 @@ def test_a_word_with_a_wrong_check_value_names_nobody(long: bool) -> None:
     mark = BinPlus(KEY, BinPlusConfig(long=long))
     word = np.bitwise_xor.reduce([mark.code.encode(Long(9, u) if long else Short(u)) for u in (1, 2, 4)])
     text = voted(mark, word, 500, seed=1)
-    assert mark.detect(text, 1 << 16).payload is None
+    found = mark.detect(text, 1 << 16)
+    assert (found.decision, found.payload, found.T) == ("not_detected", None, 0)
     right = voted(mark, mark.code.encode(Long(9, 7) if long else Short(7)), 500, seed=1)
-    found = mark.detect(right, 1 << 16).payload
-    assert found is not None
-    assert user_of(found) == 7
+    payload = mark.detect(right, 1 << 16).payload
+    assert payload is not None
+    assert user_of(payload) == 7
 
 
 def test_texts_of_some_users_are_never_read_as_anothers(mark: BinPlus) -> None:

@@ -564,3 +564,25 @@ def test_impossible_input_is_refused() -> None:
         stats.pooled(np.zeros(3, dtype=np.int64), np.ones(3, dtype=np.int64), 1)
     with pytest.raises(SpecError, match="clip"):
         stats.pooled(np.zeros((3, 1), dtype=np.int64), np.ones(3, dtype=np.int64), 0)
+
+
+def test_another_way_of_being_wrong_is_added() -> None:
+    tail = stats.Tail("exact", Fraction(1, 1000))
+    five, more = Fraction(5, 1000), Fraction(5001, 10**6)
+    assert tail.at_most(Fraction(1, 100), 5, five)
+    assert not tail.at_most(Fraction(1, 100), 5, more)
+    assert not tail.at_most(five, 1, five)
+    assert tail.log2_p_global(5, five) == pytest.approx(math.log2(0.01))
+    assert stats.decide(tail, count=5, tried=1, threshold=Fraction(1, 100), besides=five) == "detected"
+    assert stats.decide(tail, count=5, tried=1, threshold=Fraction(1, 100), besides=more) == "not_detected"
+    sure = stats.Tail("exact", Fraction(1, 10**30))
+    assert [stats.bucket(sure, 1, b) for b in (Fraction(0), Fraction(1, 10**13), Fraction(1, 10**6))] == [
+        20,
+        12,
+        0,
+    ]
+    bound = stats.bound_tail(100, 400)  # 2^-18.03
+    assert bound.at_most(Fraction(1, 1 << 17), 1, Fraction(1, 1 << 18))
+    assert not bound.at_most(Fraction(1, 1 << 17), 1, Fraction(3, 1 << 19))
+    with pytest.raises(SpecError, match="besides"):
+        tail.at_most(five, 1, Fraction(-1))
