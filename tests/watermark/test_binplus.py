@@ -240,15 +240,15 @@ def test_texts_of_one_case_add_up(mark: BinPlus) -> None:
     assert several.payload == long.code.message(Long(1 << 20, 7))
 
 
-@pytest.mark.parametrize("tokens", [90, 400])
+@pytest.mark.parametrize("tokens", [135, 420])
 def test_the_null_is_calibrated(
     tokens: int, mark: BinPlus, plain: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The detector on an unmarked text that repeats itself, under many keys, as if each word it decodes were a
     registered user's: no level is passed more often than it says."""
     monkeypatch.setattr(PayloadCode, "decode_soft", lambda *_: Short(5))
-    text = plain[0][:tokens] + plain[0][: tokens // 2]
-    rounds = 400 if tokens == 90 else 80
+    text = plain[0][: tokens // 3] * 3
+    rounds = 400 if tokens == 135 else 60
     p = []
     for i in range(rounds):
         found = BinPlus(hashlib.sha256(b"null %d" % i).digest()).detect(text, 10)
@@ -256,9 +256,9 @@ def test_the_null_is_calibrated(
     for level in (0.5, 0.1, 0.01):
         share = float(np.mean(np.array(p) <= level))
         assert share <= level + 4 * math.sqrt(level * (1 - level) / rounds)
-        if tokens == 90:
+        if tokens == 135:
             assert share >= level / 2 - 4 * math.sqrt(level / rounds) / 2
-    assert min(p) < 0.05
+    assert min(p) < 0.2
 
 
 def test_long_payloads_come_back_from_800_tokens(text_model: Any) -> None:
