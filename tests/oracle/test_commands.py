@@ -216,7 +216,8 @@ def test_a_text_marked_by_hand_is_traced(run: Run, tmp_path: Path, method: str) 
     assert run("mark", "text", str(TINY), *words)["text"] == text.read_text()
     looked = ["--model-key", str(key), "--tokenizer", str(TINY), "--profile", "tournament"]
     found = run("trace", str(text), *looked, "--provider", str(provider))
-    assert (found["found"], found["method"]) == (True, f"{method}-1")
+    version = {"binplus": "binplus-2", "tournament": "tournament-1"}[method]
+    assert (found["found"], found["method"]) == (True, version)
     assert found["user_number"] == (users[1] if method == "binplus" else None)
     plain = tmp_path / "plain.txt"
     plain.write_text((TINY / "piece.txt").read_text())

@@ -391,6 +391,10 @@ def test_wrong_settings_are_refused(mark: BinPlus) -> None:
             BinPlusConfig(**wrong)
     with pytest.raises(SpecError, match="tokens"):
         mark.detect(range(1 << 21), USERS)
+    wrong_messages: list[Any] = [7, None, Long(1, 2), Short("a"), Short(1.5)]  # type: ignore[arg-type]  # the mistakes
+    for message in wrong_messages:
+        with pytest.raises(SpecError, match="payload code|whole numbers"):
+            mark.writer(message)
 
 
 def test_empty_and_short_texts_are_no_evidence(mark: BinPlus) -> None:

@@ -78,8 +78,10 @@ class PayloadCode:
         return (value >> spare).to_bytes((width - spare) // 8, "big")
 
     def _data(self, payload: Long | Short) -> tuple[int, int]:
-        if isinstance(payload, Long) != self.long:
-            raise SpecError(f"{payload} does not fit a {'long' if self.long else 'short'} payload code")
+        if not isinstance(payload, Long if self.long else Short):
+            raise SpecError(f"{payload!r:.80} does not fit a {'long' if self.long else 'short'} payload code")
+        if not all(isinstance(number, int) for number in payload):
+            raise SpecError(f"the numbers of a message are whole numbers, given {payload!r:.80}")
         if not 0 <= payload.user <= MAX_USER:
             raise SpecError(f"user number {payload.user} is outside 0 .. {MAX_USER}")
         if isinstance(payload, Long):
