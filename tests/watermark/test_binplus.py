@@ -393,7 +393,7 @@ def test_wrong_settings_are_refused(mark: BinPlus) -> None:
         mark.detect(range(1 << 21), USERS)
     wrong_messages: list[Any] = [7, None, Long(1, 2), Short("a"), Short(1.5)]  # type: ignore[arg-type]  # the mistakes
     for message in wrong_messages:
-        with pytest.raises(SpecError, match="payload code|whole numbers"):
+        with pytest.raises(SpecError, match=r"payload code|whole numbers"):
             mark.writer(message)
 
 
