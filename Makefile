@@ -11,7 +11,7 @@ export TOKENIZERS_PARALLELISM := false
 # Ape keeps its own files beside the project's build, not in the home directory.
 export APE_DATA_FOLDER ?= $(CURDIR)/.build/ape
 
-.PHONY: help setup demo test lint types contracts abi vectors test-contracts fuzz test-python slither slither-write coverage mutation branches forge gas gas-check gas-scaling bench bench-delivery bench-calibration bench-text-speed bench-text bench-weights bench-image peers clean lock
+.PHONY: help setup demo test lint types contracts abi vectors test-contracts fuzz test-python slither slither-write coverage mutation branches forge gas gas-check gas-scaling bench bench-delivery bench-calibration bench-text-speed bench-text bench-weights bench-image bench-image-model peers clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -105,6 +105,9 @@ bench-text: setup ## docs/benchmarks/text.json: text marks and peers under attac
 
 bench-image: setup ## docs/benchmarks/image.json: the mark of pictures on photographs under attack (fetches them once)
 	$(PY) benchmarks/image_bench.py
+
+bench-image-model: setup ## docs/benchmarks/image_generated.json: marks of generated pictures beside two peers (50; hours without a GPU)
+	$(PY) benchmarks/image_model_bench.py
 
 peers: setup ## environments of the benchmark's peers, under build/peers
 	@benchmarks/peers/setup.sh
