@@ -48,9 +48,7 @@ def test_the_folder_is_a_plain_pipeline_that_draws(pipeline: Any) -> None:
 def test_the_folder_is_small_and_holds_no_pickle() -> None:
     files = [path for path in tiny.MODEL.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".safetensors", ".json", ".md", ".png"}
-    assert (
-        sum(path.stat().st_size for path in files) < 20_000_000
-    )  # weights, and what is told of them
+    assert sum(path.stat().st_size for path in files) < 20_000_000  # weights, and what is told of them
 
 
 def test_the_card_says_what_was_measured(pipeline: Any) -> None:
