@@ -169,7 +169,7 @@ def model_hash(pipeline: Any) -> str:
         module: Any = getattr(pipeline, part, None)
         if module is None and part == "text_encoder_2":
             continue
-        if not hasattr(module, "state_dict"):
+        if module is None or not hasattr(module, "state_dict"):
             raise UnavailableError(
                 f"the pipeline has no {part}; give a latent text-to-image pipeline with a UNet"
             )

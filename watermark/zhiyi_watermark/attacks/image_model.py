@@ -74,7 +74,9 @@ def img2img(
 ) -> Rgb:
     """Noised to that part of the way (.3 and .5 in the papers) and drawn again; strength in (0, 1]."""
     import torch
-    from diffusers import StableDiffusionImg2ImgPipeline
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import (
+        StableDiffusionImg2ImgPipeline,
+    )
     from PIL import Image
 
     if not 0 < strength <= 1 or int(steps * strength) < 1:
