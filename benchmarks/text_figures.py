@@ -420,8 +420,8 @@ RENAMED: Final = {
     "zero_tournament_tpr_200": "zero_tpr_200_t1",
     "zero_tournament_t07_tpr_200": "zero_tpr_200_t07",
     "zero_unigram_auc_paraphrase": "zero_paraphrase_auc",
-    "gsw_e0.05_tpr_1000": "gsw_tpr_1000",
-    "gsw_e0.037_tpr_2000": "gsw_tpr_2000",
+    "gsw_e0.057_tpr_1000": "gsw_tpr_1000",
+    "gsw_e0.044_tpr_2000": "gsw_tpr_2000",
 }
 
 

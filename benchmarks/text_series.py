@@ -542,6 +542,7 @@ SERIES: Final = {
         Series("bin64-h800", "binplus", 80, 800, {"delta": DELTA, "horizon": 800, "long": True}),
         _bin32(DELTA, 80, temperature=0.7),
         GswSeries("gsw-e0.05", "gsw", 200, 1000, {"epsilon": 0.05}, scored=(1000,)),
-        GswSeries("gsw-e0.037", "gsw", 80, 2000, {"epsilon": 0.037}, scored=(2000,)),
+        GswSeries("gsw-e0.057", "gsw", 200, 1000, {"epsilon": 0.057}, scored=(1000,)),
+        GswSeries("gsw-e0.044", "gsw", 80, 2000, {"epsilon": 0.044}, scored=(2000,)),
     )
 }  # in the order in which they are generated

@@ -393,21 +393,21 @@ def test_rows_of_a_zero_bit_mark(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_of_marked_weights_come_from_kept_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    series = text_series.SERIES["gsw-e0.05"]
+    series = text_series.SERIES["gsw-e0.057"]
     assert isinstance(series, text_series.GswSeries)
     known = {
-        "gsw-e0.05": {"ppl_increase": 0.04},
-        "a 1000": {"log2_p": -25.0, "innocent": 0},
-        "b 1000": {"log2_p": -3.0, "innocent": 1},
+        "gsw-e0.057": {"ppl_increase": 0.04},
+        "a 1000 gsw-2": {"log2_p": -25.0, "innocent": 0},
+        "b 1000 gsw-2": {"log2_p": -3.0, "innocent": 1},
     }
     monkeypatch.setattr(text_figures, "read_scores", lambda: known)
     figures = text_figures.Figures(Numbers([]), InTurn())  # type: ignore[arg-type]
     figures._gsw(series, [Text(key, i, (1,) * 1000, 0.0) for i, key in enumerate("abc")])
     rows = {row.id: row for row in figures.rows}
     assert (rows["gsw_tpr_1000"].value, rows["gsw_tpr_1000"].n, rows["gsw_tpr_1000"].met) == (0.5, 2, False)
-    assert rows["gsw_e0.05_innocent_1000"].value == 1 / 40
-    assert rows["gsw_e0.05_ppl_increase"].value == 0.04
-    assert figures.missing == ["gsw-e0.05, 1000 tokens: 2 of 3 scores; run --score"]
+    assert rows["gsw_e0.057_innocent_1000"].value == 1 / 20
+    assert rows["gsw_e0.057_ppl_increase"].value == 0.04
+    assert figures.missing == ["gsw-e0.057, 1000 tokens: 2 of 3 scores; run --score"]
     assert "signs" in text_series.code_version(series)
 
 
