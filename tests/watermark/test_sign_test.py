@@ -332,8 +332,8 @@ def test_no_float_takes_part_in_a_decision() -> None:
     divided = {
         ast.unparse(n.left) for n in ast.walk(tree) if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div)
     }
-    # an int over a Fraction; a Fraction over another; _log2's Fraction
-    assert {d.partition("(")[0] for d in divided} == {"hypotheses", "Fraction", "value"}
+    # an int over a Fraction; a Fraction over another; _log2's Fraction; a Fraction over an int
+    assert {d.partition("(")[0] for d in divided} == {"hypotheses", "Fraction", "value", "near"}
 
 
 def test_a_threshold_between_two_floats_is_still_met_exactly() -> None:
