@@ -118,7 +118,7 @@ bench-text-speed: setup ## docs/benchmarks/text_speed.json: what marks cost at g
 bench-weights: setup ## docs/benchmarks/weights.json: marks in weights after every attack, and the quality left (half an hour)
 	$(PY) benchmarks/weights_bench.py
 
-bench: gas gas-scaling bench-delivery bench-calibration bench-text bench-text-speed bench-weights bench-image ## every benchmark
+bench: gas gas-scaling bench-delivery bench-calibration bench-text bench-text-speed bench-weights bench-image ## every benchmark but that of generated pictures
 
 lock: ## resolve requirements.lock and package-lock.json anew
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -q -o requirements.lock

@@ -62,8 +62,8 @@ if TYPE_CHECKING:  # torch is heavy and only the gradient needs it
 METHOD: Final = "gsw-2"
 BLOCK: Final = 1 << 20  # weights that one key's sign stream covers
 LEVELS: Final = 2047  # |q| of one weight
-# of q in a root mean square of the gradient. LEVELS is 512 of those: few weights hold a third of the gradient's
-# energy, and the mark's with it; cut at 32 they cost a sixth of T over its deviation [SmolLM2, 1,000 tokens].
+# of q in a root mean square of the gradient. LEVELS is 512 of those: few weights hold much of the gradient's
+# energy, and the mark's with it.
 UNITS: Final = 4
 MAX_TOKENS: Final = 1 << 17  # of all texts of a case: an hour of a small model on one core
 _KINDS: Final[Mapping[str, type[str | int | float]]] = {
