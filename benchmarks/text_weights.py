@@ -1,7 +1,7 @@
 """Texts of models whose weights are marked (GSW): the marked copy, and scores, which need the base model.
 
-A score costs a forward and a backward pass over the text, some ten seconds of a CPU for 1,000 tokens. So it is computed
-in bf16, as the model is stored, which can only add noise; and scores are made apart (text_bench.py --score), kept in
+A score costs a forward and a backward pass over the text, which takes a CPU long. So it is computed in
+bf16, as the model is stored, which can only add noise; and scores are made apart (text_bench.py --score), kept in
 texts/gsw.json by the text's key, and made again on request.
 """
 

@@ -21,8 +21,8 @@ and all 2^64 count: that says "this key", and names nobody.
 numbers registered. Flipping all signs of a bit leaves every |Q_b|, and so the choice of nonce and reading, as it was:
 without the key the word is one of 2^127 alike, and lies within d bits of one of N messages' words with a chance of at
 most N V(127, d) / 2^127, V the words of a ball. That is what p_global pays for d wrong bits; nonces and readings cost
-nothing there. In a picture made with the key for another message the MACs are as random, and 11 or more bits have to be
-wrong in just the right way.
+nothing there. That is a law of pictures made without the key. In one made with it for others, as of several messages
+mixed, somebody who wrote none of them is named with the luck of the MAC, 2^-16, which p_global does not pay yet.
 
 z comes of floats and differs from machine to machine: q is shared between operators, see detect_shared.
 
