@@ -39,8 +39,8 @@ from fetch_corpora import CORPORA, paragraphs  # noqa: E402
 from fetch_model import FetchError, ensure_model  # noqa: E402
 from zhiyi_watermark import prf, stats, weights  # noqa: E402
 from zhiyi_watermark import text_gaussian as gsw  # noqa: E402
-from zhiyi_watermark.payload import Short  # noqa: E402
-from zhiyi_watermark.text_multibit import BinPlus, user_of  # noqa: E402
+from zhiyi_watermark.payload import Short, user_of  # noqa: E402
+from zhiyi_watermark.text_multibit import BinPlus  # noqa: E402
 from zhiyi_watermark.text_stream import canonical_text, grams  # noqa: E402
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, Profile, ZeroBit  # noqa: E402
 

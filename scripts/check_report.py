@@ -44,8 +44,9 @@ from zhiyi.types import CaseFile, Kind, LicenseEnd, Order, OrderState, Verdict, 
 from zhiyi.usage_log import Batch, UsageLeaf, output_hash
 from zhiyi_oracle.base_tensors import read_base
 from zhiyi_watermark import weights
+from zhiyi_watermark.payload import user_of
 from zhiyi_watermark.result import Detection
-from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig, user_of
+from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 from zhiyi_watermark.text_stream import tokenizer_hash
 
 Account.enable_unaudited_hdwallet_features()

@@ -10,7 +10,8 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import text_speed
-from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig, user_of
+from zhiyi_watermark.payload import user_of
+from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 
 
 def test_runs_take_turns_and_the_first_round_does_not_count() -> None:

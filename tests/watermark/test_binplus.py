@@ -17,16 +17,14 @@ from conftest import VOCABULARY, write_text
 from zhiyi_watermark import stats
 from zhiyi_watermark.bch import Bits
 from zhiyi_watermark.errors import SpecError
-from zhiyi_watermark.payload import Long, PayloadCode, Short
+from zhiyi_watermark.payload import Long, PayloadCode, Short, fingerprint_of, user_of
 from zhiyi_watermark.text_multibit import (
     MOST_DECODED,
     BinPlus,
     BinPlusConfig,
     _least_bits,
     _words,
-    fingerprint_of,
     loudest,
-    user_of,
     weights,
 )
 from zhiyi_watermark.text_stream import NO_TOKENIZER, grams, windows

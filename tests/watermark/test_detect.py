@@ -18,9 +18,9 @@ from zhiyi_watermark import text_gaussian as gsw
 from zhiyi_watermark.detect import Found, Suspect, TextSuspect, WeightsSuspect, WriterSuspect, detect
 from zhiyi_watermark.errors import CarrierError, SpecError
 from zhiyi_watermark.model_folder import load_model
-from zhiyi_watermark.payload import Long, Short
+from zhiyi_watermark.payload import Long, Short, fingerprint_of, user_of
 from zhiyi_watermark.result import Detection, detection
-from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig, fingerprint_of, user_of
+from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 from zhiyi_watermark.text_stream import MAX_CHARACTERS, Writer
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, ZeroBit
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tracemalloc
 from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from luck import lucky
 
-from zhiyi_watermark import prf
+from zhiyi_watermark import prf, stats
 from zhiyi_watermark.attacks import image as attacks
 from zhiyi_watermark.errors import SpecError, UnavailableError
 from zhiyi_watermark.image_finished import CHIPS, MAX_Q, Dss, DssConfig, canonical, spec_hash
@@ -142,7 +144,44 @@ def test_every_hypothesis_counts(dss: Dss, marked: Rgb) -> None:
     many = dss.verdict(readings, 1 << 10, 1 << 20, models=4)
     assert many.hypotheses == len(readings) << 32
     assert many.log2_p == alone.log2_p
-    assert many.log2_p_global == pytest.approx(alone.log2_p_global + 32)
+    mine = dss.layout >= 0
+    sums = stats.bit_sums(readings[0][mine], dss.signs[mine], dss.layout[mine], 127).q
+    others = math.log2(dss.code.wrong_word(sums, dss.code.signs(PAYLOAD)))
+    assert alone.log2_p_global == pytest.approx(others)  # of one reading: the search was not needed
+    assert many.log2_p_global == pytest.approx(others + 2)
+    noise = np.random.default_rng(1).integers(-1, 2, (9, *readings[0].shape))
+    apart = dss.verdict(readings + noise * (np.arange(9) > 0)[:, None, None], [77], [123_456])
+    assert apart.log2_p_global == pytest.approx(others + math.log2(9))
+
+
+def mixed(dss: Dss, payloads: list[Long], seed: int) -> npt.NDArray[np.int64]:
+    """One reading of pictures of several messages as one case, with noise.  # (1, 64, 64)"""
+    rng = np.random.default_rng(seed)
+    words = sum(dss.code.signs(payload).astype(np.int64) for payload in payloads)
+    chips = dss.signs * np.where(dss.layout < 0, len(payloads), words[np.maximum(dss.layout, 0)])
+    return np.asarray(chips + np.rint(rng.normal(0, 4, chips.shape)).astype(np.int64))[None]
+
+
+def test_a_word_that_several_messages_mix_to_names_nobody(dss: Dss, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven messages in one case: the likeliest word is often nobody's, and the chips speak for it plainly, because
+    the key marked them. Here its check value fits by chance."""
+    mine = dss.layout >= 0
+    nobodys = named = plain = 0
+    for seed in range(16):
+        payloads = [Long(10 * seed + i, i + 1) for i in range(7)]
+        readings = mixed(dss, payloads, seed)
+        sums = stats.bit_sums(readings[0][mine], dss.signs[mine], dss.layout[mine], 127).q
+        with monkeypatch.context() as patched:
+            innocent = lucky(patched, dss.code, sums)
+            said = dss.verdict(readings, [innocent.user], [innocent.fingerprint])
+        assert said.license in (None, innocent.fingerprint)
+        if innocent not in payloads:
+            nobodys += 1
+            named += said.license is not None
+            plain += said.log2_p < -20
+    assert nobodys >= 8
+    assert plain == nobodys
+    assert named <= 2  # 1 in 16 may be: with the check value that is 10^-6
 
 
 def test_pictures_of_a_case_add_up(dss: Dss) -> None:
@@ -266,9 +305,9 @@ def integer_marked(dss: Dss, size: int) -> Rgb:
 
 
 GOLDEN = {
-    "as it is": "a72996a2ddbbc90de996f1bb40a4a3d8",
-    "cropped": "936d7b215314d03482585a5619b48d77",
-    "turned": "a72996a2ddbbc90de996f1bb40a4a3d8",
+    "as it is": "99b46245f589547b07c49a0924318734",
+    "cropped": "44016392c48adff2daef11ccf46d8af0",
+    "turned": "99b46245f589547b07c49a0924318734",
 }
 
 
@@ -284,4 +323,4 @@ def test_detection_is_the_same_on_every_machine(dss: Dss) -> None:
             :32
         ]
     assert found == GOLDEN
-    assert spec_hash().hex()[:32] == "173c5a43047a986d2f42207b1a45f710"
+    assert spec_hash().hex()[:32] == "48aa0eb6e22b535e1118f3c0730ddf79"

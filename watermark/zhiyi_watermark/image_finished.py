@@ -18,6 +18,10 @@ of q_i s_i per coded bit, the likeliest codeword, its MAC, and T = sum q_i s_i c
 hypothesis (a). The sync signs are independent of the payload signs, so that the choice of a lattice costs nothing,
 however many are tried. All pictures of a case are added chip by chip, one sign a position.
 
+A name can be wrong in a second way, in pictures that the key did mark, for others, perhaps several in one case: then
+the check value alone tells, and p_global adds what BIN+ adds (text_multibit): stats.wrong_word of the word read, times
+the different readings that are decoded, up to nine, times the keys tried.
+
 Limits: the chips are the same in all pictures of a key, so averaging many marked pictures shows them; pictures
 without texture or near white hold little; unequal stretching of height and width is not searched for.
 """
@@ -28,6 +32,7 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
@@ -36,14 +41,14 @@ import numpy.typing as npt
 
 from zhiyi_watermark import prf, stats
 from zhiyi_watermark.errors import SpecError, UnavailableError
-from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER, Long, PayloadCode, registered
+from zhiyi_watermark.payload import MAX_FINGERPRINT, Long, Nameable, PayloadCode, Short
 from zhiyi_watermark.pictures import MAX_PIXELS, Picture
 from zhiyi_watermark.result import Detection, detection
 
-METHOD: Final = "dss-1"
+METHOD: Final = "dss-2"
 NULL: Final = (
-    "the picture was made without this key: its payload signs are fair coins; a picture made with the key for "
-    "another license or user passes the MAC with 2^-16"
+    "the message named was put into none of the pictures: either they were made without this key, and its payload "
+    "signs are fair coins, or with it for others, and the check value of one word fits by chance, 2^-16"
 )
 CHIPS: Final = 64  # chips a side
 GRID: Final = 512  # canonical px of the short side
@@ -283,6 +288,15 @@ class _Hit(NamedTuple):
         return self.total > 0 and self.total * self.total >= square * self.squares
 
 
+class _Read(NamedTuple):
+    """What a reading of the chips was decoded to."""
+
+    order: stats.Order
+    test: stats.ChipTest
+    besides: Fraction  # chance of a wrong name where the key marked it for others
+    message: Long | Short | None  # None where nobody registered
+
+
 # --- the mark ------------------------------------------------------------------------------------------------
 
 
@@ -351,7 +365,7 @@ class Dss:
             raise UnavailableError(
                 f"this picture can't be marked as it is: {picture.lossy}; convert it to RGB8 first"
             )
-        word = 2 * self.code.encode(payload).astype(np.int64) - 1
+        word = self.code.signs(payload).astype(np.int64)
         target = np.where(self.layout >= 0, self.signs * word[np.maximum(self.layout, 0)], self.signs)
         image = canonical(picture)
         rows, columns = image.shape[0] // _CELL, image.shape[1] // _CELL
@@ -442,39 +456,40 @@ class Dss:
 
         Raises SpecError on numbers out of range.
         """
-        licenses = registered("fingerprint", fingerprints, MAX_FINGERPRINT)
-        accounts = registered("user", users, MAX_USER)
-        count = stats.hypotheses(models=models, licenses=len(licenses) * len(accounts), windows=len(readings))
+        known = Nameable.of(users, fingerprints)
+        count = stats.hypotheses(models=models, licenses=known.count, windows=len(readings))
         mine = self.layout >= 0
         signs, bit = self.signs[mine], self.layout[mine]
-        best: tuple[stats.Tail, stats.ChipTest, Long | None] | None = None
-        for reading in readings:
-            chips = reading[mine]
-            sums = stats.bit_sums(chips, signs, bit, self.code.bits)
-            found = self.code.decode_soft(sums.q) if sums.q.any() else None
-            if isinstance(found, Long) and found.fingerprint in licenses and found.user in accounts:
-                word = 2 * self.code.encode(found).astype(np.int8) - np.int8(1)
+        different = [reading[mine] for reading in {r.tobytes(): r for r in readings}.values()]
+        best: _Read | None = None
+        for chips in different:
+            sums = stats.bit_sums(chips, signs, bit, self.code.bits).q
+            found = self.code.decode_soft(sums) if sums.any() else None
+            if found is not None and found in known:
+                word = self.code.signs(found)
                 test = stats.chip_test(chips, signs * word[bit])
-                if best is None or best[2] is None or test.tail().beats(best[0]):
-                    best = test.tail(), test, found
+                besides = models * len(different) * self.code.wrong_word(sums, word)
+                made = _Read(stats.order(test.tail(), count, besides), test, besides, found)
+                if best is None or best.message is None or made.order < best.order:
+                    best = made
             elif best is None:
                 test = stats.ChipTest(
                     0, int(np.count_nonzero(chips)), int((chips * chips).sum()), int(np.abs(chips).sum())
                 )
-                best = test.tail(), test, None
+                best = _Read(stats.order(test.tail(), count), test, Fraction(0), None)
         assert best is not None
-        tail, test, named = best
-        if not tail.at_most(stats.TRACE, count):
-            named = None
+        tail, test = best.test.tail(), best.test
+        named = best.message if tail.at_most(stats.TRACE, count, best.besides) else None
         return detection(
             tail,
             method=METHOD,
-            license=named.fingerprint if named else None,
+            license=named.fingerprint if isinstance(named, Long) else None,
             payload=self.code.message(named) if named else None,
             n=test.n,
             T=test.total,
             sum_q2=test.sum_q2,
             hypotheses=count,
+            besides=best.besides,
             threshold=stats.TRACE,
             null=NULL,
             spec_hash=spec_hash(),

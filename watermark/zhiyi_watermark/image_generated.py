@@ -21,8 +21,12 @@ and all 2^64 count: that says "this key", and names nobody.
 numbers registered. Flipping all signs of a bit leaves every |Q_b|, and so the choice of nonce and reading, as it was:
 without the key the word is one of 2^127 alike, and lies within d bits of one of N messages' words with a chance of at
 most N V(127, d) / 2^127, V the words of a ball. That is what p_global pays for d wrong bits; nonces and readings cost
-nothing there. That is a law of pictures made without the key. In one made with it for others, as of several messages
-mixed, somebody who wrote none of them is named with the luck of the MAC, 2^-16, which p_global does not pay yet.
+nothing there.
+Both are laws of pictures made without the key, and p_global is the larger. Added to it is the second way to a wrong
+name, as in BIN+ (text_multibit): pictures that the key made for others, perhaps for several of one case, whose sums mix
+to a word that nobody wrote. (b) says nothing then: where one message is registered, it would take any word within 35
+bits. Who wrote none of it has a right MAC with 2^-16, whatever was mixed; times the chance that any word of the code
+comes so near (stats.wrong_word), times the keys tried. One word is tried a case, so that is all.
 
 z comes of floats and differs from machine to machine: q is shared between operators, see detect_shared.
 
@@ -51,7 +55,7 @@ import numpy.typing as npt
 
 from zhiyi_watermark import prf, shared, stats
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
-from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER, Long, PayloadCode, registered
+from zhiyi_watermark.payload import MAX_FINGERPRINT, Long, Nameable, PayloadCode
 from zhiyi_watermark.pictures import MAX_PIXELS, Picture
 from zhiyi_watermark.result import Detection, detection
 from zhiyi_watermark.tensorfile import TensorFile
@@ -59,10 +63,10 @@ from zhiyi_watermark.tensorfile import TensorFile
 if TYPE_CHECKING:  # torch is heavy and only the pipeline needs it
     import torch
 
-METHOD: Final = "kgs-1"
+METHOD: Final = "kgs-2"
 NULL: Final = (
-    "the pictures were made without this key: its signs are fair and independent of them; pictures made with the key "
-    "for another message are near this one's word, with a right MAC, by chance alone"
+    "none of the pictures was made for the message named: either they were made without this key, whose signs are fair "
+    "and independent of them, or with it for others, and the check value of one word fits by chance, 2^-16"
 )
 NONCES: Final = 1 << 12
 SYNC_PART: Final = 8  # one chip in this many
@@ -372,6 +376,11 @@ class Kgs:
         begins = np.searchsorted(bit[by_bit], np.arange(self.code.bits))
         return order[:cut], order[cut:][by_bit], begins
 
+    @property
+    def _chips_a_bit(self) -> Int64:
+        """Chips of each coded bit.  # (127,)"""
+        return np.diff(self._places[2], append=len(self._places[1]))
+
     def _signs(self, nonce: int) -> Int8:
         """±1 of the chips that carry bits, in the order of _places.  # (payload chips,)"""
         return prf.signs(prf.derive_key(self.key, "kgs chips", nonce), len(self._places[1]))
@@ -395,11 +404,9 @@ class Kgs:
         """
         if not 0 <= nonce < NONCES:
             raise SpecError(f"nonce {nonce} is outside 0 .. {NONCES - 1}")
-        sync, chips, begins = self._places
-        word = 2 * self.code.encode(payload).astype(np.int8) - np.int8(1)
-        counts = np.diff(begins, append=len(chips))
+        sync, chips, _ = self._places
         out = np.empty(self.spec.chips, dtype=np.int8)
-        out[chips] = self._signs(nonce) * np.repeat(word, counts)
+        out[chips] = self._signs(nonce) * np.repeat(self.code.signs(payload), self._chips_a_bit)
         key = prf.derive_key(self.key, "kgs sync")
         out[sync] = prf.signs(prf.derive_key(key, "kgs sync of a nonce", nonce), len(sync))
         return out.reshape(self.spec.shape)
@@ -481,31 +488,27 @@ class Kgs:
         distinct = list({noise.picture_hash: noise for noise in noises}.values())
         if not 1 <= len(distinct) <= MAX_PICTURES:
             raise SpecError(f"a case has 1 .. {MAX_PICTURES} pictures, given {len(distinct)}")
-        licenses = registered("fingerprint", fingerprints, MAX_FINGERPRINT)
-        accounts = registered("user", users, MAX_USER)
-        known = len(licenses) * len(accounts)
+        known = Nameable.of(users, fingerprints)
         q, bits_signs, sums = self._together([(noise, self.chosen(noise)) for noise in distinct])
-
-        def test_of(word: npt.NDArray[np.uint8]) -> stats.ChipTest:
-            plus = 2 * word.astype(np.int8) - np.int8(1)
-            counts = np.diff(self._places[2], append=len(self._places[1]))
-            return stats.chip_test(q, bits_signs * np.repeat(plus, counts))
 
         # the message and the bare key are two questions: each pays for both
         tries = 2 * (NONCES * READINGS) ** len(distinct)
         word = self.code.nearest(sums)
-        test = test_of(word)
+        plus = 2 * word.astype(np.int8) - np.int8(1)
+        test = stats.chip_test(q, bits_signs * np.repeat(plus, self._chips_a_bit))
         named: Long | None = None
+        besides = Fraction(0)
         count = stats.hypotheses(models=models, licenses=_WORDS, windows=tries)
         tail = test.tail()
         found = self.code.decode(word)
-        if isinstance(found, Long) and found.fingerprint in licenses and found.user in accounts:
-            wrong = int(np.count_nonzero(sums * (2 * word.astype(np.int64) - 1) <= 0))
-            words = Fraction(2 * models * known * _ball(len(word), wrong), 1 << len(word))
-            few = stats.hypotheses(models=models, licenses=known, windows=tries)
+        if isinstance(found, Long) and found in known:
+            wrong = int(np.count_nonzero(sums * plus <= 0))
+            words = Fraction(2 * models * known.count * _ball(len(word), wrong), 1 << len(word))
+            few = stats.hypotheses(models=models, licenses=known.count, windows=tries)
             both = _both(tail, few, words)
-            if both.at_most(stats.TRACE, few):
-                named, tail, count = found, both, few
+            others = models * self.code.wrong_word(sums, plus)
+            if both.at_most(stats.TRACE, few, others):
+                named, tail, count, besides = found, both, few, others
         return detection(
             tail,
             method=METHOD,
@@ -515,6 +518,7 @@ class Kgs:
             T=test.total,
             sum_q2=test.sum_q2,
             hypotheses=count,
+            besides=besides,
             threshold=stats.TRACE,
             null=NULL,
             spec_hash=self.spec.spec_hash(),

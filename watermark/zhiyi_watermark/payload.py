@@ -8,14 +8,16 @@ the coded data bits are XORed with a PRF mask and the coded bits are permuted, b
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from zhiyi_watermark import prf
+from zhiyi_watermark import prf, stats
 from zhiyi_watermark.bch import BCH_63, BCH_127, Bch, Bits
 from zhiyi_watermark.errors import SpecError
 
@@ -102,6 +104,19 @@ class PayloadCode:
         word = self.code.encode(np.unpackbits(packed)[:width] ^ self._mask())
         return word[self._order()]
 
+    def signs(self, payload: Long | Short) -> npt.NDArray[np.int8]:
+        """The coded bits as ±1.  # (bits,)"""
+        return 2 * self.encode(payload).astype(np.int8) - np.int8(1)
+
+    def wrong_word(self, scores: npt.NDArray[np.int64], word: npt.NDArray[np.int8]) -> Fraction:
+        """Chance of a name that nobody wrote when these scores are decoded once to this word or a nearer one.
+
+        word: ±1. See stats.wrong_word.  # (bits,) both
+        """
+        return stats.wrong_word(
+            stats.BitSums(scores), word, data_bits=self.code.k, check_bits=self.check_bits
+        )
+
     def decode(self, word: Bits) -> Long | Short | None:
         """The message of a hard word within the code's radius and with a right MAC, else None.  # (bits,)"""
         plain = np.empty_like(word)
@@ -144,17 +159,68 @@ class PayloadCode:
         return found if self._data(found)[0] == value else None
 
 
-def registered(name: str, given: int | Collection[int], most: int) -> Collection[int]:
-    """Numbers that a message may name: those given, or 0 .. given-1.
+def user_of(payload: bytes) -> int:
+    """The API user number in a decoded message of Detection.payload (4 or 8 bytes)."""
+    if len(payload) not in (4, 8):
+        raise SpecError(f"a message has 4 or 8 bytes, given {len(payload)}")
+    return int.from_bytes(payload[-4:-2], "big")
 
-    A range stays one, however long. name: of the number, for the error.
-    Raises SpecError when there are none or they are out of range 0 .. most.
-    """
-    if isinstance(given, int):
-        given = range(given)
-    known = given if isinstance(given, range) else frozenset(given)
+
+def fingerprint_of(payload: bytes) -> int:
+    """The fingerprint number of the license, of this model, in a decoded long message (8 bytes)."""
+    if len(payload) != 8:
+        raise SpecError(f"only a long message, of 8 bytes, has a fingerprint number; given {len(payload)}")
+    return int.from_bytes(payload[:6], "big") >> 16 & MAX_FINGERPRINT
+
+
+@dataclass(frozen=True)
+class Nameable:
+    """The messages that a detector may name: every pair of these numbers. All of them count in p_global."""
+
+    users: range | frozenset[int]
+    fingerprints: range | frozenset[int]
+
+    @classmethod
+    def of(
+        cls,
+        users: int | Collection[int],
+        fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+        *,
+        long: bool = True,
+    ) -> Nameable:
+        """users: the registered user numbers, or how many (then 0 .. users-1); fingerprints: the same for the license's
+        number, of which a short message has none.
+
+        Raises SpecError when there are none, or they are out of range or no whole numbers.
+        """
+        licenses = _registered("fingerprint", fingerprints, MAX_FINGERPRINT) if long else range(1)
+        return cls(_registered("user", users, MAX_USER), licenses)
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.users) * len(self.fingerprints)
+
+    def __contains__(self, message: Long | Short | None) -> bool:
+        """Whether a decoded message is one of them."""
+        if message is None or message.user not in self.users:
+            return False
+        return not isinstance(message, Long) or message.fingerprint in self.fingerprints
+
+
+def _registered(name: str, given: int | Collection[int], most: int) -> range | frozenset[int]:
+    """A range stays one, however long. name: of the number, for the error."""
+    known: range | frozenset[int]
+    try:
+        if isinstance(given, range):
+            known = given
+        elif isinstance(given, int):
+            known = range(given)
+        else:
+            known = frozenset(map(operator.index, given))
+    except TypeError as error:
+        raise SpecError(f"{name} numbers are whole numbers, or how many there are: {error}") from error
     ends = (known[0], known[-1]) if isinstance(known, range) and known else known
-    low, high = min(ends, default=0), max(ends, default=-1)
-    if not known or low < 0 or high > most:
+    if not known or min(ends) < 0 or max(ends) > most:
         raise SpecError(f"{name} numbers must lie in 0 .. {most} and at least one must be registered")
     return known

@@ -672,8 +672,8 @@ def decide(
 def order(tail: Tail, count: int, besides: Fraction = Fraction(0)) -> Order:
     """Sorts by p_global, the least first, in exact numbers.
 
-    By whole bits of count * p + besides; among equals exact laws by that number, then closed bounds, which take no
-    besides, by T^2 / sum q^2. Secret, as T.
+    By whole bits of count * p + besides; among equals exact laws by that number, then closed bounds without besides by
+    T^2 / sum q^2. Of a bound with besides p is taken in whole bits, rounded up. Secret, as T.
     """
     if tail.p is not None:
         p = min(Fraction(1), tail.p * count + besides)
@@ -681,7 +681,11 @@ def order(tail: Tail, count: int, besides: Fraction = Fraction(0)) -> Order:
     if tail.total <= 0 or tail.sum_q2 <= 0:
         return 0, True, Fraction(0)
     square = tail.total**2
-    bits = square * TWO_LN2_DEN // (TWO_LN2_NUM * tail.sum_q2) - _ceil_log2(Fraction(count))
+    bits = square * TWO_LN2_DEN // (TWO_LN2_NUM * tail.sum_q2)
+    if besides:
+        p = min(Fraction(1), Fraction(count, 1 << bits) + besides)
+        return _ceil_log2(p), False, p
+    bits -= _ceil_log2(Fraction(count))
     return min(0, -bits), True, -Fraction(square, tail.sum_q2)
 
 

@@ -27,7 +27,6 @@ to make up for it: at most 2^-1 of the whole, 2^-5 of one of 15 windows (2^-5 an
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -39,7 +38,7 @@ import numpy.typing as npt
 
 from zhiyi_watermark import prf, stats
 from zhiyi_watermark.errors import SpecError
-from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER, Long, PayloadCode, Short
+from zhiyi_watermark.payload import MAX_FINGERPRINT, Long, Nameable, PayloadCode, Short
 from zhiyi_watermark.result import Detection, detection
 from zhiyi_watermark.text_stream import (
     MAX_TOKENS,
@@ -90,20 +89,6 @@ class BinPlusConfig:
         for name, (value, low, high) in bounds.items():
             if not low <= value <= high:
                 raise SpecError(f"{name} = {value} is outside {low} .. {high}")
-
-
-def user_of(payload: bytes) -> int:
-    """The API user number in a decoded message of Detection.payload (4 or 8 bytes)."""
-    if len(payload) not in (4, 8):
-        raise SpecError(f"a message has 4 or 8 bytes, given {len(payload)}")
-    return int.from_bytes(payload[-4:-2], "big")
-
-
-def fingerprint_of(payload: bytes) -> int:
-    """The fingerprint number of the license, of this model, in a decoded long message (8 bytes)."""
-    if len(payload) != 8:
-        raise SpecError(f"only a long message, of 8 bytes, has a fingerprint number; given {len(payload)}")
-    return int.from_bytes(payload[:6], "big") >> 16 & MAX_FINGERPRINT
 
 
 @dataclass(frozen=True, repr=False)
@@ -180,13 +165,10 @@ class BinPlus:
         in tokens, the texts counted on. A payload is given only where p_global <= 1e-6.
         Raises SpecError on ids, user or fingerprint numbers out of range, or too many tokens.
         """
-        known = _registered(users, MAX_USER, "user")
-        licensed = _registered(fingerprints, MAX_FINGERPRINT, "fingerprint") if self.config.long else range(1)
+        known = Nameable.of(users, fingerprints, long=self.config.long)
         found = grams(texts, self.config.context + 1)
         votes = self.draws.signs(self.draws.of_grams(found.distinct))  # (grams, bits)
-        count = stats.hypotheses(
-            models=models, licenses=len(known) * len(licensed), windows=len(found.windows)
-        )
+        count = stats.hypotheses(models=models, licenses=known.count, windows=len(found.windows))
         counts, sums = found.sums(votes)  # of a window: grams; votes for 1 minus votes for 0
         decoded = loudest(counts, sums)
         best = _Word(stats.binomial_tail(0, 0), Fraction(0), 0, len(found.distinct) * self.code.bits, None, 0)
@@ -198,14 +180,10 @@ class BinPlus:
             if window and not stats.bound_reaches(most, n, _least_bits(count, n)):
                 continue
             message = self.code.decode_soft(scores)
-            if message is None or message.user not in known:
+            if message is None or message not in known:
                 continue
-            if isinstance(message, Long) and message.fingerprint not in licensed:
-                continue
-            word = 2 * self.code.encode(message).astype(np.int8) - np.int8(1)
-            wrong = stats.wrong_word(
-                stats.BitSums(scores), word, data_bits=self.code.code.k, check_bits=self.code.check_bits
-            )
+            word = self.code.signs(message)
+            wrong = self.code.wrong_word(scores, word)
             total = int(scores @ word)
             made = _Word(
                 stats.binomial_tail((n + total) // 2, n),
@@ -281,23 +259,6 @@ def _words(window: int, decoded: int) -> int:
     return 1 if decoded == 1 else 2 if window == 0 else 2 * (decoded - 1)
 
 
-def _registered(numbers: int | Collection[int], largest: int, what: str) -> range | frozenset[int]:
-    known: range | frozenset[int]
-    try:
-        if isinstance(numbers, range):
-            known = numbers
-        elif isinstance(numbers, int):
-            known = range(numbers)
-        else:
-            known = frozenset(map(operator.index, numbers))
-    except TypeError as error:
-        raise SpecError(f"{what} numbers are whole numbers, or how many there are: {error}") from error
-    ends = (known[0], known[-1]) if isinstance(known, range) and known else known
-    if not known or min(ends) < 0 or max(ends) > largest:
-        raise SpecError(f"{what} numbers must lie in 0 .. {largest} and at least one must be registered")
-    return known
-
-
 def _least_bits(count: int, n: int) -> int:
     """Bits of Hoeffding's bound that T of n fair coins has at least when count * p <= 1e-6.
 
@@ -316,7 +277,7 @@ class BinPlusWriter(Writer):
     def __init__(self, mark: BinPlus, payload: Short | Long) -> None:
         config = mark.config
         self._draws, self._horizon = mark.draws, config.horizon
-        self._code = 2 * mark.code.encode(payload).astype(np.int8) - np.int8(1)  # ±1, (bits,)
+        self._code = mark.code.signs(payload)
         self._temperature = config.temperature
         self._scale = config.delta * config.temperature / math.sqrt(len(self._code))
         super().__init__(config.context, config.top_k)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zhiyi.types import U32, U64, U256, Value
 from zhiyi_watermark.detect import Finding, Found
-from zhiyi_watermark.text_multibit import fingerprint_of, user_of
+from zhiyi_watermark.payload import fingerprint_of, user_of
 
 
 class Candidate(Value):

@@ -11,9 +11,8 @@ from zhiyi_oracle.tracer.candidate import Candidate, candidates
 from zhiyi_watermark.detect import PictureSuspect, detect
 from zhiyi_watermark.errors import CarrierError, UnavailableError
 from zhiyi_watermark.image_finished import Dss
-from zhiyi_watermark.payload import MAX_FINGERPRINT
+from zhiyi_watermark.payload import MAX_FINGERPRINT, fingerprint_of, user_of
 from zhiyi_watermark.result import Detection
-from zhiyi_watermark.text_multibit import fingerprint_of, user_of
 
 
 class PictureTrace(Value):

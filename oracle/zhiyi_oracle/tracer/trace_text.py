@@ -17,11 +17,11 @@ from zhiyi_oracle.api_users import ApiUsers
 from zhiyi_oracle.tracer.candidate import Candidate, candidates
 from zhiyi_watermark.detect import Progress, Suspect, TextSuspect, WriterSuspect, detect, no_progress
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
-from zhiyi_watermark.payload import MAX_FINGERPRINT
+from zhiyi_watermark.payload import MAX_FINGERPRINT, fingerprint_of, user_of
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.shared import AGREEMENT
 from zhiyi_watermark.text_gaussian import Gradient, compare_shared
-from zhiyi_watermark.text_multibit import BinPlus, fingerprint_of, user_of
+from zhiyi_watermark.text_multibit import BinPlus
 from zhiyi_watermark.text_stream import Tokenizer
 from zhiyi_watermark.text_zerobit import Profile, ZeroBit
 
