@@ -43,7 +43,7 @@ import math
 import re
 import secrets
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
@@ -310,10 +310,10 @@ class Noise:
 
     def save(self, path: Path) -> None:
         """Writes safetensors: q as int8, and `about`, the other fields with q's hash as JSON bytes."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         q = np.ascontiguousarray(self.q)
-        save_file({"about": np.frombuffer(self._about, dtype=np.uint8), "q": q}, path)
+        path.write_bytes(save({"about": np.frombuffer(self._about, dtype=np.uint8), "q": q}))
 
     @classmethod
     def load(cls, path: Path) -> Noise:
@@ -562,7 +562,7 @@ def _both(chips: stats.Tail, count: int, words: Fraction) -> stats.Tail:
     return stats.Tail("exact", min(Fraction(1), words / count)) if chips.at_most(words, count) else chips
 
 
-def detect_shared(
+def compare_shared(
     mark: Kgs,
     given: Sequence[Noise],
     ours: Sequence[Noise],
@@ -570,11 +570,11 @@ def detect_shared(
     fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
     *,
     models: int = 1,
-) -> Detection:
-    """The detection on the first operator's integers, which every operator gets alike; checked against one's own.
+) -> shared.Shared:
+    """The detection on the first operator's integers, which every operator gets alike, beside that on one's own.
 
     given, ours: of the same pictures in the same order.
-    Raises UnavailableError when they are of other pictures, specs or views; CarrierError as shared.accepted.
+    Raises UnavailableError when they are of other pictures, specs or views.
     """
     about = [[(n.picture_hash, n.spec_hash, n.views) for n in noises] for noises in (given, ours)]
     if about[0] != about[1] or not about[0]:
@@ -585,7 +585,23 @@ def detect_shared(
         for a, b in zip(one.q, other.q, strict=True)
     )
     said, own = (mark.verdict(noises, users, fingerprints, models=models) for noises in (given, ours))
-    return shared.accepted(said, own, share)
+    return shared.Shared(share, said, own)
+
+
+def detect_shared(
+    mark: Kgs,
+    given: Sequence[Noise],
+    ours: Sequence[Noise],
+    users: int | Collection[int],
+    fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+    *,
+    models: int = 1,
+) -> Detection:
+    """The detection on the first operator's integers, checked against one's own.
+
+    Raises as compare_shared, and CarrierError as shared.accepted.
+    """
+    return compare_shared(mark, given, ours, users, fingerprints, models=models).accepted()
 
 
 # --- the pipeline, in floats --------------------------------------------------------------------------------
@@ -598,13 +614,20 @@ class Made(NamedTuple):
     nonce: int
 
 
+def check_solver(pipeline: Any) -> None:
+    """Raises UnavailableError on a pipeline whose scheduler adds noise on the way."""
+    name = type(pipeline.scheduler).__name__
+    if name not in _SOLVERS or str(pipeline.scheduler.config.get("algorithm_type", "")).startswith("sde"):
+        raise UnavailableError(f"{name} may add noise on the way; use one of {', '.join(_SOLVERS)} (no sde)")
+
+
 def generate(
     pipeline: Any,
     mark: Kgs,
     prompts: Sequence[str],
     payload: Long,
     *,
-    seed: int,
+    seed: int | Sequence[int],
     nonces: Sequence[int] | None = None,
     steps: int = 50,
     guidance: float = 7.5,
@@ -617,9 +640,7 @@ def generate(
     """
     import torch
 
-    name = type(pipeline.scheduler).__name__
-    if name not in _SOLVERS or str(pipeline.scheduler.config.get("algorithm_type", "")).startswith("sde"):
-        raise UnavailableError(f"{name} may add noise on the way; use one of {', '.join(_SOLVERS)} (no sde)")
+    check_solver(pipeline)
     if not prompts:
         raise SpecError("no prompts given; one a picture")
     spec = mark.spec
@@ -763,6 +784,7 @@ class KgsReader:
     mark: Kgs
     model: Inverter
     views: Sequence[View] = FLIPS
+    _read: dict[bytes, Noise] = field(default_factory=dict, init=False, repr=False)
 
     def detect(
         self,
@@ -773,8 +795,15 @@ class KgsReader:
         models: int = 1,
     ) -> Detection:
         """Whose message is in one picture; see Kgs.verdict and Inverter.noise."""
-        noise = self.model.noise(picture, self.mark, self.views)
-        return self.mark.verdict([noise], users, fingerprints, models=models)
+        return self.mark.verdict([self.noise(picture)], users, fingerprints, models=models)
+
+    def noise(self, picture: Picture) -> Noise:
+        """The picture's readings, see Inverter.noise; those of the last picture are kept."""
+        if picture.digest not in self._read:
+            found = self.model.noise(picture, self.mark, self.views)
+            self._read.clear()
+            self._read[picture.digest] = found
+        return self._read[picture.digest]
 
 
 def _reaches(fit: tuple[int, int, int, int], square: int) -> bool:

@@ -1,11 +1,13 @@
-"""A transformers folder on disk: its tokenizer and its causal language model, never from a hub, never its code.
+"""A model's folder on disk: tokenizer and causal language model of transformers, or a text-to-image pipeline of
+diffusers; never from a hub, never its code.
 
-What such folders hold comes of strangers, and transformers, tokenizers and safetensors answer broken ones with errors
-of many kinds; here they are one.
+What such folders hold comes of strangers, and transformers, diffusers, tokenizers and safetensors answer broken ones
+with errors of many kinds; here they are one.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +21,12 @@ if TYPE_CHECKING:  # torch is heavy and only who loads a model needs it
 
 _ERRORS: Final = (
     OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, AssertionError, ArithmeticError,
-    ImportError,
+    ImportError, RecursionError,
 )  # fmt: skip
+PIPELINES: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+_TRANSFORMERS: Final = "config.json, tokenizer.json"
+_PIPELINE: Final = "model_index.json, the folders of its parts"
+_MAX_INDEX: Final = 1 << 16  # bytes
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -63,27 +69,57 @@ def load_model(folder: Path) -> torch.nn.Module:
         return model
 
 
+def load_pipeline(folder: Path) -> Any:
+    """The folder's text-to-image pipeline of diffusers as float32, without a safety checker; safetensors only.
+
+    Raises UnavailableError where none can be loaded, or it is of a class that PIPELINES lacks.
+    """
+    import torch
+
+    with _told(folder, "pipeline", _PIPELINE):
+        import diffusers
+        from diffusers.utils import logging
+
+        index = folder / "model_index.json"
+        with index.open("rb") as file:
+            text = file.read(_MAX_INDEX + 1)
+        said = json.loads(text) if len(text) <= _MAX_INDEX else None
+        name = said.get("_class_name") if isinstance(said, dict) else None
+        if name not in PIPELINES:
+            raise ValueError(f"{index.name} names class {name!r:.60}; read are {', '.join(PIPELINES)}")
+        logging.disable_progress_bar()
+        made: Any = getattr(diffusers, name).from_pretrained(
+            folder,
+            torch_dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            **({"safety_checker": None, "requires_safety_checker": False} if name == PIPELINES[0] else {}),
+        )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
 @contextmanager
-def _told(folder: Path, what: str) -> Iterator[None]:
+def _told(folder: Path, what: str, holds: str = _TRANSFORMERS) -> Iterator[None]:
     """Errors of the libraries as UnavailableError."""
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     if not folder.is_dir():
-        raise UnavailableError(f"{folder} is no folder; give the folder of a transformers model")
+        raise UnavailableError(f"{folder} is no folder; give the model's folder")
     known: tuple[type[BaseException], ...] = (*_ERRORS, StrictDataclassError, SafetensorError)
     try:
         yield
     except BaseException as error:
         # what tokenizers raises has no class of its own
         if isinstance(error, known) or type(error) is Exception:
-            raise _unavailable(folder, what, error) from error
+            raise _unavailable(folder, what, holds, error) from error
         raise
 
 
-def _unavailable(folder: Path, what: str, error: BaseException) -> UnavailableError:
+def _unavailable(folder: Path, what: str, holds: str, error: BaseException) -> UnavailableError:
     why = " ".join(str(error).split())
     return UnavailableError(
         f"no {what} can be loaded from {folder} ({type(error).__name__}: {why:.160}); give the folder of the model "
-        "as it was published, with config.json, tokenizer.json and all its safetensors"
+        f"as it was published, with {holds} and all its safetensors"
     )

@@ -8,7 +8,7 @@ itself: who knows a key may add its signs to them, one unit everywhere. So the v
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,3 +52,25 @@ def accepted(shared: Detection, own: Detection, share: Fraction) -> Detection:
     if said != ours:
         raise CarrierError(f"the shared q says {said}, ours {ours}; do not sign it")
     return shared
+
+
+class Shared(NamedTuple):
+    """What another operator's integers say, and one's own."""
+
+    agreement: Fraction  # share of places where both differ by at most one
+    said: Detection  # on the other operator's
+    own: Detection
+
+    @property
+    def same(self) -> dict[str, bool]:
+        """Whether both decide alike, name the same licenses and messages and lie in one bucket."""
+        named = [(one.license, one.payload, one.also) for one in (self.said, self.own)]
+        return {
+            "decision": self.said.decision == self.own.decision,
+            "license": named[0] == named[1],
+            "bucket": self.said.bucket == self.own.bucket,
+        }
+
+    def accepted(self) -> Detection:
+        """The detection on the other operator's integers. Raises CarrierError where it must not be signed."""
+        return accepted(self.said, self.own, self.agreement)

@@ -31,7 +31,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -642,27 +642,6 @@ def agreement(ours: Gradient, theirs: Gradient) -> Fraction:
     return shared.agreement(ours.q, theirs.q)
 
 
-class Shared(NamedTuple):
-    """What another operator's q says, and one's own."""
-
-    agreement: Fraction  # share of weights where both q differ by at most one
-    said: Detection  # on the other operator's q
-    own: Detection
-
-    @property
-    def same(self) -> dict[str, bool]:
-        """Whether both decide alike, name the same licenses and lie in one bucket."""
-        return {
-            "decision": self.said.decision == self.own.decision,
-            "license": (self.said.license, self.said.also) == (self.own.license, self.own.also),
-            "bucket": self.said.bucket == self.own.bucket,
-        }
-
-    def accepted(self) -> Detection:
-        """The detection on the other operator's q. Raises CarrierError where it must not be signed."""
-        return shared.accepted(self.said, self.own, self.agreement)
-
-
 def compare_shared(
     given: Gradient,
     ours: Gradient,
@@ -672,7 +651,7 @@ def compare_shared(
     models: int = 1,
     threshold: Fraction = stats.TRACE,
     grind_bits: int = 0,
-) -> Shared:
+) -> shared.Shared:
     """The detection on the first operator's q, which every operator gets alike, beside that on one's own q.
 
     Raises UnavailableError when they are of other texts or another spec.
@@ -682,7 +661,7 @@ def compare_shared(
         detect(g, spec, keys, models=models, threshold=threshold, grind_bits=grind_bits)
         for g in (given, ours)
     )
-    return Shared(share, said, own)
+    return shared.Shared(share, said, own)
 
 
 def detect_shared(

@@ -18,6 +18,7 @@ from zhiyi.errors import BadInput, ConfigError
 from zhiyi.keys import KeyKind
 from zhiyi.types import U256, Bytes32, Value, to_hex
 from zhiyi_oracle.language_model import TransformersGenerator
+from zhiyi_oracle.marker.generated import Wanted, draw
 from zhiyi_oracle.secret_files import write_private
 from zhiyi_watermark import text_gaussian, weights
 from zhiyi_watermark.errors import SpecError, WatermarkError
@@ -241,18 +242,81 @@ def mark_text(
 def mark_image(
     ctx: typer.Context,
     picture: Annotated[
-        Path, typer.Argument(help="Picture: PNG, JPEG, WebP, TIFF, BMP or a GIF of one frame.")
+        Path,
+        typer.Argument(
+            help="Picture: PNG, JPEG, WebP, TIFF, BMP or a GIF of one frame. With --generate, folder of a diffusers"
+            " pipeline (Stable Diffusion 1, 2 or XL)."
+        ),
     ],
-    out: Annotated[Path, typer.Argument(help="Marked picture to write: .png, .jpg, .webp or .tif.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="Marked picture to write: .png, .jpg, .webp or .tif. With --generate, new folder for the pictures."
+        ),
+    ],
     model_key: Annotated[Path, typer.Option(help="Key file of the model (`zhiyi keys new trace FILE`).")],
     user: Annotated[int, typer.Option(help="API user number to carry.", min=0, max=MAX_USER)],
     fingerprint: Annotated[
         int, typer.Option(help="Fingerprint number of the license to carry.", min=0, max=MAX_FINGERPRINT)
     ] = 0,
     quality: Annotated[int, typer.Option(help="Of a JPEG.", min=50, max=95)] = 95,
+    generate: Annotated[
+        bool, typer.Option("--generate", help="Draw pictures of prompts from marked noise.")
+    ] = False,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="With --generate: prompt of a picture; repeat for more.")
+    ] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option(help="With --generate: file of prompts, UTF-8, one a line.")
+    ] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --generate: which model at which size; read if it exists, else made from the pipeline."
+        ),
+    ] = None,
+    height: Annotated[
+        int | None, typer.Option(help="Of a new spec: px. [default: the pipeline's]", min=8, max=8192)
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Of a new spec: px. [default: the pipeline's]", min=8, max=8192)
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="With --generate: of the sizes of the noise; its signs come of key and nonce. [default: drawn]",
+            min=0,
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="With --generate: of the solver.", min=1, max=1000)] = 50,
+    guidance: Annotated[
+        float, typer.Option(help="With --generate: how closely the prompt is kept to.", min=0, max=50)
+    ] = 7.5,
+    batch: Annotated[int, typer.Option(help="With --generate: pictures drawn at once.", min=1, max=64)] = 4,
 ) -> None:
-    """Mark a finished picture, as far as its texture hides it; `zhiyi trace` finds the numbers again."""
+    """Mark a finished picture, as far as its texture hides it, or draw marked ones with --generate.
+
+    `zhiyi trace` finds the numbers again; of drawn pictures with --pipeline. Each drawn picture spends one of the key's
+    4,096 nonces; the ledger beside the key file, FILE.nonces, says how many are spent: keep both together.
+    """
     session = session_of(ctx)
+    if generate:
+        if spec is None:
+            raise ConfigError("--generate needs --spec FILE, read if it exists, else made from the pipeline")
+        if (spec.exists() and (height or width)) or (prompt and prompts_file):
+            raise ConfigError("give --height and --width with a new --spec alone, --prompt or --prompts-file")
+        lines = [] if prompts_file is None else (_utf8(prompts_file) or "").splitlines()
+        prompts = prompt or [line.strip() for line in lines if line.strip()]
+        wanted = Wanted(prompts, height, width, seed, steps, guidance, batch)
+        key = open_key(session, model_key, KeyKind.TRACE).secret
+        with session.console.progress("drawing") as progress:
+            drawn = draw(picture, out, spec, model_key, key, Long(fingerprint, user), wanted, progress)
+        session.console.result(drawn)
+        return
+    if prompt or prompts_file or spec or height or width or seed is not None:
+        raise ConfigError(
+            "prompts, --spec, --height, --width and --seed are for --generate; a finished picture takes none"
+        )
     if out.exists():
         raise BadInput(f"{out} exists; a marked picture is never written over anything")
     try:

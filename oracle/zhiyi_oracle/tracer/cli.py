@@ -21,8 +21,9 @@ from zhiyi.keys import KeyKind
 from zhiyi.types import TraceKey
 from zhiyi.usage_log import UsageLog
 from zhiyi_oracle.api_users import ApiUsers
+from zhiyi_oracle.tracer.exchange import Exchange
 from zhiyi_oracle.tracer.trace_picture import trace_picture
-from zhiyi_oracle.tracer.trace_text import Exchange, trace_text
+from zhiyi_oracle.tracer.trace_text import trace_text
 from zhiyi_oracle.tracer.trace_weights import (
     MAX_KIT_BYTES,
     check_base,
@@ -31,9 +32,11 @@ from zhiyi_oracle.tracer.trace_weights import (
     read_kit,
     trace_weights,
 )
-from zhiyi_watermark.detect import Progress, WriterSuspect, is_picture, is_text, read_text
+from zhiyi_watermark.detect import PictureSuspect, Progress, WriterSuspect, is_picture, is_text, read_text
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.image_finished import Dss
+from zhiyi_watermark.image_generated import FLIPS, Inverter, Kgs, KgsReader, KgsSpec, plan, wide_views
+from zhiyi_watermark.model_folder import load_pipeline
 from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.text_gaussian import Base, GswSpec, license_key
@@ -87,6 +90,11 @@ class Asked:
     licenses_of: int | None
     gradient_out: Path | None
     gradient_in: Path | None
+    pipelines: Sequence[str]
+    pipeline_specs: Sequence[str]
+    turned: bool
+    noise_out: Path | None
+    noise_in: Path | None
 
 
 @app.callback(invoke_without_command=True)
@@ -154,6 +162,39 @@ def trace(
             " they agree and whether they decide alike. Exit code 5 where they do not."
         ),
     ] = None,
+    pipeline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For a picture: diffusers pipeline that may have drawn it, as MODEL_ID=FOLDER; repeat for more models."
+        ),
+    ] = None,
+    pipeline_spec: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Spec of a --pipeline's pictures, as MODEL_ID=FILE, by `zhiyi mark image --generate`."
+            " [default: those of the size that it draws by itself]"
+        ),
+    ] = None,
+    turned: Annotated[
+        bool,
+        typer.Option(
+            "--turned",
+            help="With --pipeline: look for turned and cropped pictures too, by hundreds of short inversions.",
+        ),
+    ] = False,
+    noise_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="With one --pipeline and one picture: write the picture's noise, for other operators."
+        ),
+    ] = None,
+    noise_in: Annotated[
+        Path | None,
+        typer.Option(
+            help="With one --pipeline and one picture: another operator's noise. Ours is computed too, and both are"
+            " compared as with --gradient-in."
+        ),
+    ] = None,
     together: Annotated[
         bool, typer.Option("--together", help="All texts are one case: what they tell is added up.")
     ] = False,
@@ -181,8 +222,10 @@ def trace(
         raise BadInput(f"{_shown(strange[0])} is no text; only texts are traced --together")
     asked = Asked(
         model_key, tokenizer, provider, bits, profile or [], kit or [], base or [], writer or [], licenses,
-        gradient_out, gradient_in,
+        gradient_out, gradient_in, pipeline or [], pipeline_spec or [], turned, noise_out, noise_in,
     )  # fmt: skip
+    if (noise_out or noise_in) and not (len(asked.pipelines) == len(cases) == 1 and is_picture(objects[0])):
+        raise ConfigError("--noise-out and --noise-in need one --pipeline and one picture")
     if (gradient_out or gradient_in) and not (len(asked.writers) == len(cases) == 1 and is_text(objects[0])):
         raise ConfigError(
             "--gradient-out and --gradient-in need one --writer and one text, or texts --together"
@@ -366,25 +409,53 @@ def _text_tracer(session: Session, stack: ExitStack, asked: Asked) -> Tracer:
 
 
 def _picture_tracer(session: Session, asked: Asked) -> Tracer:
+    folders = _numbered("--pipeline", asked.pipelines)
+    specs = {
+        model: _kgs_spec(path) for model, path in _numbered("--pipeline-spec", asked.pipeline_specs).items()
+    }
+    for model in specs:
+        if model not in folders:
+            raise ConfigError(f"--pipeline-spec names model {model}, no --pipeline does")
+
     @cache
-    def tools() -> tuple[Dss, int | frozenset[int]]:
+    def suspects() -> list[PictureSuspect]:
         if asked.model_key is None:
             raise ConfigError("tracing a picture needs --model-key")
-        mark = Dss(open_key(session, asked.model_key, KeyKind.TRACE).secret)
-        if asked.provider is None:
-            return mark, MAX_USER + 1
-        users = ApiUsers(asked.provider)
-        numbers = users.numbers()
-        users.close()
-        if not numbers:
-            raise ConfigError("the provider has no API users yet, so nobody can be named")
-        return mark, numbers
+        key = open_key(session, asked.model_key, KeyKind.TRACE).secret
+        users: int | list[int] = MAX_USER + 1
+        if asked.provider is not None:
+            book = ApiUsers(asked.provider)
+            users = book.numbers()
+            book.close()
+            if not users:
+                raise ConfigError("the provider has no API users yet, so nobody can be named")
+        known = _fingerprints(session, asked)
+        readers = {m: _reader(key, folder, specs.get(m), asked.turned) for m, folder in folders.items()}
+        return [
+            PictureSuspect("", Dss(key), users, known),
+            *(PictureSuspect(str(model), reader, users, known) for model, reader in readers.items()),
+        ]
 
     def traced(case: Sequence[Path], _: Progress) -> tuple[Row, Detection | None]:
-        found, detection = trace_picture(case[0], *tools(), _fingerprints(session, asked))
+        tried = suspects()
+        exchange = None
+        if asked.noise_out or asked.noise_in:
+            exchange = Exchange(tried[-1], asked.noise_out, asked.noise_in)
+        found, detection = trace_picture(case[0], tried, exchange)
         return found.model_dump(), detection
 
     return traced
+
+
+def _reader(key: bytes, folder: Path, spec: KgsSpec | None, turned: bool) -> KgsReader:
+    """The mark of generated pictures, with the pipeline that reads it. Raises ConfigError."""
+    try:
+        pipeline = load_pipeline(folder)
+        chosen = spec or plan(pipeline)
+        views = wide_views(chosen) if turned else FLIPS
+        return KgsReader(Kgs(key, chosen), Inverter(pipeline, chosen), views)
+    except (SpecError, UnavailableError) as exc:
+        raise ConfigError(f"{folder}: {exc}") from exc
 
 
 def _fingerprints(session: Session, asked: Asked) -> int | Collection[int]:
@@ -409,6 +480,13 @@ def _spec(path: Path) -> GswSpec:
         return GswSpec.from_json(read_bytes(path, MAX_KIT_BYTES).decode(errors="replace"))
     except SpecError as exc:
         raise BadInput(f"{path} is no mark of a model's copies: {exc}") from exc
+
+
+def _kgs_spec(path: Path) -> KgsSpec:
+    try:
+        return KgsSpec.from_json(read_bytes(path, MAX_KIT_BYTES).decode(errors="replace"))
+    except SpecError as exc:
+        raise BadInput(f"{path} names no pipeline of marked pictures: {exc}") from exc
 
 
 def _unfolded(detection: Detection | None) -> Row | None:

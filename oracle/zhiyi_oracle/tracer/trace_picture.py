@@ -1,18 +1,21 @@
-"""Which API user, and whose license, a finished picture was marked for. Imports no torch."""
+"""Which API user, and whose license, a picture was marked for, finished or while it was drawn. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 
 from zhiyi.errors import BadInput
-from zhiyi.types import U32, Value
+from zhiyi.types import U32, U64, Value
 from zhiyi_oracle.tracer.candidate import Candidate, candidates
+from zhiyi_oracle.tracer.exchange import Exchange, SharedTrace, exchanged
 from zhiyi_watermark.detect import PictureSuspect, detect
-from zhiyi_watermark.errors import CarrierError, UnavailableError
-from zhiyi_watermark.image_finished import Dss
-from zhiyi_watermark.payload import MAX_FINGERPRINT, fingerprint_of, user_of
+from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
+from zhiyi_watermark.image_generated import KgsReader, Noise, compare_shared
+from zhiyi_watermark.payload import fingerprint_of, user_of
+from zhiyi_watermark.pictures import open_picture
 from zhiyi_watermark.result import Detection
+from zhiyi_watermark.shared import Shared
 
 
 class PictureTrace(Value):
@@ -22,40 +25,63 @@ class PictureTrace(Value):
     decision: str
     bucket: int  # -log10 p_global rounded down to 0, 12, 20 or 40
     method: str | None  # the mark that was found
+    model_id: U64 | None  # of the pipeline that drew it, where it was marked so
     user_number: U32 | None
     fingerprint: U32 | None  # number of the license, among those of its model
     payload: str | None  # hex
     candidates: tuple[Candidate, ...]
     users_tried: int
     licenses_tried: int
+    shared: SharedTrace | None
 
 
 def trace_picture(
-    path: Path,
-    mark: Dss,
-    users: int | Collection[int],
-    fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+    path: Path, suspects: Sequence[PictureSuspect], exchange: Exchange[PictureSuspect] | None = None
 ) -> tuple[PictureTrace, Detection]:
-    """Every user number and every fingerprint number given counts. The detection is secret to whoever holds the key.
+    """suspects: at least one, all with the same numbers of users and licenses; every number given counts, for each.
 
-    Raises BadInput: no picture, one over the limits, or an animation.
+    exchange: for one of the suspects, of generated pictures. The detection is secret to whoever holds the key.
+    Raises BadInput: no picture, one over the limits, an animation, of a size that no suspect examines, or a shared
+    noise that is none of this picture.
     """
     try:
-        best = detect(path, [PictureSuspect("", mark, users, fingerprints)])
-    except (CarrierError, UnavailableError) as exc:
+        best = detect(path, suspects)
+        shared = _exchanged(exchange, path, len(suspects)) if exchange else None
+    except (CarrierError, SpecError, UnavailableError) as exc:
         raise BadInput(f"{path} cannot be examined: {exc}") from exc
-    found = best.detection
-    assert found is not None  # the one suspect is tried
+    said = best.detection
+    if said is None:
+        raise BadInput(f"{path} cannot be examined: no mark is looked for in pictures of this size")
+    payload = said.payload
+    users, fingerprints = suspects[0].users, suspects[0].fingerprints
     trace = PictureTrace(
-        found=found.payload is not None,
-        decision=found.decision,
-        bucket=found.bucket,
-        method=found.method if found.payload else None,
-        user_number=user_of(found.payload) if found.payload else None,
-        fingerprint=fingerprint_of(found.payload) if found.payload else None,
-        payload=found.payload.hex() if found.payload else None,
+        found=payload is not None,
+        decision=said.decision,
+        bucket=said.bucket,
+        method=said.method if payload else None,
+        model_id=int(best.model) if best.model and payload else None,
+        user_number=user_of(payload) if payload else None,
+        fingerprint=fingerprint_of(payload) if payload else None,
+        payload=payload.hex() if payload else None,
         candidates=candidates(best),
         users_tried=users if isinstance(users, int) else len(users),
         licenses_tried=fingerprints if isinstance(fingerprints, int) else len(fingerprints),
+        shared=shared,
     )
-    return trace, found
+    return trace, said
+
+
+def _exchanged(exchange: Exchange[PictureSuspect], path: Path, models: int) -> SharedTrace:
+    suspect = exchange.suspect
+    reader = suspect.mark
+    if not isinstance(reader, KgsReader):
+        raise SpecError("only the noise of generated pictures is shared")
+    ours = reader.noise(open_picture(path))
+
+    def compare(given: Path) -> Shared:
+        theirs = Noise.load(given)
+        return compare_shared(
+            reader.mark, [theirs], [ours], suspect.users, suspect.fingerprints, models=models
+        )
+
+    return exchanged(ours, exchange.out, exchange.given, compare)

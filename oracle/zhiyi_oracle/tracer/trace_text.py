@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from zhiyi.client import Zhiyi
 from zhiyi.errors import BadInput, IntegrityError, NotFound
@@ -15,35 +14,16 @@ from zhiyi.types import U32, U64, U256, Bytes32, Value
 from zhiyi.usage_log import InclusionProof, UsageLog, output_hash, user_commitment
 from zhiyi_oracle.api_users import ApiUsers
 from zhiyi_oracle.tracer.candidate import Candidate, candidates
+from zhiyi_oracle.tracer.exchange import Exchange, SharedTrace, exchanged
 from zhiyi_watermark.detect import Progress, Suspect, TextSuspect, WriterSuspect, detect, no_progress
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.payload import MAX_FINGERPRINT, fingerprint_of, user_of
 from zhiyi_watermark.result import Detection
-from zhiyi_watermark.shared import AGREEMENT
+from zhiyi_watermark.shared import Shared
 from zhiyi_watermark.text_gaussian import Gradient, compare_shared
 from zhiyi_watermark.text_multibit import BinPlus
 from zhiyi_watermark.text_stream import Tokenizer
 from zhiyi_watermark.text_zerobit import Profile, ZeroBit
-
-
-class Exchange(NamedTuple):
-    """How the integers of GSW go between operators: by files."""
-
-    suspect: WriterSuspect
-    out: Path | None = None  # ours are written here
-    given: Path | None = None  # another operator's
-
-
-class SharedTrace(Value):
-    """Another operator's gradient beside ours: its verdict may be signed if it is accepted."""
-
-    digest: Bytes32  # of ours
-    agreement: float | None  # share of weights where both differ by at most one; None where none was given
-    same_decision: bool | None
-    same_license: bool | None
-    same_bucket: bool | None
-    accepted: bool | None
-    reason: str | None  # why it is not
 
 
 class OpenedLeaf(Value):
@@ -96,7 +76,7 @@ def trace_text(
     writers: Sequence[WriterSuspect] = (),
     *,
     fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
-    exchange: Exchange | None = None,
+    exchange: Exchange[WriterSuspect] | None = None,
     progress: Progress = no_progress,
 ) -> tuple[TextTrace, Detection]:
     """Payload → user number → the user's leaf; or, of a mark without payload, whether it is there.
@@ -158,36 +138,15 @@ def trace_text(
     return trace, said
 
 
-def _exchanged(exchange: Exchange, texts: Sequence[str], models: int) -> SharedTrace:
+def _exchanged(exchange: Exchange[WriterSuspect], texts: Sequence[str], models: int) -> SharedTrace:
     suspect = exchange.suspect
     ours = suspect.base.gradient(suspect.base.encode(texts, suspect.spec), suspect.spec)
-    if exchange.out is not None:
-        try:
-            ours.save(exchange.out)
-        except OSError as exc:
-            raise BadInput(f"{exchange.out} cannot be written: {exc.strerror}") from exc
-    if exchange.given is None:
-        nothing = dict.fromkeys(
-            ("agreement", "same_decision", "same_license", "same_bucket", "accepted", "reason")
-        )
-        return SharedTrace.model_validate({"digest": ours.digest(), **nothing})
-    both = compare_shared(
-        Gradient.load(exchange.given, suspect.spec), ours, suspect.spec, suspect.keys, models=models
-    )
-    reason = None
-    try:
-        both.accepted()
-    except CarrierError:
-        reason = "too few weights agree" if both.agreement < AGREEMENT else "it says another thing than ours"
-    return SharedTrace(
-        digest=ours.digest(),
-        agreement=float(both.agreement),
-        same_decision=both.same["decision"],
-        same_license=both.same["license"],
-        same_bucket=both.same["bucket"],
-        accepted=reason is None,
-        reason=reason,
-    )
+
+    def compare(given: Path) -> Shared:
+        theirs = Gradient.load(given, suspect.spec)
+        return compare_shared(theirs, ours, suspect.spec, suspect.keys, models=models)
+
+    return exchanged(ours, exchange.out, exchange.given, compare)
 
 
 def open_leaf(number: int, users: ApiUsers, log: UsageLog) -> OpenedLeaf:

@@ -1,0 +1,261 @@
+"""`zhiyi mark image --generate` and `zhiyi trace --pipeline`: drawn, named again, exchanged and refused."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_model import MODEL_KEY
+
+from zhiyi.cli import main
+from zhiyi.errors import BadInput, ConfigError
+from zhiyi.keys import KeyKind, save_key
+from zhiyi_oracle.marker import nonces
+from zhiyi_watermark import image_generated as kgs
+from zhiyi_watermark.errors import UnavailableError
+from zhiyi_watermark.image_generated import NONCES, Kgs, KgsSpec, Noise
+from zhiyi_watermark.model_folder import load_pipeline
+from zhiyi_watermark.payload import Long
+from zhiyi_watermark.pictures import Picture, save_picture
+
+TINY = Path(__file__).resolve().parents[1] / "models" / "tiny-image"
+MODEL = 3
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*words: str | int | Path, fails: int = 0) -> Any:
+        capsys.readouterr()
+        try:
+            main(["--json", *map(str, words)])
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        text = capsys.readouterr().out
+        assert code == fails, text
+        return json.loads(text) if text.strip() else None
+
+    return call
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    path = tmp_path / "model.key"
+    save_key(path, KeyKind.TRACE, MODEL_KEY, unsafe_plain=True)
+    return path
+
+
+def plain(path: Path, side: int = 64) -> Path:
+    save_picture(Picture(np.random.default_rng(1).integers(0, 256, (side, side, 3), dtype=np.uint8)), path)
+    return path
+
+
+def test_drawn_pictures_are_traced_and_their_noise_is_exchanged(run: Run, key: Path, tmp_path: Path) -> None:
+    spec, prompts = tmp_path / "kgs.json", tmp_path / "prompts.txt"
+    prompts.write_text("fox\n\n  photo \ncat\n")
+    words = ["--generate", "--model-key", key, "--user", 7, "--fingerprint", 123, "--spec", spec]
+    words += ["--steps", 8, "--guidance", 3]
+    drawn = run(
+        "mark", "image", TINY, tmp_path / "out", *words, "--prompts-file", prompts, "--seed", 1, "--batch", 2
+    )
+    rows = drawn["pictures"]
+    assert [(Path(row["file"]).name, row["nonce"], row["prompt"]) for row in rows] == [
+        ("0001.png", 0, "fox"),
+        ("0002.png", 1, "photo"),
+        ("0003.png", 2, "cat"),
+    ]
+    chosen = KgsSpec.from_json(spec.read_text())
+    assert drawn["detector_hash"] == "0x" + chosen.spec_hash().hex()
+    assert chosen.shape == (4, 32, 32)
+    again = run("mark", "image", TINY, tmp_path / "more", *words, "--prompt", "fox")
+    assert [row["nonce"] for row in again["pictures"]] == [3]
+
+    looked = ["--model-key", key, "--pipeline", f"{MODEL}={TINY}"]
+    noise = tmp_path / "noise.safetensors"
+    found = run("trace", rows[1]["file"], *looked, "--noise-out", noise)
+    assert (found["found"], found["user_number"], found["fingerprint"]) == (True, 7, 123)
+    assert (found["method"], found["model_id"]) == (kgs.METHOD, MODEL)
+    assert not {"T", "n", "log2_p"} & set(found)
+    ours = Noise.load(noise)
+    assert (found["shared"]["digest"], found["shared"]["accepted"]) == ("0x" + ours.digest().hex(), None)
+    same = run(
+        "trace", rows[1]["file"], *looked, "--noise-in", noise, "--pipeline-spec", f"{MODEL}={spec}", "--full"
+    )
+    told = same["shared"]
+    assert (told["agreement"], told["accepted"], told["reason"]) == (1.0, True, None)
+    assert same["detection"]["hypotheses"] == 2 * 2 * NONCES * kgs.READINGS << 44  # DSS is looked for too
+
+    mark = Kgs(MODEL_KEY, chosen)
+    far = np.clip(-ours.q, -15, 15).astype(np.int8)
+    Noise(far, ours.views, ours.spec_hash, ours.picture_hash).save(noise)
+    refused = run("trace", rows[1]["file"], *looked, "--noise-in", noise, fails=5)["shared"]
+    assert (refused["accepted"], refused["reason"]) == (False, "too few of them agree")
+    unmarked = plain(tmp_path / "plain.png")
+    run("trace", unmarked, *looked, "--noise-out", noise)
+    theirs = Noise.load(noise)
+    forged = np.clip(theirs.q + mark.signs(Long(9, 9), 40), -15, 15).astype(np.int8)
+    Noise(forged, theirs.views, theirs.spec_hash, theirs.picture_hash).save(noise)
+    framed = run("trace", unmarked, *looked, "--noise-in", noise, fails=5)
+    assert framed["found"] is False
+    assert framed["shared"]["reason"] == "it says another thing than ours"
+    run("trace", rows[0]["file"], *looked, "--noise-in", noise, fails=2)  # another picture's
+    noise.write_bytes(noise.read_bytes()[:-3])
+    run("trace", unmarked, *looked, "--noise-in", noise, fails=2)
+
+
+def test_a_picture_too_small_for_every_mark_is_refused_clearly(run: Run, key: Path, tmp_path: Path) -> None:
+    told = run("trace", plain(tmp_path / "small.png"), "--model-key", key, fails=2)
+    assert "this size" in told["error"]["message"]
+
+
+def test_options_that_do_not_fit_are_refused(run: Run, key: Path, tmp_path: Path) -> None:
+    picture, spec, out = plain(tmp_path / "a.png"), tmp_path / "kgs.json", tmp_path / "out"
+    base = ["mark", "image", TINY, out, "--model-key", key, "--user", 1, "--generate"]
+    run(*base, "--prompt", "fox", fails=3)  # no spec
+    run(*base, "--spec", spec, fails=2)  # no prompt
+    spec.write_text("{}")
+    run(*base, "--spec", spec, "--prompt", "fox", fails=2)
+    run(*base, "--spec", spec, "--prompt", "fox", "--height", 64, fails=3)
+    out.mkdir()
+    run(*base, "--spec", tmp_path / "new.json", "--prompt", "fox", fails=2)  # never over anything
+    run(
+        "mark",
+        "image",
+        picture,
+        tmp_path / "b.png",
+        "--model-key",
+        key,
+        "--user",
+        1,
+        "--prompt",
+        "x",
+        fails=3,
+    )
+    looked = ["trace", picture, "--model-key", key]
+    run(*looked, "--noise-out", tmp_path / "q", fails=3)
+    run(*looked, "--pipeline-spec", f"{MODEL}={spec}", fails=2)
+    run(*looked, "--pipeline", TINY, fails=2)
+    told = run(*looked, "--pipeline", f"{MODEL}={tmp_path}", fails=3)["error"]["message"]
+    assert "model_index.json" in told
+    assert not nonces.ledger_of(key).exists()
+
+
+# --- pipelines in folders
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy whose large files are links."""
+    return Path(
+        shutil.copytree(TINY, tmp_path / "pipeline", copy_function=lambda a, b: Path(b).symlink_to(a))
+    )
+
+
+def replaced(path: Path, content: str | None) -> None:
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model_index.json", None),
+        ("model_index.json", "[" * 5000),
+        ("model_index.json", "[]"),
+        ("model_index.json", '{"_class_name": "FluxPipeline"}'),
+        ("model_index.json", '{"_class_name": ["own.py", "Pipeline"]}'),
+        ("model_index.json", '{"_class_name": "StableDiffusionPipeline"}'),
+        ("unet/config.json", "[]"),
+        ("unet/diffusion_pytorch_model.safetensors", "x"),
+        ("text_encoder/model.safetensors", None),
+        ("tokenizer/vocab.json", "3"),
+        ("scheduler/scheduler_config.json", "{"),
+    ],
+)
+def test_a_broken_pipeline_is_one_clear_error(folder: Path, name: str, content: str | None) -> None:
+    replaced(folder / name, content)
+    with pytest.raises(UnavailableError, match="give the folder of the model"):
+        load_pipeline(folder)
+
+
+def test_another_model_than_the_specs_is_refused(run: Run, key: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "kgs.json"
+    spec.write_text(KgsSpec("0" * 64, "epsilon", 4, 32, 32, 2).to_json())
+    base = ["mark", "image", TINY, tmp_path / "out", "--model-key", key, "--user", 1, "--generate"]
+    told = run(*base, "--spec", spec, "--prompt", "fox", fails=3)["error"]["message"]
+    assert "another model" in told
+    looked = ["trace", plain(tmp_path / "a.png"), "--model-key", key, "--pipeline", f"{MODEL}={TINY}"]
+    told = run(*looked, "--pipeline-spec", f"{MODEL}={spec}", fails=3)["error"]["message"]
+    assert "SHA-256" in told
+    assert not (tmp_path / "out").exists()
+
+
+# --- nonces
+
+
+def test_nonces_are_spent_once_and_end(key: Path, tmp_path: Path) -> None:
+    assert nonces.reserve(key, MODEL_KEY, 3) == range(3)
+    (tmp_path / "link.key").symlink_to(key)
+    assert nonces.reserve(tmp_path / "link.key", MODEL_KEY, NONCES - 4) == range(3, NONCES - 1)
+    with pytest.raises(BadInput, match="1 of 4096 nonces left"):
+        nonces.reserve(key, MODEL_KEY, 2)
+    assert nonces.reserve(key, MODEL_KEY, 1) == range(NONCES - 1, NONCES)
+    assert nonces.ledger_of(key).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[" * 900, "[]", '{"key": 1, "used": -1}', '{"used": 5000}', '{"used": true}']
+)
+def test_a_broken_ledger_never_starts_anew(key: Path, content: str) -> None:
+    nonces.reserve(key, MODEL_KEY, 1)
+    nonces.ledger_of(key).write_text(content)
+    with pytest.raises(ConfigError, match="restore"):
+        nonces.reserve(key, MODEL_KEY, 1)
+    assert nonces.ledger_of(key).read_text() == content
+
+
+def test_the_ledger_of_another_key_is_refused(key: Path) -> None:
+    nonces.reserve(key, bytes(32), 1)
+    with pytest.raises(ConfigError, match="another key"):
+        nonces.reserve(key, MODEL_KEY, 1)
+
+
+def test_a_crash_before_the_ledger_is_whole_spends_nothing_and_after_repeats_nothing(
+    key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nonces.reserve(key, MODEL_KEY, 5)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(nonces.os, "fsync", full)
+        with pytest.raises(ConfigError, match="no space"):
+            nonces.reserve(key, MODEL_KEY, 5)
+    assert [path.name for path in key.parent.iterdir() if path.name.startswith(".")] == []
+    assert nonces.reserve(key, MODEL_KEY, 1) == range(5, 6)
+
+
+def _spend(path: Path, answers: Any) -> None:
+    answers.put([nonces.reserve(path, MODEL_KEY, 1)[0] for _ in range(20)])
+
+
+def test_two_processes_share_no_nonce(key: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    workers = [context.Process(target=_spend, args=(key, answers)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    spent = sorted(nonce for _ in workers for nonce in answers.get(timeout=60))
+    for worker in workers:
+        worker.join()
+    assert spent == list(range(60))
