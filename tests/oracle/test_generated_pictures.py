@@ -26,6 +26,7 @@ from zhiyi_watermark.pictures import Picture, save_picture
 
 TINY = Path(__file__).resolve().parents[1] / "models" / "tiny-image"
 MODEL = 3
+OTHER_KEY = b"\x09" * 32
 
 Run = Callable[..., Any]
 
@@ -93,15 +94,16 @@ def test_drawn_pictures_are_traced_and_their_noise_is_exchanged(run: Run, key: P
     assert (told["agreement"], told["accepted"], told["reason"]) == (1.0, True, None)
     assert same["detection"]["hypotheses"] == 2 * 2 * NONCES * kgs.READINGS << 44  # DSS is looked for too
 
-    mark = Kgs(MODEL_KEY, chosen)
     far = np.clip(-ours.q, -15, 15).astype(np.int8)
     Noise(far, ours.views, ours.spec_hash, ours.picture_hash).save(noise)
     refused = run("trace", rows[1]["file"], *looked, "--noise-in", noise, fails=5)["shared"]
     assert (refused["accepted"], refused["reason"]) == (False, "too few of them agree")
-    unmarked = plain(tmp_path / "plain.png")
+    other = tmp_path / "other.key"  # under which the picture is unmarked
+    save_key(other, KeyKind.TRACE, OTHER_KEY, unsafe_plain=True)
+    unmarked, looked[1] = rows[1]["file"], other
     run("trace", unmarked, *looked, "--noise-out", noise)
     theirs = Noise.load(noise)
-    forged = np.clip(theirs.q + mark.signs(Long(9, 9), 40), -15, 15).astype(np.int8)
+    forged = np.clip(theirs.q + Kgs(OTHER_KEY, chosen).signs(Long(9, 9), 40), -15, 15).astype(np.int8)
     Noise(forged, theirs.views, theirs.spec_hash, theirs.picture_hash).save(noise)
     framed = run("trace", unmarked, *looked, "--noise-in", noise, fails=5)
     assert framed["found"] is False
@@ -177,13 +179,26 @@ def replaced(path: Path, content: str | None) -> None:
         ("unet/config.json", "[]"),
         ("unet/diffusion_pytorch_model.safetensors", "x"),
         ("text_encoder/model.safetensors", None),
-        ("tokenizer/vocab.json", "3"),
+        ("tokenizer/tokenizer.json", "3"),
         ("scheduler/scheduler_config.json", "{"),
     ],
 )
 def test_a_broken_pipeline_is_one_clear_error(folder: Path, name: str, content: str | None) -> None:
     replaced(folder / name, content)
     with pytest.raises(UnavailableError, match="give the folder of the model"):
+        load_pipeline(folder)
+
+
+def test_a_pipeline_that_lacks_weights_is_refused(folder: Path) -> None:
+    """transformers would draw them anew each time."""
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    tensors.pop(sorted(tensors)[0])
+    path.unlink()
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(UnavailableError, match="text_encoder"):
         load_pipeline(folder)
 
 

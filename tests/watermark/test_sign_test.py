@@ -586,3 +586,14 @@ def test_another_way_of_being_wrong_is_added() -> None:
     assert not bound.at_most(Fraction(1, 1 << 17), 1, Fraction(3, 1 << 19))
     with pytest.raises(SpecError, match="besides"):
         tail.at_most(five, 1, Fraction(-1))
+
+
+def test_a_bound_is_sorted_by_what_else_may_be_wrong_too() -> None:
+    """Two closed bounds far below their other chance of a wrong name: that chance decides which is told."""
+    strong, weak = stats.bound_tail(2000, 1000), stats.bound_tail(1000, 1000)
+    likely, rare = Fraction(1, 1 << 20), Fraction(1, 1 << 60)
+    assert stats.order(strong, 8) < stats.order(weak, 8)
+    assert stats.order(weak, 8, rare) < stats.order(strong, 8, likely)
+    assert stats.order(strong, 8, rare) < stats.order(weak, 8, likely)
+    assert stats.order(weak, 8, rare)[0] == -59  # rounded up, as p_global is no less
+    assert stats.order(stats.bound_tail(0, 9), 1, likely)[0] == 0

@@ -72,7 +72,8 @@ def load_model(folder: Path) -> torch.nn.Module:
 def load_pipeline(folder: Path) -> Any:
     """The folder's text-to-image pipeline of diffusers as float32, without a safety checker; safetensors only.
 
-    Raises UnavailableError where none can be loaded, or it is of a class that PIPELINES lacks.
+    Raises UnavailableError where none can be loaded, it is of a class that PIPELINES lacks, or weights are missing:
+    transformers would draw those.
     """
     import torch
 
@@ -95,8 +96,23 @@ def load_pipeline(folder: Path) -> Any:
             use_safetensors=True,
             **({"safety_checker": None, "requires_safety_checker": False} if name == PIPELINES[0] else {}),
         )
+        for part in ("vae", "unet", "text_encoder", "text_encoder_2"):
+            module = getattr(made, part, None)
+            if module is not None and _tensors(folder / part) < len(module.state_dict()):
+                raise ValueError(f"{part} lacks {len(module.state_dict()) - _tensors(folder / part)} tensors")
     made.set_progress_bar_config(disable=True)
     return made
+
+
+def _tensors(folder: Path) -> int:
+    """How many tensors a part's files hold."""
+    from safetensors import safe_open
+
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="np") as file:
+            count += len(file.keys())
+    return count
 
 
 @contextmanager

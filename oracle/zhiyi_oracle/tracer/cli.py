@@ -422,7 +422,7 @@ def _picture_tracer(session: Session, asked: Asked) -> Tracer:
         if asked.model_key is None:
             raise ConfigError("tracing a picture needs --model-key")
         key = open_key(session, asked.model_key, KeyKind.TRACE).secret
-        users: int | list[int] = MAX_USER + 1
+        users: int | frozenset[int] = MAX_USER + 1
         if asked.provider is not None:
             book = ApiUsers(asked.provider)
             users = book.numbers()
