@@ -20,6 +20,7 @@ from zhiyi_watermark.attacks import image as attacks
 from zhiyi_watermark.detect import PictureSuspect, detect
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.image_generated import FLIPS, Inverter, Kgs, KgsReader, KgsSpec, Noise, View
+from zhiyi_watermark.model_folder import load_pipeline
 from zhiyi_watermark.payload import Long
 from zhiyi_watermark.pictures import Picture, save_picture
 
@@ -492,6 +493,15 @@ def test_pictures_are_made_and_read(xl: bool) -> None:
     assert int(np.abs(alone.astype(int) - together).max()) <= 1
     assert one.noise(made[0].picture, mark).q.shape == (1, *spec.shape)
     assert all(bool((value == before[name]).all()) for name, value in pipeline.unet.state_dict().items())
+
+
+@pytest.mark.parametrize("xl", [False, True])
+def test_a_pipeline_is_the_same_from_its_folder(xl: bool, tmp_path: Path) -> None:
+    from diffusion import tiny_pipeline
+
+    pipeline = tiny_pipeline(xl=xl)
+    pipeline.save_pretrained(tmp_path)
+    assert kgs.plan(load_pipeline(tmp_path)) == kgs.plan(pipeline)
 
 
 def test_drawn_nonces_lie_in_range_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,11 @@ _ERRORS: Final = (
     OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, AssertionError, ArithmeticError,
     ImportError, RecursionError,
 )  # fmt: skip
-PIPELINES: Final = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")
+_OWN: Final[dict[str, dict[str, Any]]] = {  # no other's check or mark on the pictures
+    "StableDiffusionPipeline": {"safety_checker": None, "requires_safety_checker": False},
+    "StableDiffusionXLPipeline": {"add_watermarker": False},
+}
+PIPELINES: Final = tuple(_OWN)
 _TRANSFORMERS: Final = "config.json, tokenizer.json"
 _PIPELINE: Final = "model_index.json, the folders of its parts"
 _MAX_INDEX: Final = 1 << 16  # bytes
@@ -70,7 +74,7 @@ def load_model(folder: Path) -> torch.nn.Module:
 
 
 def load_pipeline(folder: Path) -> Any:
-    """The folder's text-to-image pipeline of diffusers as float32, without a safety checker; safetensors only.
+    """The folder's text-to-image pipeline of diffusers as float32, without safety checker or mark of its own; safetensors only.
 
     Raises UnavailableError where none can be loaded, it is of a class that PIPELINES lacks, or weights are missing:
     transformers would draw those.
@@ -94,7 +98,7 @@ def load_pipeline(folder: Path) -> Any:
             torch_dtype=torch.float32,
             local_files_only=True,
             use_safetensors=True,
-            **({"safety_checker": None, "requires_safety_checker": False} if name == PIPELINES[0] else {}),
+            **_OWN[name],
         )
         for part in ("vae", "unet", "text_encoder", "text_encoder_2"):
             module = getattr(made, part, None)
