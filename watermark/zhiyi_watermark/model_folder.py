@@ -74,7 +74,7 @@ def load_model(folder: Path) -> torch.nn.Module:
 
 
 def load_pipeline(folder: Path) -> Any:
-    """The folder's text-to-image pipeline of diffusers as float32, without safety checker or mark of its own; safetensors only.
+    """The text-to-image pipeline in a folder as float32; safetensors only, no safety checker, no mark of its own.
 
     Raises UnavailableError where none can be loaded, it is of a class that PIPELINES lacks, or weights are missing:
     transformers would draw those.
