@@ -16,6 +16,7 @@ from zhiyi_watermark import weights
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.image_finished import Dss
 from zhiyi_watermark.image_generated import KgsReader
+from zhiyi_watermark.image_weights import LkdReader
 from zhiyi_watermark.payload import MAX_FINGERPRINT
 from zhiyi_watermark.pictures import open_picture
 from zhiyi_watermark.result import Detection
@@ -81,7 +82,16 @@ class PictureSuspect:
     fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1  # the same for the numbers of licenses
 
 
-Suspect = TextSuspect | WriterSuspect | WeightsSuspect | PictureSuspect
+@dataclass(frozen=True)
+class DecoderSuspect:
+    """A model whose copies are marked so that the pictures they decode show it (LKD)."""
+
+    model: str
+    mark: LkdReader
+    licenses: Sequence[int]  # all that were ever registered
+
+
+Suspect = TextSuspect | WriterSuspect | WeightsSuspect | PictureSuspect | DecoderSuspect
 
 
 class Finding(NamedTuple):
@@ -125,7 +135,7 @@ def detect(
     what, kinds = (
         ("a text", (TextSuspect, WriterSuspect))
         if texts is not None
-        else ("a picture", (PictureSuspect,))
+        else ("a picture", (PictureSuspect, DecoderSuspect))
         if picture
         else ("weights", (WeightsSuspect,))
     )
@@ -151,6 +161,9 @@ def detect(
             elif isinstance(suspect, PictureSuspect):
                 assert picture is not None
                 one = suspect.mark.detect(picture, suspect.users, suspect.fingerprints, models=len(tried))
+            elif isinstance(suspect, DecoderSuspect):
+                assert picture is not None
+                one = suspect.mark.detect(picture, suspect.licenses, models=len(tried))
             elif isinstance(suspect, WriterSuspect):
                 assert texts is not None
                 one = _written(suspect, texts, len(tried), progress)

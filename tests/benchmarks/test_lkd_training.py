@@ -1,0 +1,211 @@
+"""The training of LKD, and of its peer, can be repeated and resumed; what it exports is what it trained."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path += [str(ROOT / "scripts"), str(ROOT / "benchmarks")]
+
+import train_lkd as lkd
+from image_data import Batch, texture
+from zhiyi_watermark.image_weights import Extractor, Modulation, issue, word
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+
+from peers import stable_signature as peer  # noqa: E402
+
+KEY = bytes(range(32))
+TOY = lkd.Plan(
+    bits=8, rank=2, channels=(8, 16, 24), strides=(2, 2, 2), pool=32, batch=8, steps=6, warmup=2, few=8, loud=12.0,
+    quality_from=0.5, attacks_from=0.3, attacks_to=0.6, group=2,
+)  # fmt: skip
+
+
+def textures(step: int, size: int) -> Batch:
+    """Pictures that need nothing fetched."""
+    rng = np.random.default_rng([7, step])
+    return Batch(np.stack([texture(rng) for _ in range(size)]), np.full(size, -1), [""] * size)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an AutoencoderKL of random weights, four px a cell, with attention."""
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("lkd") / "vae"
+    diffusers.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=64,
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_folding_is_what_was_trained(vae: Path, tmp_path: Path) -> None:
+    decoder = lkd.Modulated(lkd.load_vae(vae), lkd.layer_names(vae), TOY)
+    modulation = decoder.modulation(vae, groups=4)
+    parts = {f"{n}.{p}": torch.from_numpy(v) for n, layer in modulation.layers.items()
+             for p, v in layer._asdict().items()}  # fmt: skip
+    decoder.load(parts)  # as rounded
+    issue(vae, tmp_path / "copy", modulation, KEY, 5)
+    z = torch.randn((2, 4, 16, 16), generator=torch.Generator().manual_seed(1))
+    signs = torch.from_numpy(word(KEY, 5, TOY.bits)).float().expand(2, -1)
+    with torch.no_grad():
+        changed, plain = decoder.decode(z, signs), decoder.decode(z, None)
+        copy = lkd.load_vae(tmp_path / "copy").decode(z).sample
+    assert float((changed - plain).abs().max()) > 1e-2
+    assert float((changed - copy).abs().max()) < 1e-4
+    assert torch.equal(plain, lkd.load_vae(vae).decode(z).sample)  # nothing stays switched on
+
+
+def test_training_begins_as_loud_as_planned(vae: Path) -> None:
+    decoder = lkd.Modulated(lkd.load_vae(vae), lkd.layer_names(vae), TOY)
+    pool = lkd.pool_of(decoder.vae, textures, 16)
+    lkd._fresh(TOY, decoder, pool)
+    words = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (16, 8)) * 2.0 - 1).float()
+    with torch.no_grad():
+        made = decoder.decode(pool.latents.float(), words).clamp(-1, 1)
+    error = float((made - (pool.pictures.float() / 127.5 - 1)).square().mean())
+    assert abs(10 * np.log10(4 / error) - TOY.loud) < 3
+
+
+def test_an_interrupted_training_is_the_uninterrupted_one(vae: Path, tmp_path: Path) -> None:
+    whole = lkd.train(TOY, vae, textures, tmp_path / "a")
+    lkd.train(TOY, vae, textures, tmp_path / "b", steps=4)
+    parts = lkd.train(TOY, vae, textures, tmp_path / "b")
+    assert (whole["step"], parts["step"]) == (6, 6)
+    for name in ("reader", "modulation"):
+        assert whole[name].keys() == parts[name].keys()
+        assert all(torch.equal(value, parts[name][key]) for key, value in whole[name].items())
+    with pytest.raises(lkd.FetchError, match="bits of the saved state is 8"):
+        lkd.train(TOY._replace(bits=16), vae, textures, tmp_path / "a")
+
+
+def test_what_is_exported_reads_as_it_was_trained(
+    vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And training lowers the loss, goes on from the export, and the check tells its figures."""
+    monkeypatch.setattr(lkd, "SAY_EVERY", 20)
+    plan = TOY._replace(steps=120, loud=6.0, quiet=6.0, attacks_from=2.0, attacks_to=3.0, warmup=10)
+    work, out = tmp_path / "work", tmp_path / "out"
+    with pytest.raises(lkd.FetchError, match="--stage train first"):
+        lkd.export(plan, vae, textures, work, out)
+    state = lkd.train(plan, vae, textures, work)
+    assert state["log"][-1][1] < 0.8 * state["log"][0][1]
+    lkd.export(plan, vae, textures, work, out)
+    told = json.loads((out / lkd.LOG).read_text(encoding="utf-8"))
+    assert (told["step"], len(told["log"])) == (120, 6)
+    assert sum(f.stat().st_size for f in out.iterdir()) < 200_000
+
+    extractor = Extractor.load(out / "extractor.safetensors")
+    reader = lkd.new_reader(plan)
+    reader.load_state_dict(state["reader"])
+    decoder = lkd.Modulated(lkd.load_vae(vae), lkd.layer_names(vae), plan)
+    decoder.load(state["modulation"])
+    pool = lkd.pool_of(decoder.vae, textures, 16, first=9)
+    words = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (16, 8)) * 2.0 - 1).float()
+    with torch.no_grad():
+        marked = lkd.to_bytes(decoder.decode(pool.latents.float(), words))
+        floats = reader.eval()((marked.float() - 128) / 128).numpy()
+    whole = np.stack([extractor.logits(p) for p in marked.permute(0, 2, 3, 1).numpy()]).astype(float)
+    assert np.corrcoef(floats.ravel(), whole.ravel())[0, 1] > 0.99
+    assert float(((floats > 0) == (words.numpy() > 0)).mean()) > 0.75
+
+    figures = lkd.check(plan, vae, textures, out, copies=1, pictures=8, licenses=50)
+    assert figures["bits_clean"] > 0.7
+    assert set(figures["bits"]) == set(lkd.attacks.SUITE)
+    assert figures["issue_seconds"] > 0
+    assert 5 < figures["psnr"] < 40
+
+    further = lkd.train(plan._replace(steps=122), vae, textures, tmp_path / "fresh", exported=out)
+    assert (further["step"], further["since"]) == (122, 120)
+    name = "decoder.conv_in.right"
+    exported = Modulation.load(out / "modulation.safetensors").layers["decoder.conv_in"].right
+    assert float((further["modulation"][name] - torch.from_numpy(exported)).abs().max()) < 0.01
+
+
+def test_folders_that_hold_no_decoder_are_told(tmp_path: Path) -> None:
+    with pytest.raises(lkd.FetchError, match="is no AutoencoderKL"):
+        lkd.load_vae(tmp_path)
+
+
+def test_the_curriculum_is_as_written() -> None:
+    plan = lkd.Plan()
+    assert [plan.active(s) for s in (0, plan.steps // 8, plan.steps // 4, plan.steps)] == [8, 40, 64, 64]
+    decibels = [10 * np.log10(4 / plan.budget(s)) for s in (0, plan.steps)]
+    assert np.allclose(decibels, [plan.loud, plan.quiet])
+    assert plan.rate_at(plan.steps // 2, 0) == 1.0
+    assert plan.rate_at(plan.steps, 0) == pytest.approx(0.05)
+    assert plan.rate_at(300, 300) == pytest.approx(1 / plan.warmup)
+
+
+@pytest.mark.parametrize("quality", [80, 50, 25])
+def test_the_proxy_is_near_jpeg(quality: int) -> None:
+    picture = textures(1, 1).pictures[0]
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    real = np.asarray(Image.open(file), dtype=float)
+    made = (
+        lkd.to_bytes(lkd.jpeg(lkd.to_tensor(picture[None]), quality))[0]
+        .permute(1, 2, 0)
+        .numpy()
+        .astype(float)
+    )
+    assert ((made - real) ** 2).mean() < 0.35 * ((picture - real) ** 2).mean()
+
+
+@pytest.mark.parametrize("distort", [d for d, _ in lkd.DISTORTIONS], ids=lambda d: str(d.__name__))
+def test_attacks_let_the_gradient_through(distort: Any) -> None:
+    x = lkd.to_tensor(textures(2, 2).pictures).requires_grad_(True)
+    made = distort(x, 0.7, np.random.default_rng(4))
+    again = distort(x, 0.7, np.random.default_rng(4))
+    assert made.shape == x.shape
+    assert torch.equal(made, again)
+    made.square().sum().backward()
+    assert x.grad is not None
+    assert float((x.grad != 0).float().mean()) > 0.3
+
+
+def test_the_peer_is_fine_tuned_to_its_message_and_resumes(vae: Path, tmp_path: Path) -> None:
+    plan = TOY._replace(steps=4)
+    whole = peer.train_extractor(plan, textures, tmp_path / "a")
+    peer.train_extractor(plan, textures, tmp_path / "b", steps=2)
+    parts = peer.train_extractor(plan, textures, tmp_path / "b")
+    assert all(torch.equal(v, parts["reader"][k]) for k, v in whole["reader"].items())
+    with pytest.raises(ValueError, match="8 pictures cannot whiten 8 bits"):
+        peer.whitened(plan, whole, textures(0, 8).pictures)
+    made = peer.whitened(plan, whole, textures(0, 64).pictures)
+    with torch.no_grad():
+        out = made.logits(lkd.to_tensor(textures(0, 64).pictures)).numpy()
+    assert np.allclose(np.cov(out.T), np.eye(8), atol=0.05)
+    message = np.array([0, 1, 1, 0, 1, 0, 0, 1], dtype=np.uint8)
+    pool = lkd.pool_of(lkd.load_vae(vae), textures, 16)
+    copy = peer.finetune(vae, made, message, pool, steps=12)
+    before, after = pool.pictures, lkd.to_bytes(copy.decode(pool.latents.float()).sample)
+    shares = [
+        float((peer.read(made, p.permute(0, 2, 3, 1).numpy()) == message).mean()) for p in (before, after)
+    ]
+    assert shares[1] > shares[0] + 0.1
+    original = lkd.load_vae(vae)
+    assert torch.equal(original.encoder.conv_in.weight, copy.encoder.conv_in.weight)
