@@ -39,19 +39,19 @@ RATE: Final = 5e-4
 STEPS: Final = 100
 WARMUP: Final = 20
 BATCH: Final = 4
-PLAN: Final = lkd.Plan(bits=BITS, steps=4000, few=BITS, attacks_from=0.1, attacks_to=0.5)
+PLAN: Final = lkd.Plan(bits=BITS, steps=4000)
 
 
 class Peer(NamedTuple):
     """The extractor and what whitens its outputs."""
 
     reader: Any
-    whitening: Any  # (bits, bits)
-    middle: Any  # (bits,)
+    whitening: Any  # (bits, bits), float64
+    middle: Any  # (bits,), float64
 
     def logits(self, pictures: Any) -> Any:
         """# (batch, 3, side, side), -1 to 1 -> (batch, bits)"""
-        return (self.reader(pictures) - self.middle) @ self.whitening.T
+        return ((self.reader(pictures).double() - self.middle) @ self.whitening.T).float()
 
 
 def new_encoder(plan: lkd.Plan) -> Any:
@@ -116,7 +116,7 @@ def train_extractor(
         with torch.autocast(on, dtype=torch.bfloat16):
             drawn = encoder(torch.cat([x, told], dim=1))
         made = hidden(x, drawn.float())
-        attacked = lkd.distorted(made, plan.part(step, plan.attacks_from, plan.attacks_to), rng, plan.group)
+        attacked = lkd.distorted(made, min(1.0, 2 * step / plan.steps), rng, plan.group)
         with torch.autocast(on, dtype=torch.bfloat16):
             logits = reader(attacked).float()
         loss = F.binary_cross_entropy_with_logits(logits, bits)
@@ -157,11 +157,12 @@ def whitened(plan: lkd.Plan, state: dict[str, Any], pictures: npt.NDArray[np.uin
         out = torch.cat(
             [reader(to_tensor(pictures[at : at + 64]).to(device())) for at in range(0, len(pictures), 64)]
         )
+    out = out.double()
     middle = out.mean(dim=0)
-    values, vectors = torch.linalg.eigh(torch.cov(out.T).double())
+    values, vectors = torch.linalg.eigh(torch.cov(out.T))
     # the symmetric root, so that bit i stays output i
-    root = (vectors * values.clamp(min=1e-6).rsqrt()) @ vectors.T
-    return Peer(reader, root.float(), middle)
+    root = (vectors * values.clamp(min=1e-12).rsqrt()) @ vectors.T
+    return Peer(reader, root, middle)
 
 
 def finetune(
@@ -202,7 +203,7 @@ def finetune(
         wanted = pool.pictures[rows].to(on).float() / 127.5 - 1
         made = copy.decode(pool.latents[rows].float().to(on)).sample
         told = F.binary_cross_entropy_with_logits(peer.logits(made.clamp(-1, 1)), wanted_bits)
-        loss = told + LAMBDA * seen(made, wanted) / at_30
+        loss = told + LAMBDA * seen(made, wanted).mean() / at_30
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
