@@ -188,13 +188,9 @@ def finetune(
     optimizer = torch.optim.AdamW(parameters, lr=RATE)
     wanted_bits = torch.from_numpy(message.astype(np.float32)).to(on).expand(BATCH, -1)
     seen, rng = lkd.Seen(), np.random.default_rng([SEED, 2, seed])
-    noise = (
-        2
-        * 10 ** (-30 / 20)
-        * torch.randn((4, *pool.pictures.shape[1:]), generator=torch.Generator().manual_seed(1))
-    )
     some = pool.pictures[:4].float() / 127.5 - 1
-    at_30 = float(seen((some + noise[: len(some)]).to(on), some.to(on)))
+    noise = torch.randn(some.shape, generator=torch.Generator().manual_seed(1)) * (2 * 10 ** (-30 / 20))
+    at_30 = float(seen((some + noise).to(on), some.to(on)).mean())
     for step in range(steps):
         falling = 0.5 * (1 + math.cos(math.pi * max(0, step - WARMUP) / max(1, steps - WARMUP)))
         for group in optimizer.param_groups:
