@@ -449,7 +449,7 @@ def test_other_files_are_no_gradient(marked: gsw.Gradient, spec: gsw.GswSpec, tm
     refused("too large")
     about = np.frombuffer(b"[" * 4000, dtype=np.uint8)
     save_file({"about": about, "q": marked.q}, path)
-    refused("too deep")
+    refused("too deep|Expecting value")  # libraries may have raised the limit of recursion
 
 
 def with_license_3(q: gsw.Gradient, spec: gsw.GswSpec) -> gsw.Gradient:
