@@ -16,7 +16,7 @@ from zhiyi_watermark import prf, stats
 from zhiyi_watermark.attacks import image as attacks
 from zhiyi_watermark.errors import SpecError, UnavailableError
 from zhiyi_watermark.image_finished import CHIPS, MAX_Q, Dss, DssConfig, canonical, spec_hash
-from zhiyi_watermark.payload import Long
+from zhiyi_watermark.payload import Long, fingerprint_of, user_of
 from zhiyi_watermark.pictures import Picture
 
 KEY = hashlib.sha256(b"picture key").digest()
@@ -78,8 +78,11 @@ def test_the_message_is_read_and_the_picture_hardly_changes(dss: Dss, plain: Rgb
     assert found.decision == "detected"
     assert found.license == PAYLOAD.fingerprint
     assert found.payload == dss.code.message(PAYLOAD)
-    assert found.log2_p_global < -43
-    assert found.bucket >= 12
+    assert found.log2_p_global < -25  # 2^28 licenses could be named
+    issued = dss.detect(Picture(marked), USERS, range(123_400, 123_500))
+    assert issued.payload == found.payload
+    assert issued.log2_p_global < -43
+    assert issued.bucket >= 12
     assert psnr(marked, plain) > 37.4
     assert found.T > 0
     assert 0 < found.n <= 8 * 381
@@ -144,44 +147,52 @@ def test_every_hypothesis_counts(dss: Dss, marked: Rgb) -> None:
     many = dss.verdict(readings, 1 << 10, 1 << 20, models=4)
     assert many.hypotheses == len(readings) << 32
     assert many.log2_p == alone.log2_p
-    mine = dss.layout >= 0
-    sums = stats.bit_sums(readings[0][mine], dss.signs[mine], dss.layout[mine], 127).q
-    others = math.log2(dss.code.wrong_word(sums, dss.code.signs(PAYLOAD)))
-    assert alone.log2_p_global == pytest.approx(others)  # of one reading: the search was not needed
-    assert many.log2_p_global == pytest.approx(others + 2)
+    assert alone.log2_p_global == pytest.approx(-64)  # of one reading: the search was not needed
+    assert many.log2_p_global == pytest.approx(-64 + 32)
     noise = np.random.default_rng(1).integers(-1, 2, (9, *readings[0].shape))
     apart = dss.verdict(readings + noise * (np.arange(9) > 0)[:, None, None], [77], [123_456])
-    assert apart.log2_p_global == pytest.approx(others + math.log2(9))
+    assert apart.log2_p_global == pytest.approx(-64 + math.log2(9))
 
 
-def mixed(dss: Dss, payloads: list[Long], seed: int) -> npt.NDArray[np.int64]:
+def mixed(dss: Dss, payloads: list[Long], seed: int, noise: float = 4) -> npt.NDArray[np.int64]:
     """One reading of pictures of several messages as one case, with noise.  # (1, 64, 64)"""
     rng = np.random.default_rng(seed)
     words = sum(dss.code.signs(payload).astype(np.int64) for payload in payloads)
     chips = dss.signs * np.where(dss.layout < 0, len(payloads), words[np.maximum(dss.layout, 0)])
-    return np.asarray(chips + np.rint(rng.normal(0, 4, chips.shape)).astype(np.int64))[None]
+    return np.asarray(chips + np.rint(rng.normal(0, noise, chips.shape)).astype(np.int64))[None]
 
 
 def test_a_word_that_several_messages_mix_to_names_nobody(dss: Dss, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven messages in one case: the likeliest word is often nobody's, and the chips speak for it plainly, because
-    the key marked them. Here its check value fits by chance."""
+    the key marked them. Here it opens to a right message by chance, and that chance is what is told."""
     mine = dss.layout >= 0
-    nobodys = named = plain = 0
+    nobodys = plain = 0
     for seed in range(16):
         payloads = [Long(10 * seed + i, i + 1) for i in range(7)]
         readings = mixed(dss, payloads, seed)
         sums = stats.bit_sums(readings[0][mine], dss.signs[mine], dss.layout[mine], 127).q
         with monkeypatch.context() as patched:
             innocent = lucky(patched, dss.code, sums)
-            said = dss.verdict(readings, [innocent.user], [innocent.fingerprint])
+            said = dss.verdict(readings, 1 << 16)
         assert said.license in (None, innocent.fingerprint)
         if innocent not in payloads:
             nobodys += 1
-            named += said.license is not None
             plain += said.log2_p < -20
+            assert said.log2_p_global >= -20  # 2^44 messages of 2^64
     assert nobodys >= 8
     assert plain == nobodys
-    assert named <= 2  # 1 in 16 may be: with the check value that is 10^-6
+
+
+def test_three_messages_do_not_multiply_to_a_fourth(dss: Dss) -> None:
+    """Whoever knows the patterns of three messages, by averaging many pictures, can draw their product."""
+    for first in range(0, 60, 3):
+        payloads = [Long(first + i, 5 * first + i) for i in range(3)]
+        patterns = [mixed(dss, [payload], 0, noise=0) for payload in payloads]
+        product = np.prod(patterns, axis=0)
+        head = Long(*np.bitwise_xor.reduce(payloads).tolist())
+        said = np.packbits(dss.bits(product)).tobytes()
+        assert (user_of(said), fingerprint_of(said)) != (head.user, head.fingerprint)
+        assert dss.verdict(product, 1 << 16).license is None
 
 
 def test_pictures_of_a_case_add_up(dss: Dss) -> None:
@@ -305,9 +316,9 @@ def integer_marked(dss: Dss, size: int) -> Rgb:
 
 
 GOLDEN = {
-    "as it is": "99b46245f589547b07c49a0924318734",
-    "cropped": "44016392c48adff2daef11ccf46d8af0",
-    "turned": "99b46245f589547b07c49a0924318734",
+    "as it is": "7e17dd5a9552296932eccac08204f0cd",
+    "cropped": "0d93af939e780f7330992f6d8280556b",
+    "turned": "7e17dd5a9552296932eccac08204f0cd",
 }
 
 

@@ -120,14 +120,13 @@ def test_every_nonce_reading_and_message_is_paid_for() -> None:
     word = MARK.code.encode(PAYLOAD)
     wrong = int(np.count_nonzero(MARK.chosen(noise).sums * (2 * word.astype(int) - 1) <= 0))
     ball = sum(reference.binom(127, 0.5).pmf(range(wrong + 1)))
-    others = float(MARK.code.wrong_word(MARK.chosen(noise).sums, MARK.code.signs(PAYLOAD)))
-    assert many.log2_p_global == pytest.approx(np.log2(2.0**45 * ball + others), abs=1e-3)
-    assert few.log2_p_global == pytest.approx(np.log2(6 * ball + 3 * others), abs=1e-3)
+    assert many.log2_p_global == pytest.approx(np.log2(2.0**45 * ball + 2.0**-20), abs=1e-3)
+    assert few.log2_p_global == pytest.approx(np.log2(6 * ball + 3 * 2.0**-64), abs=1e-3)
 
 
 def test_a_message_with_too_many_wrong_bits_for_its_crowd_is_not_named() -> None:
     word = MARK.code.encode(PAYLOAD)
-    noise = marked(MARK, 9, 0.41, seed=6)
+    noise = marked(MARK, 9, 0.42, seed=6)
     sums = MARK.chosen(noise).sums
     wrong = int(np.count_nonzero(sums * (2 * word.astype(int) - 1) <= 0))
     assert 14 < wrong < 26
@@ -173,9 +172,9 @@ def test_the_choice_of_a_nonce_tells_nothing_about_the_word(monkeypatch: pytest.
 
 def test_a_word_that_several_messages_mix_to_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seven pictures of seven messages as one case: the nearest word is often nobody's, 19 to 28 bits away, which is
-    near enough where one message is registered. Here its check value fits by chance."""
+    near enough where one message is registered. Here it opens to a right message by chance, and that is told."""
     monkeypatch.setattr(kgs, "NONCES", 128)
-    nobodys = named = 0
+    nobodys = 0
     for seed in range(12):
         payloads = [Long(10 * seed + i, i + 1) for i in range(7)]
         rng = np.random.default_rng(seed)
@@ -186,20 +185,19 @@ def test_a_word_that_several_messages_mix_to_names_nobody(monkeypatch: pytest.Mo
         sums = np.sum([MARK.chosen(noise).sums for noise in noises], axis=0)
         with monkeypatch.context() as patched:
             innocent = lucky(patched, MARK.code, sums)
-            said = MARK.verdict(noises, [innocent.user], [innocent.fingerprint])
+            said = MARK.verdict(noises, [innocent.user], 1 << 28)
         assert said.license in (None, innocent.fingerprint)
         if innocent not in payloads:
             nobodys += 1
-            named += said.license is not None
+            assert said.license is None or said.log2_p_global >= -36  # 2^28 messages of 2^64
     assert nobodys >= 8
-    assert named <= 2  # 1 in 16 may be: with the check value that is 10^-6
 
 
 # --- cases of several pictures
 
 
 def test_pictures_of_one_message_are_one_case() -> None:
-    noises = [marked(MARK, nonce, 0.42, seed=10 * nonce, name=str(nonce)) for nonce in (11, 12, 13)]
+    noises = [marked(MARK, nonce, 0.42, seed=10 * nonce + 1, name=str(nonce)) for nonce in (11, 12, 13)]
     assert all(MARK.verdict([noise], USERS).license is None for noise in noises)
     said = MARK.verdict(noises, USERS)
     assert said.license == 123_456

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import combinations
 
 import bchlib
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from zhiyi_watermark import prf
 from zhiyi_watermark.bch import BCH_63, BCH_127, Bch
 from zhiyi_watermark.errors import SpecError
-from zhiyi_watermark.payload import Long, PayloadCode, Short
+from zhiyi_watermark.payload import Long, Nameable, PayloadCode, Short
 
 KEY = prf.derive_key(bytes(32), "payload tests")
 CODES = [pytest.param(BCH_63, id="63"), pytest.param(BCH_127, id="127")]
@@ -151,3 +152,33 @@ def test_values_out_of_range_are_refused() -> None:
         BCH_63.encode(np.zeros(35, dtype=np.uint8))
     with pytest.raises(SpecError):
         BCH_63.decode(np.full(63, 2, dtype=np.uint8))
+
+
+def test_a_mixable_code_carries_every_message() -> None:
+    code = PayloadCode(KEY, long=True, mixable=True)
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        payload = Long(int(rng.integers(1 << 28)), int(rng.integers(1 << 16)))
+        word = code.encode(payload)
+        assert code.decode(word) == payload
+        assert code.decode_soft(2 * word.astype(np.int64) - 1) == payload
+        said = np.packbits(code.data_bits(2 * word.astype(np.int64) - 1)).tobytes()
+        assert said == code.message(payload)
+    assert (PayloadCode(KEY, long=True).encode(payload) != word).any()
+    assert (PayloadCode(bytes(32), long=True, mixable=True).encode(payload) != word).any()
+
+
+def test_the_product_of_three_words_of_a_mixable_code_opens_to_fair_bits() -> None:
+    code = PayloadCode(KEY, long=True, mixable=True)
+    opened = []
+    for i in range(200):
+        words = [code.encode(Long(3 * i + j, 7 * i + j)) for j in range(3)]
+        product = words[0] ^ words[1] ^ words[2]
+        assert code.decode(product) is None
+        opened.append(code.data_bits(2 * product.astype(np.int64) - 1))
+    ones = np.mean(opened, axis=0)  # a bit's standard deviation is .035
+    assert np.abs(ones - 0.5).max() < 0.16
+    assert PayloadCode(KEY, long=True).decode(product) is None  # by its MAC alone
+    with pytest.raises(SpecError, match="mixable"):
+        PayloadCode(KEY, long=True).wrong_message(Nameable.of(1))
+    assert code.wrong_message(Nameable.of(1 << 16)) == Fraction(1, 1 << 20)

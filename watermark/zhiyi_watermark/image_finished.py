@@ -18,9 +18,12 @@ of q_i s_i per coded bit, the likeliest codeword, its MAC, and T = sum q_i s_i c
 hypothesis (a). The sync signs are independent of the payload signs, so that the choice of a lattice costs nothing,
 however many are tried. All pictures of a case are added chip by chip, one sign a position.
 
-A name can be wrong in a second way, in pictures that the key did mark, for others, perhaps several in one case: then
-the check value alone tells, and p_global adds what BIN+ adds (text_multibit): stats.wrong_word of the word read, times
-the different readings that are decoded, up to nine, times the keys tried.
+A name can be wrong in a second way, in pictures that the key did mark, for others, perhaps several in one case. The
+chips are the same in all pictures, so whoever has averaged many pictures of each of three messages can multiply what
+he found to a fourth word, as clean as if it had been marked. No such word opens to a registered message but by luck
+(payload, `mixable`), and p_global adds that luck: messages that could be named / 2^64, times the different readings
+that are decoded, up to nine, times the keys tried. With 65,536 users and all 2^28 license numbers that is 2^-20 a
+reading, too much for a picture that had to be searched: name the licenses that were issued.
 
 Limits: the chips are the same in all pictures of a key, so averaging many marked pictures shows them; pictures
 without texture or near white hold little; unequal stretching of height and width is not searched for.
@@ -48,7 +51,7 @@ from zhiyi_watermark.result import Detection, detection
 METHOD: Final = "dss-2"
 NULL: Final = (
     "the message named was put into none of the pictures: either they were made without this key, and its payload "
-    "signs are fair coins, or with it for others, and the check value of one word fits by chance, 2^-16"
+    "signs are fair coins, or with it for others, and what theirs mix to opens by chance to a message that may be named"
 )
 CHIPS: Final = 64  # chips a side
 GRID: Final = 512  # canonical px of the short side
@@ -313,7 +316,7 @@ class Dss:
     @cached_property
     def code(self) -> PayloadCode:
         """Messages to coded bits."""
-        return PayloadCode(prf.derive_key(self.key, "dss payload"), long=True)
+        return PayloadCode(prf.derive_key(self.key, "dss payload"), long=True, mixable=True)
 
     @property
     def kit_key(self) -> bytes:
@@ -458,6 +461,7 @@ class Dss:
         """
         known = Nameable.of(users, fingerprints)
         count = stats.hypotheses(models=models, licenses=known.count, windows=len(readings))
+        wrong = models * self.code.wrong_message(known)
         mine = self.layout >= 0
         signs, bit = self.signs[mine], self.layout[mine]
         different = [reading[mine] for reading in {r.tobytes(): r for r in readings}.values()]
@@ -468,7 +472,7 @@ class Dss:
             if found is not None and found in known:
                 word = self.code.signs(found)
                 test = stats.chip_test(chips, signs * word[bit])
-                besides = models * len(different) * self.code.wrong_word(sums, word)
+                besides = wrong * len(different)
                 made = _Read(stats.order(test.tail(), count, besides), test, besides, found)
                 if best is None or best.message is None or made.order < best.order:
                     best = made

@@ -23,10 +23,10 @@ without the key the word is one of 2^127 alike, and lies within d bits of one of
 most N V(127, d) / 2^127, V the words of a ball. That is what p_global pays for d wrong bits; nonces and readings cost
 nothing there.
 Both are laws of pictures made without the key, and p_global is the larger. Added to it is the second way to a wrong
-name, as in BIN+ (text_multibit): pictures that the key made for others, perhaps for several of one case, whose sums mix
-to a word that nobody wrote. (b) says nothing then: where one message is registered, it would take any word within 35
-bits. Who wrote none of it has a right MAC with 2^-16, whatever was mixed; times the chance that any word of the code
-comes so near (stats.wrong_word), times the keys tried. One word is tried a case, so that is all.
+name: pictures that the key made for others, perhaps for several of one case, whose sums or products mix to a word that
+nobody wrote. (b) says nothing then: where one message is registered, it would take any word within 35 bits. Such a
+word opens to one of N messages with N / 2^64 (payload, `mixable`), times the keys tried. One word is tried a case, so
+that is all.
 
 z comes of floats and differs from machine to machine: q is shared between operators, see detect_shared.
 
@@ -66,7 +66,8 @@ if TYPE_CHECKING:  # torch is heavy and only the pipeline needs it
 METHOD: Final = "kgs-2"
 NULL: Final = (
     "none of the pictures was made for the message named: either they were made without this key, whose signs are fair "
-    "and independent of them, or with it for others, and the check value of one word fits by chance, 2^-16"
+    "and independent of them, or with it for others, and what theirs mix to opens by chance to a message that may be "
+    "named"
 )
 NONCES: Final = 1 << 12
 SYNC_PART: Final = 8  # one chip in this many
@@ -359,7 +360,7 @@ class Kgs:
     @cached_property
     def code(self) -> PayloadCode:
         """Messages to coded bits."""
-        return PayloadCode(prf.derive_key(self.key, "kgs payload"), long=True)
+        return PayloadCode(prf.derive_key(self.key, "kgs payload"), long=True, mixable=True)
 
     @property
     def kit_key(self) -> bytes:
@@ -506,7 +507,7 @@ class Kgs:
             words = Fraction(2 * models * known.count * _ball(len(word), wrong), 1 << len(word))
             few = stats.hypotheses(models=models, licenses=known.count, windows=tries)
             both = _both(tail, few, words)
-            others = models * self.code.wrong_word(sums, plus)
+            others = models * self.code.wrong_message(known)
             if both.at_most(stats.TRACE, few, others):
                 named, tail, count, besides = found, both, few, others
         return detection(

@@ -4,6 +4,12 @@ Long, 64 bits: version 4 | fingerprint number of the license, of this model, 28 
 BCH(127,64). Short, 32 bits: API user 16 | MAC 16, in BCH(63,36); the code's four spare data bits carry four
 more MAC bits, so that a wrongly decoded word passes with probability 2^-20. The MAC is truncated HMAC-SHA256;
 the coded data bits are XORed with a PRF mask and the coded bits are permuted, both by the model's key.
+
+Where the words of several objects can be multiplied sign by sign, as in pictures whose chips are the same, a mask is
+not enough: the code is linear, so the product of three words is the word of a fourth message, with the three MACs
+XORed. Such marks are `mixable`: instead of the mask a keyed permutation of all the message's bits (Luby and Rackoff
+1988, four Feistel rounds of HMAC) makes every word that nobody wrote open to fair bits. Then N messages that could be
+named are hit with a chance of N / 2^64 a word, whatever was mixed, and p_global pays that.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ from zhiyi_watermark.errors import SpecError
 VERSION: Final = 1
 MAC_BITS: Final = 16
 SPARE_BITS: Final = 4  # of BCH(63,36) beyond 32
+_ROUNDS: Final = 4  # of the permutation
 MAX_USER: Final = (1 << 16) - 1
 MAX_FINGERPRINT: Final = (1 << 28) - 1
 
@@ -43,10 +50,11 @@ class Short(NamedTuple):
 
 @dataclass(frozen=True)
 class PayloadCode:
-    """Messages to coded bits and back, under one model key."""
+    """Messages to coded bits and back, under one model key. mixable: see above."""
 
     key: bytes
     long: bool
+    mixable: bool = False
 
     @property
     def code(self) -> Bch:
@@ -65,6 +73,35 @@ class PayloadCode:
 
     def _subkey(self, purpose: str) -> bytes:
         return prf.derive_key(self.key, purpose, b"long" if self.long else b"short")
+
+    def _close(self, value: int) -> Bits:
+        """A message as the data bits that are coded.  # (k,)"""
+        k = self.code.k
+        if self.mixable:
+            high, low = divmod(value, 1 << k // 2)
+            for turn in range(_ROUNDS):
+                high, low = low, high ^ self._round(turn, low)
+            value = high << k // 2 | low
+        data = np.array([value >> i & 1 for i in reversed(range(k))], dtype=np.uint8)
+        return data if self.mixable else data ^ self._mask()
+
+    def _value(self, word: Bits) -> int:
+        """What _close made the data bits of a word from."""
+        k = self.code.k
+        data = word[:k] if self.mixable else word[:k] ^ self._mask()
+        value = int("".join(map(str, data.tolist())), 2)
+        if self.mixable:
+            high, low = divmod(value, 1 << k // 2)
+            for turn in reversed(range(_ROUNDS)):
+                high, low = low ^ self._round(turn, high), high
+            value = high << k // 2 | low
+        return value
+
+    def _round(self, turn: int, half: int) -> int:
+        wide = self.code.k // 2
+        return prf.mac(
+            self._subkey("payload round"), bytes([turn]) + half.to_bytes(-(-wide // 8), "big"), wide
+        )
 
     def _mask(self) -> Bits:
         packed = prf.keystream(self._subkey("payload mask"), (self.code.k + 7) // 8)
@@ -98,15 +135,21 @@ class PayloadCode:
         return prf.mac(self._subkey("payload mac"), head.to_bytes(size, "big"), bits)
 
     def encode(self, payload: Long | Short) -> Bits:
-        """Coded bits 0/1, masked and interleaved.  # (bits,)"""
-        value, width = self._data(payload)
-        packed = np.frombuffer((value << (-width % 8)).to_bytes((width + 7) // 8, "big"), dtype=np.uint8)
-        word = self.code.encode(np.unpackbits(packed)[:width] ^ self._mask())
-        return word[self._order()]
+        """Coded bits 0/1, masked or permuted, and interleaved.  # (bits,)"""
+        return self.code.encode(self._close(self._data(payload)[0]))[self._order()]
 
     def signs(self, payload: Long | Short) -> npt.NDArray[np.int8]:
         """The coded bits as ±1.  # (bits,)"""
         return 2 * self.encode(payload).astype(np.int8) - np.int8(1)
+
+    def wrong_message(self, known: Nameable) -> Fraction:
+        """Chance that one word which nobody wrote, whatever words it is mixed of, opens to a message that may be named.
+
+        Raises SpecError where the code is not mixable.
+        """
+        if not self.mixable:
+            raise SpecError("only of a mixable code every other word opens to fair bits")
+        return Fraction(known.count, 1 << self.code.k)
 
     def wrong_word(self, scores: npt.NDArray[np.int64], word: npt.NDArray[np.int8]) -> Fraction:
         """Chance of a name that nobody wrote when these scores are decoded once to this word or a nearer one.
@@ -144,11 +187,11 @@ class PayloadCode:
         """The message bits of the likeliest codeword, right MAC or not: for counting wrong bits.  # (bits,) -> (k,)"""
         plain = np.empty(self.bits, dtype=np.int64)
         plain[self._order()] = scores
-        return self.code.decode_soft(plain)[: self.code.k] ^ self._mask()
+        value = self._value(self.code.decode_soft(plain))
+        return np.array([value >> i & 1 for i in reversed(range(self.code.k))], dtype=np.uint8)
 
     def _open(self, word: Bits) -> Long | Short | None:
-        data = word[: self.code.k] ^ self._mask()
-        value = int("".join(map(str, data.tolist())), 2)
+        value = self._value(word)
         if self.long:
             head = value >> MAC_BITS
             found: Long | Short = Long((head >> 16) & MAX_FINGERPRINT, head & MAX_USER)

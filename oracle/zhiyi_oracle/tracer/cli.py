@@ -136,7 +136,7 @@ def trace(
         typer.Option(
             "--licenses-of",
             help="For a picture, or a text of 64 bits: id of the model whose registered licenses alone can be named."
-            " [default: all numbers]",
+            " [default: all numbers, which is too many for a picture that was turned, scaled or cropped]",
             min=0,
         ),
     ] = None,
