@@ -73,6 +73,7 @@ WARNING: Final = (
 )
 MAX_DEPTH: Final = 100  # of folders in what was found
 REFUSED: Final = 5  # exit code where another operator's gradient must not be signed
+FIRST_NUMBERS: Final = 1 << 16  # of licenses, where it is not said which are registered
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def trace(
         typer.Option(
             "--licenses-of",
             help="For a picture, or a text of 64 bits: id of the model whose registered licenses alone can be named."
-            " [default: all numbers, which is too many for a picture that was turned, scaled or cropped]",
+            " [default: the numbers 0 to 65535]",
             min=0,
         ),
     ] = None,
@@ -461,7 +462,7 @@ def _reader(key: bytes, folder: Path, spec: KgsSpec | None, turned: bool) -> Kgs
 def _fingerprints(session: Session, asked: Asked) -> int | Collection[int]:
     """The numbers that can be named: those of the model's licenses, and 0, which the owner's own service carries."""
     if asked.licenses_of is None:
-        return MAX_FINGERPRINT + 1
+        return FIRST_NUMBERS
     return {0, *(n & MAX_FINGERPRINT for n in licenses_of(session.reader, asked.licenses_of))}
 
 
