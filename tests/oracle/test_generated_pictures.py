@@ -92,7 +92,7 @@ def test_drawn_pictures_are_traced_and_their_noise_is_exchanged(run: Run, key: P
     )
     told = same["shared"]
     assert (told["agreement"], told["accepted"], told["reason"]) == (1.0, True, None)
-    assert same["detection"]["hypotheses"] == 2 * 2 * NONCES * kgs.READINGS << 44  # DSS is looked for too
+    assert same["detection"]["hypotheses"] == 2 * 2 * NONCES * kgs.READINGS << 32  # DSS is looked for too
 
     far = np.clip(-ours.q, -15, 15).astype(np.int8)
     Noise(far, ours.views, ours.spec_hash, ours.picture_hash).save(noise)
