@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import resource
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,26 @@ def tensor(low: int, high: int, dtype: str = "F32", shape: list[Any] | None = No
 def test_a_malformed_file_is_refused(tmp_path: Path, header: Any, data: bytes) -> None:
     with pytest.raises(CarrierError):
         TensorFile(raw_file(tmp_path / "x.safetensors", header, data))
+
+
+@pytest.mark.parametrize("start", ["[", '{"a":', '["\\\\\\"",', '["]",'])
+def test_deep_json_is_refused_where_a_library_raised_the_limit_of_recursion(start: str) -> None:
+    """Python crashes else. In strings, and beside each other, brackets are as many as you like."""
+    text = start * 200_000
+    run = "import sys; sys.setrecursionlimit(1 << 20); from zhiyi_watermark.tensorfile import parsed; "
+    made = subprocess.run(
+        [sys.executable, "-c", run + "parsed(sys.stdin.read())"], input=text, capture_output=True, text=True
+    )
+    assert made.returncode == 1
+    assert made.stderr.endswith("ValueError: it is nested too deep\n")
+    levels = tensorfile.MAX_DEPTH
+    deepest = "[" * levels + json.dumps(text) + "]" * levels
+    assert tensorfile.parsed(deepest) == json.loads(deepest)
+    assert tensorfile.parsed("[" + "[]," * 1000 + "[]]") == [[]] * 1001
+    with pytest.raises(ValueError, match="too deep"):
+        tensorfile.parsed(f"[{deepest}]")
+    with pytest.raises(ValueError, match="Unterminated"):
+        tensorfile.parsed('["' + '\\"' * 100_000 + "[" * 100)
 
 
 @pytest.mark.parametrize("length", [MAX_HEADER + 1, 1 << 63, 100])

@@ -58,7 +58,7 @@ from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.payload import MAX_FINGERPRINT, Long, Nameable, PayloadCode
 from zhiyi_watermark.pictures import MAX_PIXELS, Picture
 from zhiyi_watermark.result import Detection, detection
-from zhiyi_watermark.tensorfile import TensorFile
+from zhiyi_watermark.tensorfile import TensorFile, parsed
 
 if TYPE_CHECKING:  # torch is heavy and only the pipeline needs it
     import torch
@@ -149,8 +149,8 @@ class KgsSpec:
     def from_json(cls, text: str) -> KgsSpec:
         """Raises SpecError on anything but the output of to_json."""
         try:
-            made = cls(**json.loads(text))
-        except (ValueError, TypeError, RecursionError) as error:
+            made = cls(**parsed(text))
+        except (ValueError, TypeError) as error:
             raise SpecError(f"not a KGS specification: {error!s:.120}") from error
         if made.to_json() != text:
             raise SpecError("not a KGS specification as to_json writes it")
@@ -328,13 +328,13 @@ class Noise:
                 if entries["q"].count > READINGS * MAX_CHIPS:
                     raise ValueError(f"q has {entries['q'].count} values")
                 written = file.raw(entries["about"])
-                about = json.loads(written)
+                about = parsed(written)
                 q = np.frombuffer(file.raw(entries["q"]), dtype=np.int8).reshape(entries["q"].shape)
                 views = tuple(View(*view) for view in about["views"])
                 made = cls(q, views, about["spec_hash"], about["picture_hash"])
                 if made._about != written:
                     raise ValueError("its hash is wrong")
-            except (ValueError, TypeError, KeyError, RecursionError, SpecError) as error:
+            except (ValueError, TypeError, KeyError, SpecError) as error:
                 raise CarrierError(f"{path.name} is no KGS noise: {error!s:.120}") from error
         return made
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ MAX_HEADER: Final = 32 << 20  # bytes
 MAX_TENSORS: Final = 1 << 18  # of all files together
 MAX_FILES: Final = 1024
 MAX_RANK: Final = 8
+MAX_DEPTH: Final = 64  # lists and maps of a JSON document within each other
 
 DTYPE_BYTES: Final[Mapping[str, int]] = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
@@ -34,6 +36,8 @@ DTYPE_BYTES: Final[Mapping[str, int]] = {
 }  # fmt: skip
 FLOATS: Final[Mapping[str, str]] = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}  # those a mark can live in
 
+_ESCAPED: Final = re.compile(r"\\.", re.DOTALL)
+_QUOTED: Final = re.compile('"[^"]*"?')
 _PICKLES: Final = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 Float32 = npt.NDArray[np.float32]
@@ -56,11 +60,27 @@ class Entry:
 
 
 def parsed(text: str | bytes) -> Any:
-    """JSON in which no key occurs twice. Raises ValueError, also where it is nested too deep to be read."""
-    try:
-        return json.loads(text, object_pairs_hook=_unique)
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+    """JSON in which no key occurs twice; bytes are UTF-8. Raises ValueError, also over MAX_DEPTH.
+
+    json goes down as deep as the interpreter's limit of recursion, and crashes where a library has raised that.
+    """
+    whole = text.decode("utf-8") if isinstance(text, bytes) else text
+    if _is_deep(whole):
+        raise ValueError("it is nested too deep")
+    return json.loads(whole, object_pairs_hook=_unique)
+
+
+def _is_deep(text: str) -> bool:
+    """Whether over MAX_DEPTH lists and maps are open at once, as far as json would read."""
+    depth = 0
+    for character in _QUOTED.sub("", _ESCAPED.sub("", text)):
+        if character in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        elif character in "]}":
+            depth -= 1
+    return False
 
 
 def is_unicode(text: str) -> bool:

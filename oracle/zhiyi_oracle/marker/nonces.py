@@ -18,6 +18,7 @@ from typing import Final
 from zhiyi.errors import BadInput, ConfigError
 from zhiyi_watermark.image_generated import NONCES
 from zhiyi_watermark.prf import derive_key
+from zhiyi_watermark.tensorfile import parsed
 
 _MAX_BYTES: Final = 1 << 10
 
@@ -55,10 +56,10 @@ def _tag(key: bytes) -> str:
 def _used(ledger: Path, key: bytes) -> int:
     try:
         with ledger.open("rb") as file:
-            said = json.loads(file.read(_MAX_BYTES))
+            said = parsed(file.read(_MAX_BYTES))
     except FileNotFoundError:
         return 0
-    except (OSError, ValueError, RecursionError) as exc:
+    except (OSError, ValueError) as exc:
         raise ConfigError(f"{ledger} is no ledger of nonces ({exc}); restore it from a copy") from exc
     used = said.get("used") if isinstance(said, dict) else None
     if type(used) is not int or not 0 <= used <= NONCES:

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zhiyi_watermark.errors import SpecError, UnavailableError
-from zhiyi_watermark.tensorfile import FLOATS, Checkpoint, Entry, TensorFile, files_of, to_storage
+from zhiyi_watermark.tensorfile import FLOATS, Checkpoint, Entry, TensorFile, files_of, parsed, to_storage
 
 Float32 = npt.NDArray[np.float32]
 Where = Callable[[str], bool]
@@ -247,7 +247,7 @@ class Heads:
     def of(cls, folder: Path) -> Heads:
         """From a folder's config.json. Raises UnavailableError without one of a Llama-like model."""
         try:
-            config = json.loads((folder / "config.json").read_text("utf-8"))
+            config = parsed((folder / "config.json").read_bytes())
             queries, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
             keys = int(config.get("num_key_value_heads") or queries)
             return cls(queries, keys, int(config.get("head_dim") or hidden // queries))
