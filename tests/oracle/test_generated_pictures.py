@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,17 +190,41 @@ def test_a_broken_pipeline_is_one_clear_error(folder: Path, name: str, content: 
         load_pipeline(folder)
 
 
-def test_a_pipeline_that_lacks_weights_is_refused(folder: Path) -> None:
-    """transformers would draw them anew each time."""
+@pytest.mark.parametrize("variant", [False, True])
+@pytest.mark.parametrize("part", ["vae", "text_encoder"])
+def test_a_pipeline_that_lacks_weights_is_refused(folder: Path, part: str, variant: bool) -> None:
+    """The libraries would draw them anew each time; another variant beside, which has them, is not read."""
     from safetensors.numpy import load_file, save_file
 
-    path = folder / "text_encoder" / "model.safetensors"
+    path = next((folder / part).glob("*.safetensors"))
     tensors = load_file(path)
+    if variant:
+        save_file(tensors, path.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
     tensors.pop(sorted(tensors)[0])
     path.unlink()
     save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(UnavailableError, match="text_encoder"):
+    with pytest.raises(UnavailableError, match=f"{part}: 1 tensors are missing"):
         load_pipeline(folder)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [["this", "Zen"], ["strange", "DDIMScheduler"], ["diffusers", "Zen"], ["diffusers"], "this", None],
+)
+def test_a_pipeline_imports_nothing_that_its_index_names(
+    folder: Path, named: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "strange.py").write_text("from diffusers import DDIMScheduler\n")
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    index = json.loads((folder / "model_index.json").read_text())
+    replaced(folder / "model_index.json", json.dumps(index | {"scheduler": named}))
+    with pytest.raises(UnavailableError, match="scheduler is"):
+        load_pipeline(folder)
+    ignored = {part: ["this", "Zen"] for part in ("safety_checker", "feature_extractor", "other")}
+    replaced(folder / "model_index.json", json.dumps(index | ignored))
+    assert load_pipeline(folder).safety_checker is None
+    assert not {"this", "strange"} & set(sys.modules)
 
 
 def test_another_model_than_the_specs_is_refused(run: Run, key: Path, tmp_path: Path) -> None:

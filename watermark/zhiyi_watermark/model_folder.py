@@ -7,13 +7,14 @@ with errors of many kinds; here they are one.
 
 from __future__ import annotations
 
-import json
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from zhiyi_watermark.errors import UnavailableError
+from zhiyi_watermark.tensorfile import parsed
 from zhiyi_watermark.text_stream import Tokenizer
 
 if TYPE_CHECKING:  # torch is heavy and only who loads a model needs it
@@ -23,10 +24,26 @@ _ERRORS: Final = (
     OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, AssertionError, ArithmeticError,
     ImportError, RecursionError,
 )  # fmt: skip
+_PARTS: Final = {  # what a pipeline's index may name, and nothing else is ever imported
+    "vae": ("diffusers", ("AutoencoderKL",)),
+    "unet": ("diffusers", ("UNet2DConditionModel",)),
+    "text_encoder": ("transformers", ("CLIPTextModel",)),
+    "text_encoder_2": ("transformers", ("CLIPTextModelWithProjection",)),
+    "tokenizer": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
+    "tokenizer_2": ("transformers", ("CLIPTokenizer", "CLIPTokenizerFast")),
+    "scheduler": ("diffusers", (
+        "DDIMScheduler", "DDPMScheduler", "DEISMultistepScheduler", "DPMSolverMultistepScheduler",
+        "DPMSolverSinglestepScheduler", "EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler", "LMSDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler",
+    )),
+}  # fmt: skip
+_WEIGHTS: Final = ("vae", "unet", "text_encoder", "text_encoder_2")
 _OWN: Final[dict[str, dict[str, Any]]] = {  # no other's check or mark on the pictures
-    "StableDiffusionPipeline": {"safety_checker": None, "requires_safety_checker": False},
+    "StableDiffusionPipeline": {
+        "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False,
+    },
     "StableDiffusionXLPipeline": {"add_watermarker": False},
-}
+}  # fmt: skip
 PIPELINES: Final = tuple(_OWN)
 _TRANSFORMERS: Final = "config.json, tokenizer.json"
 _PIPELINE: Final = "model_index.json, the folders of its parts"
@@ -65,22 +82,17 @@ def load_model(folder: Path) -> torch.nn.Module:
             trust_remote_code=False,
             output_loading_info=True,
         )
-        made, told = loaded
-        lacking = sorted(told["missing_keys"])
-        if lacking:
-            raise ValueError(f"{len(lacking)} tensors are missing, {lacking[0]} the first")
-        model: torch.nn.Module = made.eval()
+        model: torch.nn.Module = _whole(loaded).eval()
         return model
 
 
 def load_pipeline(folder: Path) -> Any:
     """The text-to-image pipeline in a folder as float32; safetensors only, no safety checker, no mark of its own.
 
-    Raises UnavailableError where none can be loaded, it is of a class that PIPELINES lacks, or weights are missing:
-    transformers would draw those.
+    Its index names the class of every part, and libraries import what an index says: here only _PARTS are loaded.
+    Raises UnavailableError where none can be loaded, it or a part is of another class, or weights are missing: the
+    libraries would draw those.
     """
-    import torch
-
     with _told(folder, "pipeline", _PIPELINE):
         import diffusers
         from diffusers.utils import logging
@@ -88,35 +100,49 @@ def load_pipeline(folder: Path) -> Any:
         index = folder / "model_index.json"
         with index.open("rb") as file:
             text = file.read(_MAX_INDEX + 1)
-        said = json.loads(text) if len(text) <= _MAX_INDEX else None
+        said = parsed(text) if len(text) <= _MAX_INDEX else None
         name = said.get("_class_name") if isinstance(said, dict) else None
         if name not in PIPELINES:
             raise ValueError(f"{index.name} names class {name!r:.60}; read are {', '.join(PIPELINES)}")
         logging.disable_progress_bar()
-        made: Any = getattr(diffusers, name).from_pretrained(
-            folder,
-            torch_dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            **_OWN[name],
-        )
-        for part in ("vae", "unet", "text_encoder", "text_encoder_2"):
-            module = getattr(made, part, None)
-            if module is not None and _tensors(folder / part) < len(module.state_dict()):
-                raise ValueError(f"{part} lacks {len(module.state_dict()) - _tensors(folder / part)} tensors")
+        options = dict(_OWN[name])
+        if type(said.get("force_zeros_for_empty_prompt")) is bool:  # of XL
+            options["force_zeros_for_empty_prompt"] = said["force_zeros_for_empty_prompt"]
+        wanted = [part for part in _PARTS if name == "StableDiffusionXLPipeline" or not part.endswith("_2")]
+        parts = {part: _part(folder / part, part, said.get(part)) for part in wanted}
+        made: Any = getattr(diffusers, name)(**parts, **options)
     made.set_progress_bar_config(disable=True)
     return made
 
 
-def _tensors(folder: Path) -> int:
-    """How many tensors a part's files hold."""
-    from safetensors import safe_open
+def _part(folder: Path, part: str, said: object) -> Any:
+    """A part of a pipeline, of the class that the index names, if it is one of _PARTS."""
+    import torch
 
-    count = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="np") as file:
-            count += len(file.keys())
-    return count
+    library, names = _PARTS[part]
+    if not isinstance(said, list) or len(said) != 2 or said[0] != library or said[1] not in names:
+        raise ValueError(f"{part} is {said!r:.80}; read are {library}'s {', '.join(names)}")
+    if not folder.is_dir():  # a library would take it for a name on the hub
+        raise ValueError(f"the folder {part} is missing")
+    kind: Any = getattr(importlib.import_module(library), said[1])
+    if part not in _WEIGHTS:
+        return kind.from_pretrained(folder, local_files_only=True)
+    dtype = {"dtype" if library == "transformers" else "torch_dtype": torch.float32}
+    return _whole(
+        kind.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **dtype
+        ),
+        f"{part}: ",
+    )
+
+
+def _whole(loaded: tuple[Any, dict[str, Any]], what: str = "") -> Any:
+    """The model of a library's answer. Raises ValueError where tensors are missing."""
+    model, told = loaded
+    lacking = sorted(told["missing_keys"])
+    if lacking:
+        raise ValueError(f"{what}{len(lacking)} tensors are missing, {lacking[0]} the first")
+    return model
 
 
 @contextmanager
