@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
+import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,13 +21,17 @@ from tiny_model import MODEL_KEY
 from zhiyi.cli import main
 from zhiyi.errors import BadInput, ConfigError
 from zhiyi.keys import KeyKind, save_key
-from zhiyi_oracle.marker import nonces
+from zhiyi_oracle.marker import generated, nonces
+from zhiyi_oracle.tracer import trace_picture
 from zhiyi_watermark import image_generated as kgs
+from zhiyi_watermark.detect import Finding, Found
 from zhiyi_watermark.errors import UnavailableError
 from zhiyi_watermark.image_generated import NONCES, Kgs, KgsSpec, Noise
 from zhiyi_watermark.model_folder import load_pipeline
 from zhiyi_watermark.payload import Long
 from zhiyi_watermark.pictures import Picture, save_picture
+from zhiyi_watermark.result import Detection, detection
+from zhiyi_watermark.stats import TRACE, Tail
 
 TINY = Path(__file__).resolve().parents[1] / "models" / "tiny-image"
 MODEL = 3
@@ -69,16 +77,21 @@ def test_drawn_pictures_are_traced_and_their_noise_is_exchanged(run: Run, key: P
         "mark", "image", TINY, tmp_path / "out", *words, "--prompts-file", prompts, "--seed", 1, "--batch", 2
     )
     rows = drawn["pictures"]
-    assert [(Path(row["file"]).name, row["nonce"], row["prompt"]) for row in rows] == [
+    first = rows[0]["nonce"]
+    assert [(Path(row["file"]).name, (row["nonce"] - first) % NONCES, row["prompt"]) for row in rows] == [
         ("0001.png", 0, "fox"),
         ("0002.png", 1, "photo"),
         ("0003.png", 2, "cat"),
     ]
+    logged = tmp_path / "out" / "pictures.jsonl"
+    assert [json.loads(line) for line in logged.read_text().splitlines()] == rows
+    assert logged.stat().st_mode & 0o077 == 0
     chosen = KgsSpec.from_json(spec.read_text())
     assert drawn["detector_hash"] == "0x" + chosen.spec_hash().hex()
     assert chosen.shape == (4, 32, 32)
     again = run("mark", "image", TINY, tmp_path / "more", *words, "--prompt", "fox")
-    assert [row["nonce"] for row in again["pictures"]] == [3]
+    assert [(row["nonce"] - first) % NONCES for row in again["pictures"]] == [3]
+    assert (drawn["ledger_begun"], again["ledger_begun"]) == (True, False)
 
     looked = ["--model-key", key, "--pipeline", f"{MODEL}={TINY}"]
     noise = tmp_path / "noise.safetensors"
@@ -95,6 +108,8 @@ def test_drawn_pictures_are_traced_and_their_noise_is_exchanged(run: Run, key: P
     assert (told["agreement"], told["accepted"], told["reason"]) == (1.0, True, None)
     assert same["detection"]["hypotheses"] == 2 * 2 * NONCES * kgs.READINGS << 32  # DSS is looked for too
 
+    run("trace", rows[1]["file"], *looked, "--noise-out", noise, fails=2)  # never over anything
+    noise.unlink()
     far = np.clip(-ours.q, -15, 15).astype(np.int8)
     Noise(far, ours.views, ours.spec_hash, ours.picture_hash).save(noise)
     refused = run("trace", rows[1]["file"], *looked, "--noise-in", noise, fails=5)["shared"]
@@ -102,8 +117,10 @@ def test_drawn_pictures_are_traced_and_their_noise_is_exchanged(run: Run, key: P
     other = tmp_path / "other.key"  # under which the picture is unmarked
     save_key(other, KeyKind.TRACE, OTHER_KEY, unsafe_plain=True)
     unmarked, looked[1] = rows[1]["file"], other
+    noise.unlink()
     run("trace", unmarked, *looked, "--noise-out", noise)
     theirs = Noise.load(noise)
+    noise.unlink()
     forged = np.clip(theirs.q + Kgs(OTHER_KEY, chosen).signs(Long(9, 9), 40), -15, 15).astype(np.int8)
     Noise(forged, theirs.views, theirs.spec_hash, theirs.picture_hash).save(noise)
     framed = run("trace", unmarked, *looked, "--noise-in", noise, fails=5)
@@ -142,13 +159,82 @@ def test_options_that_do_not_fit_are_refused(run: Run, key: Path, tmp_path: Path
         "x",
         fails=3,
     )
+    finished = ["mark", "image", picture, tmp_path / "b.png", "--model-key", key, "--user", 1]
+    for option in ("--steps", "--guidance", "--batch"):
+        assert option in run(*finished, option, 5, fails=3)["error"]["message"]
+    assert "--quality" in run(*base, "--spec", spec, "--quality", 90, fails=3)["error"]["message"]
+    text = tmp_path / "a.txt"
+    text.write_text("owl")
+    for option in ("--pipeline", "--pipeline-spec"):
+        told = run("trace", text, "--model-key", key, option, f"{MODEL}={TINY}", fails=3)
+        assert "for pictures" in told["error"]["message"]
     looked = ["trace", picture, "--model-key", key]
     run(*looked, "--noise-out", tmp_path / "q", fails=3)
+    assert "--turned" in run(*looked, "--turned", fails=3)["error"]["message"]
     run(*looked, "--pipeline-spec", f"{MODEL}={spec}", fails=2)
     run(*looked, "--pipeline", TINY, fails=2)
     told = run(*looked, "--pipeline", f"{MODEL}={tmp_path}", fails=3)["error"]["message"]
     assert "model_index.json" in told
     assert not nonces.ledger_of(key).exists()
+
+
+def test_what_was_drawn_before_an_error_is_logged(
+    run: Run, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = generated.generate
+
+    def breaks(pipeline: Any, mark: Kgs, prompts: Sequence[str], *rest: Any, **more: Any) -> Any:
+        if prompts == ["cat"]:
+            raise UnavailableError("the pipeline draws infinite values")
+        return made(pipeline, mark, prompts, *rest, **more)
+
+    monkeypatch.setattr(generated, "generate", breaks)
+    words = ["--generate", "--model-key", key, "--user", 7, "--spec", tmp_path / "kgs.json"]
+    words += ["--steps", 1, "--batch", 1, "--prompt", "fox", "--prompt", "cat"]
+    told = run("mark", "image", TINY, tmp_path / "out", *words, fails=3)
+    assert "infinite" in told["error"]["message"]
+    (row,) = [json.loads(line) for line in (tmp_path / "out" / generated.LOG).read_text().splitlines()]
+    assert (row["file"], row["prompt"]) == (str(tmp_path / "out" / "0001.png"), "fox")
+    assert nonces.reserve(key, MODEL_KEY, 1) == [(row["nonce"] + 2) % NONCES]
+
+
+def test_a_run_that_can_write_nothing_leaves_nothing(run: Run, key: Path, tmp_path: Path) -> None:
+    base = ["--generate", "--model-key", key, "--user", 7, "--prompt", "fox", "--spec"]
+    (tmp_path / "file").write_text("")
+    run("mark", "image", TINY, tmp_path / "file" / "out", *base, tmp_path / "kgs.json", fails=2)
+    assert not (tmp_path / "kgs.json").exists()
+    run("mark", "image", TINY, tmp_path / "out", *base, tmp_path / "file" / "kgs.json", fails=2)
+    assert not (tmp_path / "out").exists()
+    assert not nonces.ledger_of(key).exists()
+
+
+def said(method: str, payload: bytes | None, log2_p: int) -> Detection:
+    return detection(
+        Tail("exact", Fraction(1, 1 << log2_p)), method=method, n=1, T=1, sum_q2=1, hypotheses=1,
+        threshold=TRACE, null="", spec_hash=bytes(32), payload=payload,
+    )  # fmt: skip
+
+
+def test_a_mark_that_names_goes_before_a_better_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = bytes(8)
+    nameless, names, none = said("kgs", None, 200), said("dss", payload, 90), said("kgs", None, 1)
+    suspects: Any = [SimpleNamespace(users=1, fingerprints=1)]
+
+    def traced(*passing: Finding) -> Any:
+        best = passing[0] if passing else Finding(str(MODEL), none)
+        monkeypatch.setattr(trace_picture, "detect", lambda *_: Found(*best, passing))
+        return trace_picture.trace_picture(Path("a.png"), suspects)
+
+    both, told = traced(Finding(str(MODEL), nameless), Finding("", names))
+    assert (both.found, both.method, both.model_id, both.user_number) == (True, "dss", None, 0)
+    assert (both.payload, both.bucket, told) == (payload.hex(), 20, names)
+    assert [one.method for one in both.candidates] == ["kgs", "dss"]
+    key_only, told = traced(Finding(str(MODEL), nameless))
+    assert (key_only.found, key_only.decision) == (True, "detected")
+    assert (key_only.method, key_only.model_id, key_only.user_number) == ("kgs", MODEL, None)
+    nothing, _ = traced()
+    assert (nothing.found, nothing.decision, nothing.method) == (False, "not_detected", None)
+    assert nothing.model_id is None
 
 
 # --- pipelines in folders
@@ -243,17 +329,44 @@ def test_another_model_than_the_specs_is_refused(run: Run, key: Path, tmp_path: 
 
 
 def test_nonces_are_spent_once_and_end(key: Path, tmp_path: Path) -> None:
-    assert nonces.reserve(key, MODEL_KEY, 3) == range(3)
+    spent = nonces.reserve(key, MODEL_KEY, 3)
     (tmp_path / "link.key").symlink_to(key)
-    assert nonces.reserve(tmp_path / "link.key", MODEL_KEY, NONCES - 4) == range(3, NONCES - 1)
+    spent += nonces.reserve(tmp_path / "link.key", MODEL_KEY, NONCES - 4)
     with pytest.raises(BadInput, match="1 of 4096 nonces left"):
         nonces.reserve(key, MODEL_KEY, 2)
-    assert nonces.reserve(key, MODEL_KEY, 1) == range(NONCES - 1, NONCES)
+    spent += nonces.reserve(key, MODEL_KEY, 1)
+    assert sorted(spent) == list(range(NONCES))
     assert nonces.ledger_of(key).stat().st_mode & 0o077 == 0
 
 
+def test_a_ledger_that_was_lost_begins_elsewhere(key: Path) -> None:
+    firsts = set()
+    for _ in range(4):
+        firsts.add(nonces.reserve(key, MODEL_KEY, 1)[0])
+        nonces.ledger_of(key).unlink()
+    assert len(firsts) > 1  # but for one time in 2^36
+
+
+def test_a_key_file_under_two_names_is_refused(key: Path, tmp_path: Path) -> None:
+    os.link(key, tmp_path / "same.key")
+    for name in (key, tmp_path / "same.key"):
+        with pytest.raises(ConfigError, match="hard links"):
+            nonces.reserve(name, MODEL_KEY, 1)
+
+
 @pytest.mark.parametrize(
-    "content", ["", "{", "[" * 900, "[]", '{"key": 1, "used": -1}', '{"used": 5000}', '{"used": true}']
+    "content",
+    [
+        "",
+        "{",
+        "[" * 900,
+        "[]",
+        '{"key": 1, "used": -1}',
+        '{"first": 0, "used": 5000}',
+        '{"first": 0, "used": true}',
+        '{"first": 4096, "used": 1}',
+        '{"used": 1}',
+    ],
 )
 def test_a_broken_ledger_never_starts_anew(key: Path, content: str) -> None:
     nonces.reserve(key, MODEL_KEY, 1)
@@ -272,7 +385,7 @@ def test_the_ledger_of_another_key_is_refused(key: Path) -> None:
 def test_a_crash_before_the_ledger_is_whole_spends_nothing_and_after_repeats_nothing(
     key: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nonces.reserve(key, MODEL_KEY, 5)
+    spent = nonces.reserve(key, MODEL_KEY, 5)
 
     def full(*_: object) -> None:
         raise OSError(28, "no space left")
@@ -282,7 +395,30 @@ def test_a_crash_before_the_ledger_is_whole_spends_nothing_and_after_repeats_not
         with pytest.raises(ConfigError, match="no space"):
             nonces.reserve(key, MODEL_KEY, 5)
     assert [path.name for path in key.parent.iterdir() if path.name.startswith(".")] == []
-    assert nonces.reserve(key, MODEL_KEY, 1) == range(5, 6)
+    assert nonces.reserve(key, MODEL_KEY, 1) == [(spent[-1] + 1) % NONCES]
+
+
+def test_links_in_the_way_of_a_ledger_are_not_followed(key: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_text("as it was")
+    ledger = nonces.ledger_of(key)
+    ledger.with_name(f".{ledger.name}.{os.getpid()}").symlink_to(other)
+    nonces.reserve(key, MODEL_KEY, 1)
+    assert other.read_text() == "as it was"
+
+
+def test_a_ledger_is_written_under_a_lock_on_the_key_file(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved, tried = os.replace, []
+
+    def replace(*names: Any) -> None:
+        with key.open("rb") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        tried.append(names)
+        moved(*names)
+
+    monkeypatch.setattr(nonces.os, "replace", replace)
+    nonces.reserve(key, MODEL_KEY, 1)
+    assert len(tried) == 1
 
 
 def _spend(path: Path, answers: Any) -> None:
@@ -295,7 +431,8 @@ def test_two_processes_share_no_nonce(key: Path) -> None:
     workers = [context.Process(target=_spend, args=(key, answers)) for _ in range(3)]
     for worker in workers:
         worker.start()
-    spent = sorted(nonce for _ in workers for nonce in answers.get(timeout=60))
+    spent = [nonce for _ in workers for nonce in answers.get(timeout=60)]
     for worker in workers:
         worker.join()
-    assert spent == list(range(60))
+    (after,) = nonces.reserve(key, MODEL_KEY, 1)
+    assert sorted((after - nonce) % NONCES for nonce in spent) == list(range(1, 61))

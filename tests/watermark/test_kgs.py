@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -287,6 +288,30 @@ def test_noise_is_kept_in_a_file(tmp_path: Path) -> None:
         Noise.load(path)
 
 
+def test_noise_is_written_into_a_new_file_only(tmp_path: Path) -> None:
+    noise, path, link = marked(MARK, 11, 0.2, seed=5), tmp_path / "noise.safetensors", tmp_path / "link"
+    path.write_bytes(b"as it was")
+    link.symlink_to(tmp_path / "nowhere")
+    for taken in (path, link):
+        with pytest.raises(FileExistsError):
+            noise.save(taken)
+    assert path.read_bytes() == b"as it was"
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("view", [b"[0.0,1000,false", b"[0,1000,0", b"[false,1000,false", b'["",1000,false'])
+def test_a_view_of_other_types_is_no_view(tmp_path: Path, view: bytes) -> None:
+    """0.0 equals 0 and would give the same noise another digest."""
+    from safetensors.numpy import save_file
+
+    noise, path = marked(MARK, 11, 0.2, seed=5), tmp_path / "noise.safetensors"
+    about = noise._about.replace(b"[0,1000,false", view)
+    assert about != noise._about
+    save_file({"about": np.frombuffer(about, dtype=np.uint8), "q": noise.q}, path)
+    with pytest.raises(CarrierError, match="is no view"):
+        Noise.load(path)
+
+
 def test_a_file_of_other_tensors_is_no_noise(tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
@@ -510,6 +535,41 @@ def test_drawn_nonces_lie_in_range_and_differ(monkeypatch: pytest.MonkeyPatch) -
     made = kgs.generate(pipeline, mark, ["owl"] * 6, PAYLOAD, seed=1, steps=1)
     assert len({m.nonce for m in made}) > 1
     assert all(0 <= m.nonce < kgs.NONCES for m in made)
+
+
+def test_one_seed_gives_other_sizes_to_each_nonce_payload_and_key_and_batches_do_not_matter() -> None:
+    import torch
+    from diffusion import scheduler
+
+    seen: list[npt.NDArray[np.float32]] = []
+
+    def pipeline(latents: torch.Tensor, **_: Any) -> Any:
+        seen.append(np.abs(latents.numpy()))
+        return SimpleNamespace(images=np.zeros((len(latents), 64, 64, 3)))
+
+    pipeline.scheduler = scheduler("ddim", "epsilon")  # type: ignore[attr-defined]  # as a pipeline has it
+    pipeline.unet = SimpleNamespace(device="cpu", dtype=torch.float32)  # type: ignore[attr-defined]  # the same
+    kgs.generate(pipeline, MARK, ["owl", "ow"], PAYLOAD, seed=1, nonces=[4, 5])
+    kgs.generate(pipeline, MARK, ["ow"], PAYLOAD, seed=1, nonces=[5])
+    kgs.generate(pipeline, MARK, ["ow"], PAYLOAD, seed=2, nonces=[5])
+    kgs.generate(pipeline, MARK, ["ow"], replace(PAYLOAD, user=78), seed=1, nonces=[5])
+    kgs.generate(pipeline, replace(MARK, key=bytes(32)), ["ow"], PAYLOAD, seed=1, nonces=[5])
+    (four, five), *others = seen[0], *(one[0] for one in seen[1:])
+    assert np.array_equal(others[0], five)
+    for other in (four, *others[1:]):
+        assert abs(np.corrcoef(other.reshape(-1), five.reshape(-1))[0, 1]) < 5 / np.sqrt(five.size)
+    with pytest.raises(SpecError, match="as many nonces"):
+        kgs.generate(pipeline, MARK, ["owl", "ow"], PAYLOAD, seed=1, nonces=[4])
+
+
+def test_pictures_without_numbers_are_refused() -> None:
+    """As a VAE in half precision draws them; saved they would be black."""
+    from diffusion import tiny_pipeline
+
+    pipeline = tiny_pipeline()
+    pipeline.vae.decoder.conv_out.bias.data[:] = float("nan")
+    with pytest.raises(UnavailableError, match="infinite"):
+        kgs.generate(pipeline, Kgs(KEY, kgs.plan(pipeline)), ["owl"], PAYLOAD, seed=1, steps=1)
 
 
 def test_another_model_is_refused() -> None:

@@ -293,6 +293,11 @@ class Noise:
             raise SpecError(
                 f"|q| reaches {max(-int(self.q.min()), int(self.q.max()))}; it is at most {LEVELS}"
             )
+        for view in self.views:  # 0.0 and false equal 0, and give another digest
+            if [type(value) for value in view] != [type(value) for value in View()]:
+                raise SpecError(f"{tuple(view)!r:.80} is no view: whole numbers, and whether it is mirrored")
+        if not isinstance(self.spec_hash, str) or not isinstance(self.picture_hash, str):
+            raise SpecError("spec_hash and picture_hash are hexadecimal digits")
 
     @property
     def _about(self) -> bytes:
@@ -310,11 +315,16 @@ class Noise:
         return hashlib.sha256(b"zhiyi.kgs-noise.v1\0" + self._about).digest()
 
     def save(self, path: Path) -> None:
-        """Writes safetensors: q as int8, and `about`, the other fields with q's hash as JSON bytes."""
+        """Writes safetensors: q as int8, and `about`, the other fields with q's hash as JSON bytes.
+
+        Only a new file: raises FileExistsError where there is one, or a link, however broken.
+        """
         from safetensors.numpy import save
 
         q = np.ascontiguousarray(self.q)
-        path.write_bytes(save({"about": np.frombuffer(self._about, dtype=np.uint8), "q": q}))
+        data = save({"about": np.frombuffer(self._about, dtype=np.uint8), "q": q})
+        with path.open("xb") as file:
+            file.write(data)
 
     @classmethod
     def load(cls, path: Path) -> Noise:
@@ -628,16 +638,18 @@ def generate(
     prompts: Sequence[str],
     payload: Long,
     *,
-    seed: int | Sequence[int],
+    seed: int,
     nonces: Sequence[int] | None = None,
     steps: int = 50,
     guidance: float = 7.5,
 ) -> list[Made]:
     """Pictures of the prompts, all with one payload, each with a nonce of its own (drawn unless given).
 
-    seed: of the sizes of the noise, not of its signs. pipeline: the one that the mark's spec was made of, by class
-    and size; its weights are not hashed again here.
-    Raises SpecError on payloads, nonces or prompts that do not fit, UnavailableError on a scheduler that adds noise.
+    seed: the same for the same pictures again; the sizes of the noise come of it with key, nonce and payload, so one
+    seed may be used for all. pipeline: the one that the mark's spec was made of, by class and size; its weights are
+    not hashed again here.
+    Raises SpecError on payloads, nonces or prompts that do not fit, UnavailableError on a scheduler that adds noise or
+    a pipeline that draws no numbers.
     """
     import torch
 
@@ -646,8 +658,13 @@ def generate(
         raise SpecError("no prompts given; one a picture")
     spec = mark.spec
     drawn = list(nonces) if nonces is not None else [secrets.randbelow(NONCES) for _ in prompts]
-    rng = np.random.default_rng(seed)
-    noise = torch.from_numpy(mark.latents([payload] * len(prompts), drawn, rng))
+    if len(drawn) != len(prompts):
+        raise SpecError(f"{len(prompts)} prompts need as many nonces, given {len(drawn)}")
+    rows = []
+    for nonce in drawn:
+        sizes = prf.derive_key(mark.key, "kgs sizes", seed, nonce, payload.fingerprint, payload.user)
+        rows.append(mark.latents([payload], [nonce], np.random.default_rng(int.from_bytes(sizes, "big"))))
+    noise = torch.from_numpy(np.concatenate(rows))
     images = pipeline(
         prompt=list(prompts),
         latents=noise.to(pipeline.unet.device, pipeline.unet.dtype),
@@ -657,6 +674,8 @@ def generate(
         guidance_scale=guidance,
         output_type="np",
     ).images
+    if not bool(np.isfinite(images).all()):
+        raise UnavailableError("the pipeline draws infinite values; load it as float32")
     pixels = np.clip(np.rint(np.asarray(images) * 255), 0, 255).astype(np.uint8)
     return [Made(Picture(rgb), nonce) for rgb, nonce in zip(pixels, drawn, strict=True)]
 

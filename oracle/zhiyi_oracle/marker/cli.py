@@ -259,7 +259,7 @@ def mark_image(
     fingerprint: Annotated[
         int, typer.Option(help="Fingerprint number of the license to carry.", min=0, max=MAX_FINGERPRINT)
     ] = 0,
-    quality: Annotated[int, typer.Option(help="Of a JPEG.", min=50, max=95)] = 95,
+    quality: Annotated[int | None, typer.Option(help="Of a JPEG. [default: 95]", min=50, max=95)] = None,
     generate: Annotated[
         bool, typer.Option("--generate", help="Draw pictures of prompts from marked noise.")
     ] = False,
@@ -284,45 +284,69 @@ def mark_image(
     seed: Annotated[
         int | None,
         typer.Option(
-            help="With --generate: of the sizes of the noise; its signs come of key and nonce. [default: drawn]",
+            help="With --generate: of the sizes of the noise, with key, nonce and numbers. [default: drawn]",
             min=0,
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(help="With --generate: of the solver.", min=1, max=1000)] = 50,
+    steps: Annotated[
+        int | None, typer.Option(help="With --generate: of the solver. [default: 50]", min=1, max=1000)
+    ] = None,
     guidance: Annotated[
-        float, typer.Option(help="With --generate: how closely the prompt is kept to.", min=0, max=50)
-    ] = 7.5,
-    batch: Annotated[int, typer.Option(help="With --generate: pictures drawn at once.", min=1, max=64)] = 4,
+        float | None,
+        typer.Option(
+            help="With --generate: how closely the prompt is kept to. [default: 7.5]", min=0, max=50
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="With --generate: pictures drawn at once. [default: 4]", min=1, max=64)
+    ] = None,
 ) -> None:
     """Mark a finished picture, as far as its texture hides it, or draw marked ones with --generate.
 
     `zhiyi trace` finds the numbers again; of drawn pictures with --pipeline. Each drawn picture spends one of the key's
-    4,096 nonces; the ledger beside the key file, FILE.nonces, says how many are spent: keep both together.
+    4,096 nonces; the ledger beside the key file, FILE.nonces, says how many are spent: keep both together. Each is
+    logged in pictures.jsonl beside it.
     """
     session = session_of(ctx)
     if generate:
         if spec is None:
             raise ConfigError("--generate needs --spec FILE, read if it exists, else made from the pipeline")
+        if quality is not None:
+            raise ConfigError("--quality is of a JPEG; drawn pictures are PNG")
         if (spec.exists() and (height or width)) or (prompt and prompts_file):
             raise ConfigError("give --height and --width with a new --spec alone, --prompt or --prompts-file")
         lines = [] if prompts_file is None else (_utf8(prompts_file) or "").splitlines()
         prompts = prompt or [line.strip() for line in lines if line.strip()]
-        wanted = Wanted(prompts, height, width, seed, steps, guidance, batch)
+        wanted = Wanted(
+            prompts, height, width, seed, steps or 50, 7.5 if guidance is None else guidance, batch or 4
+        )
         key = open_key(session, model_key, KeyKind.TRACE).secret
         with session.console.progress("drawing") as progress:
-            drawn = draw(picture, out, spec, model_key, key, Long(fingerprint, user), wanted, progress)
+            drawn = draw(
+                picture,
+                out,
+                spec,
+                model_key,
+                key,
+                Long(fingerprint, user),
+                wanted,
+                progress,
+                session.console.note,
+            )
         session.console.result(drawn)
         return
-    if prompt or prompts_file or spec or height or width or seed is not None:
+    drawing = (prompt, prompts_file, spec, height, width, seed, steps, guidance, batch)
+    if any(given is not None for given in drawing):
         raise ConfigError(
-            "prompts, --spec, --height, --width and --seed are for --generate; a finished picture takes none"
+            "prompts, --spec, --height, --width, --seed, --steps, --guidance and --batch are for --generate; a "
+            "finished picture takes none"
         )
     if out.exists():
         raise BadInput(f"{out} exists; a marked picture is never written over anything")
     try:
         given = open_picture(picture)
         made = Dss(open_key(session, model_key, KeyKind.TRACE).secret).embed(given, Long(fingerprint, user))
-        save_picture(made, out, quality=quality)
+        save_picture(made, out, quality=95 if quality is None else quality)
     except WatermarkError as exc:
         raise BadInput(f"{picture} cannot be marked: {exc}") from exc
     session.console.result({"file": str(out), "user": user, "fingerprint": fingerprint})

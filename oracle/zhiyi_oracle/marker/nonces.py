@@ -1,8 +1,9 @@
 """The nonces of a key's pictures: a small ledger beside the key file, so that none is used twice.
 
-The ledger, FILE.nonces beside the key's FILE, says how many of the 4,096 are spent. It is written to disk before a
-picture is drawn, under a lock on the key file: a crash loses nonces and repeats none. Copies of the key file elsewhere
-know nothing of each other: keep the two together.
+The ledger, FILE.nonces beside the key's FILE, says at which of the 4,096 it began and how many are spent. It is written
+to disk before a picture is drawn, under a lock on the key file: a crash loses nonces and repeats none. Copies of the
+key file elsewhere know nothing of each other: keep the two together. A ledger that was lost cannot be told from one
+that never was; each begins at a nonce drawn by chance, so that a loss repeats some pictures' signs, not surely all.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +33,17 @@ def ledger_of(key_file: Path) -> Path:
 
 
 def check_left(key_file: Path, key: bytes, count: int) -> None:
-    """Raises BadInput where fewer than `count` nonces are left, ConfigError on a ledger that is none of this key."""
-    used = _used(ledger_of(key_file), key)
+    """Raises BadInput where fewer than `count` nonces are left, ConfigError on a ledger that is none of this key, or a
+    key file under more than one name."""
+    try:
+        names = key_file.stat().st_nlink
+    except OSError as exc:
+        raise ConfigError(f"{key_file} cannot be read: {exc.strerror}") from exc
+    if names > 1:
+        raise ConfigError(
+            f"{key_file} is one file under {names} names (hard links), and a ledger belongs to one; keep one"
+        )
+    _, used = _spent(ledger_of(key_file), key) or (0, 0)
     if used + count > NONCES:
         raise BadInput(
             f"{count} pictures are asked for, and the key has {NONCES - used} of {NONCES} nonces left; make "
@@ -39,34 +51,37 @@ def check_left(key_file: Path, key: bytes, count: int) -> None:
         )
 
 
-def reserve(key_file: Path, key: bytes, count: int) -> range:
+def reserve(key_file: Path, key: bytes, count: int) -> list[int]:
     """The next `count` nonces, spent from now on. Raises as check_left, ConfigError where nothing can be written."""
     ledger = ledger_of(key_file)
     with _locked(key_file):
         check_left(key_file, key, count)
-        first = _used(ledger, key)
-        _write(ledger, {"key": _tag(key), "used": first + count})
-    return range(first, first + count)
+        first, used = _spent(ledger, key) or (secrets.randbelow(NONCES), 0)
+        _write(ledger, {"key": _tag(key), "first": first, "used": used + count})
+    return [(first + used + i) % NONCES for i in range(count)]
 
 
 def _tag(key: bytes) -> str:
     return derive_key(key, "kgs nonce ledger").hex()[:16]
 
 
-def _used(ledger: Path, key: bytes) -> int:
+def _spent(ledger: Path, key: bytes) -> tuple[int, int] | None:
+    """The first nonce, and how many are spent; None where there is no ledger."""
     try:
         with ledger.open("rb") as file:
             said = parsed(file.read(_MAX_BYTES))
     except FileNotFoundError:
-        return 0
+        return None
     except (OSError, ValueError) as exc:
         raise ConfigError(f"{ledger} is no ledger of nonces ({exc}); restore it from a copy") from exc
-    used = said.get("used") if isinstance(said, dict) else None
-    if type(used) is not int or not 0 <= used <= NONCES:
-        raise ConfigError(f"{ledger} is no ledger of nonces: it says {used!r:.40}; restore it from a copy")
+    first, used = (said.get("first"), said.get("used")) if isinstance(said, dict) else (None, None)
+    if type(first) is not int or type(used) is not int or not (0 <= first < NONCES and 0 <= used <= NONCES):
+        raise ConfigError(
+            f"{ledger} is no ledger of nonces: it says {first!r:.40}, {used!r:.40}; restore it from a copy"
+        )
     if said.get("key") != _tag(key):
         raise ConfigError(f"{ledger} is the ledger of another key; restore that of this one")
-    return used
+    return first, used
 
 
 @contextmanager
@@ -83,22 +98,24 @@ def _locked(key_file: Path) -> Iterator[None]:
 
 
 def _write(path: Path, value: dict[str, object]) -> None:
-    """Whole or not at all, and on the disk when it returns."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Whole or not at all, and on the disk when it returns. Links in the way are replaced, not followed."""
     try:
-        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(file, "wb") as out:
-            out.write(json.dumps(value).encode())
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(path)
+        file, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(file, "wb") as out:
+                out.write(json.dumps(value).encode())
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
     except OSError as exc:
-        temporary.unlink(missing_ok=True)
         raise ConfigError(
             f"{path} cannot be written ({exc.strerror}), so no nonce can be spent; keep the key where it can"
         ) from exc

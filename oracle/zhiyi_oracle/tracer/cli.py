@@ -225,8 +225,14 @@ def trace(
         model_key, tokenizer, provider, bits, profile or [], kit or [], base or [], writer or [], licenses,
         gradient_out, gradient_in, pipeline or [], pipeline_spec or [], turned, noise_out, noise_in,
     )  # fmt: skip
+    if asked.turned and not asked.pipelines:
+        raise ConfigError("--turned needs --pipeline")
+    if (asked.pipelines or asked.pipeline_specs) and not any(map(is_picture, objects)):
+        raise ConfigError("--pipeline, --pipeline-spec and --turned are for pictures, and there is none")
     if (noise_out or noise_in) and not (len(asked.pipelines) == len(cases) == 1 and is_picture(objects[0])):
         raise ConfigError("--noise-out and --noise-in need one --pipeline and one picture")
+    if noise_out and os.path.lexists(noise_out):
+        raise BadInput(f"{noise_out} exists; the noise is written into a new file")
     if (gradient_out or gradient_in) and not (len(asked.writers) == len(cases) == 1 and is_text(objects[0])):
         raise ConfigError(
             "--gradient-out and --gradient-in need one --writer and one text, or texts --together"

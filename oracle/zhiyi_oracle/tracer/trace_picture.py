@@ -19,7 +19,10 @@ from zhiyi_watermark.shared import Shared
 
 
 class PictureTrace(Value):
-    """The numbers in a picture's payload."""
+    """Whether a picture carries a mark of the key, and the numbers in its payload, where they can be read.
+
+    Told is the best mark of those that name somebody; where none does, the best.
+    """
 
     found: bool
     decision: str
@@ -52,14 +55,16 @@ def trace_picture(
     said = best.detection
     if said is None:
         raise BadInput(f"{path} cannot be examined: no mark is looked for in pictures of this size")
-    payload = said.payload
+    told = next((one for one in best.passing if one.detection.payload), None)
+    model, said = told or (best.model, said)
+    found, payload = said.decision == "detected", said.payload
     users, fingerprints = suspects[0].users, suspects[0].fingerprints
     trace = PictureTrace(
-        found=payload is not None,
+        found=found,
         decision=said.decision,
         bucket=said.bucket,
-        method=said.method if payload else None,
-        model_id=int(best.model) if best.model and payload else None,
+        method=said.method if found else None,
+        model_id=int(model) if model and found else None,
         user_number=user_of(payload) if payload else None,
         fingerprint=fingerprint_of(payload) if payload else None,
         payload=payload.hex() if payload else None,
