@@ -100,7 +100,7 @@ def load_pipeline(folder: Path) -> Any:
         index = folder / "model_index.json"
         with index.open("rb") as file:
             text = file.read(_MAX_INDEX + 1)
-        said = parsed(text) if len(text) <= _MAX_INDEX else None
+        said: Any = parsed(text) if len(text) <= _MAX_INDEX else None
         name = said.get("_class_name") if isinstance(said, dict) else None
         if name not in PIPELINES:
             raise ValueError(f"{index.name} names class {name!r:.60}; read are {', '.join(PIPELINES)}")
