@@ -552,7 +552,7 @@ def test_one_seed_gives_other_sizes_to_each_nonce_payload_and_key_and_batches_do
     kgs.generate(pipeline, MARK, ["owl", "ow"], PAYLOAD, seed=1, nonces=[4, 5])
     kgs.generate(pipeline, MARK, ["ow"], PAYLOAD, seed=1, nonces=[5])
     kgs.generate(pipeline, MARK, ["ow"], PAYLOAD, seed=2, nonces=[5])
-    kgs.generate(pipeline, MARK, ["ow"], replace(PAYLOAD, user=78), seed=1, nonces=[5])
+    kgs.generate(pipeline, MARK, ["ow"], PAYLOAD._replace(user=78), seed=1, nonces=[5])
     kgs.generate(pipeline, replace(MARK, key=bytes(32)), ["ow"], PAYLOAD, seed=1, nonces=[5])
     (four, five), *others = seen[0], *(one[0] for one in seen[1:])
     assert np.array_equal(others[0], five)
