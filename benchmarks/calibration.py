@@ -1,8 +1,9 @@
-"""Null calibration of the marks: are the p-values of unmarked texts and weights what they say?
+"""Null calibration of the marks: are the p-values of unmarked texts, weights and pictures what they say?
 
-    python benchmarks/calibration.py            # 10^6 (key, object) pairs a method, eleven CPU minutes;
+    python benchmarks/calibration.py            # 10^6 (key, object) pairs a method, fifteen CPU minutes;
                                                 # writes docs/benchmarks/calibration.json, .md and .svg
     python benchmarks/calibration.py --quick    # 10^4 pairs, writes nothing
+    python benchmarks/calibration.py --only dss,kgs  # these methods alone, writes nothing
 
 A method takes part by one function in METHODS and a line in SERIES. The function yields blocks: totals T of many keys
 on unmarked objects, and the tail that the detector itself would report for each T. Counted is how often a tail is at
@@ -37,9 +38,12 @@ sys.path.append(str(ROOT / "scripts"))
 
 from fetch_corpora import CORPORA, paragraphs  # noqa: E402
 from fetch_model import FetchError, ensure_model  # noqa: E402
-from zhiyi_watermark import prf, stats, weights  # noqa: E402
+from image_series import held_out  # noqa: E402
+from zhiyi_watermark import image_generated, image_weights, prf, stats, weights  # noqa: E402
 from zhiyi_watermark import text_gaussian as gsw  # noqa: E402
-from zhiyi_watermark.payload import Short, user_of  # noqa: E402
+from zhiyi_watermark.image_finished import Dss  # noqa: E402
+from zhiyi_watermark.payload import Long, Short, user_of  # noqa: E402
+from zhiyi_watermark.pictures import Picture  # noqa: E402
 from zhiyi_watermark.text_multibit import BinPlus  # noqa: E402
 from zhiyi_watermark.text_stream import canonical_text, grams  # noqa: E402
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, Profile, ZeroBit  # noqa: E402
@@ -165,6 +169,7 @@ class Objects:
     texts: dict[str, Int64]  # by language.  # (texts, PAIRS, 3)
     tensors: list[Unmarked]
     suspects: int = 40  # files made of the tensors, for marks that look at a difference
+    pictures: Sequence[Picture] = ()  # photographs
 
 
 # --- the methods --------------------------------------------------------------------------------------------
@@ -278,18 +283,31 @@ def confirm_objects(tensors: Sequence[Unmarked], count: int) -> list[Int64]:
 def wfp_confirm(objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
     """WFP's confirm mark, hypothesis (a): a share's signs on fixed chips, by the exact law and by the bound."""
     suspects = confirm_objects(objects.tensors, objects.suspects)
-    each = -(-pairs // len(suspects))
     for i, q in enumerate(suspects):
-        totals = np.empty(each, dtype=np.int64)
-        for at in range(0, each, 1000):
-            seeds = range(at, min(at + 1000, each))
-            keys = [prf.derive_key(ROOT_KEY, "wfp signs", i, k) for k in seeds]
-            signs = np.stack([prf.signs(key, len(q)) for key in keys])  # (keys, n)
-            # |q| <= 15 and n <= 2^16: every float32 partial sum is an integer under 2^24
-            totals[at : at + len(keys)] = (signs.astype(np.float32) @ q.astype(np.float32)).astype(np.int64)
-        law = stats.two_point_law(q, -q, np.ones_like(q), 2)
-        yield "wfp_confirm", Block(law.tail, totals)
-        yield "wfp_confirm_bound", Block(partial(stats.bound_tail, sum_q2=int((q * q).sum())), totals)
+        totals = keyed_totals(
+            q, -(-pairs // len(suspects)), lambda k, i=i: prf.derive_key(ROOT_KEY, "wfp signs", i, k)
+        )
+        yield from both_laws("wfp_confirm", q, totals)
+
+
+def keyed_totals(q: Int64, keys: int, key_of: Callable[[int], bytes]) -> Int64:
+    """T of q with the signs of every key, |q| <= 15 and at most 2^16 of them.  # (n,) -> (keys,)
+
+    Every float32 partial sum is an integer under 2^24, so the product is exact.
+    """
+    totals = np.empty(keys, dtype=np.int64)
+    for at in range(0, keys, 1000):
+        some = range(at, min(at + 1000, keys))
+        signs = np.stack([prf.signs(key_of(k), len(q)) for k in some])  # (some, n)
+        totals[at : at + len(some)] = (signs.astype(np.float32) @ q.astype(np.float32)).astype(np.int64)
+    return totals
+
+
+def both_laws(label: str, q: Int64, totals: Int64) -> Iterator[tuple[str, Block]]:
+    """Totals of fair signs by their exact law and by the closed bound."""
+    law = stats.two_point_law(q, -q, np.ones_like(q), 2)
+    yield label, Block(law.tail, totals)
+    yield f"{label}_bound", Block(partial(stats.bound_tail, sum_q2=int((q * q).sum())), totals)
 
 
 TINY: Final = ROOT / "tests" / "models" / "tiny-lm"
@@ -322,6 +340,93 @@ def gsw_licenses(objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
         yield "gsw", Block(gsw.law_of(gradient)[0], gsw.totals(gradient, spec, keys))
 
 
+def dss_chips(picture: Picture, key: bytes) -> list[Int64]:
+    """q of the payload's chips of a picture, times a message's word: as the sync pattern fits best, and as it stands.
+
+    # [(payload chips,)]
+    """
+    mark = Dss(key)
+    mine = mark.layout >= 0
+    word = mark.code.signs(Long(1, 1)).astype(np.int64)[mark.layout[mine]]
+    readings = mark.chips([picture])
+    return [readings[i][mine] * word for i in (0, -1)]
+
+
+def dss(objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
+    """DSS, hypothesis (a): photographs searched with one key, and payload signs that the search never saw."""
+    found = [
+        q for i, p in enumerate(objects.pictures) for q in dss_chips(p, prf.derive_key(ROOT_KEY, "dss", i))
+    ]
+    for i, q in enumerate(found):
+        totals = keyed_totals(
+            q, -(-pairs // len(found)), lambda k, i=i: prf.derive_key(ROOT_KEY, "dss signs", i, k)
+        )
+        yield from both_laws("dss", q, totals)
+
+
+TINY_IMAGE: Final = ROOT / "tests" / "models" / "tiny-image"
+TINY_LKD: Final = ROOT / "tests" / "models" / "tiny-image-lkd" / "extractor.safetensors"
+INVERSION: Final = 10  # steps: the law holds for any integers
+
+
+def inversions(photos: Sequence[Picture]) -> tuple[image_generated.KgsSpec, list[image_generated.Noise]]:
+    """Integers of unmarked pictures, inverted with the small test model: as many that it made as photographs."""
+    import torch
+
+    from train_image_model import load_pipeline
+
+    torch.set_num_threads(1)
+    pipeline: Any = load_pipeline(TINY_IMAGE)
+    spec = image_generated.plan(pipeline, steps=INVERSION)
+    rng = np.random.default_rng(5)
+    drawn = rng.standard_normal((len(photos), *spec.shape), dtype=np.float32)
+    images = pipeline(
+        prompt=["a picture of an owl"] * len(photos), latents=torch.from_numpy(drawn), output_type="np",
+        num_inference_steps=INVERSION, guidance_scale=1.0,
+    ).images  # fmt: skip
+    made = [Picture(rgb) for rgb in np.clip(np.rint(np.asarray(images) * 255), 0, 255).astype(np.uint8)]
+    mark, model = image_generated.Kgs(ROOT_KEY, spec), image_generated.Inverter(pipeline, spec)
+    return spec, [model.noise(picture, mark, ()) for picture in (*photos, *made)]
+
+
+def kgs_chips(
+    noise: image_generated.Noise, spec: image_generated.KgsSpec, key: bytes, nonce: int
+) -> tuple[Int64, bytes]:
+    """q of the payload's chips in a key's order, times a message's word, and the key of the nonce's signs."""
+    mark = image_generated.Kgs(key, spec)
+    word = np.repeat(mark.code.signs(Long(1, 1)), mark._chips_a_bit).astype(np.int64)
+    return noise.q[0].reshape(-1)[mark._places[1]] * word, prf.derive_key(key, "kgs chips", nonce)
+
+
+def kgs(objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
+    """KGS, hypothesis (a): every pair a fresh key's signs under one nonce, on the integers of unmarked pictures."""
+    spec, noises = inversions(objects.pictures[: objects.suspects // 2])
+    for i, noise in enumerate(noises):
+        q, _ = kgs_chips(noise, spec, prf.derive_key(ROOT_KEY, "kgs", i), 0)
+        totals = keyed_totals(
+            q, -(-pairs // len(noises)),
+            lambda k, i=i: prf.derive_key(
+                prf.derive_key(ROOT_KEY, "kgs", i, k), "kgs chips", k % image_generated.NONCES
+            ),
+        )  # fmt: skip
+        yield from both_laws("kgs", q, totals)
+
+
+def lkd(objects: Objects, pairs: int, path: Path = TINY_LKD) -> Iterator[tuple[str, Block]]:
+    """LKD, hypothesis (b): words of licenses that decoded none of the photographs. Nothing without a trained
+    extractor."""
+    if not path.is_file():
+        return
+    extractor = image_weights.Extractor.load(path)
+    each = -(-pairs // len(objects.pictures))
+    for i, picture in enumerate(objects.pictures):
+        q = extractor.read(picture).q.astype(np.int64)
+        key = prf.derive_key(ROOT_KEY, "lkd", i)
+        signs = image_weights.words(key, range(each), extractor.bits)
+        law = stats.two_point_law(q, -q, np.ones_like(q), 2)
+        yield "lkd", Block(law.tail, signs.astype(np.int64) @ q)
+
+
 class Series(NamedTuple):
     """What the rows of a label are."""
 
@@ -329,7 +434,7 @@ class Series(NamedTuple):
     exact: bool  # its law is no mere bound and has p near every level, so the rate should be the nominal one
 
 
-METHODS: Final = (binplus, kgw, unigram, tournament, wfp_trace, wfp_confirm, gsw_licenses)
+METHODS: Final = (binplus, kgw, unigram, tournament, wfp_trace, wfp_confirm, gsw_licenses, dss, kgs, lkd)
 _FEW: Final = f"binomial law of at most {PAIRS} coins, whose values lie up to a factor of 2 apart"
 SERIES: Final = {
     "kgw_en": Series(f"KGW green lists on English texts, {_FEW}", False),
@@ -343,7 +448,14 @@ SERIES: Final = {
     "wfp_trace": Series("WFP trace mark, two-point law of innocent codewords", True),
     "wfp_confirm": Series("WFP confirm share, exact law", True),
     "gsw": Series("GSW, exact law of a license's signs on a text's gradient", True),
+    "dss": Series("DSS payload chips of photographs, exact law", True),
+    "kgs": Series("KGS payload chips of unmarked pictures' noise, exact law", True),
+    "lkd": Series(
+        "LKD words of other licenses on photographs, exact law of 64 signs, whose values lie apart", False
+    ),
     "wfp_confirm_bound": Series("WFP confirm share, closed bound", False),
+    "dss_bound": Series("DSS payload chips of photographs, closed bound", False),
+    "kgs_bound": Series("KGS payload chips of unmarked pictures' noise, closed bound", False),
 }
 
 
@@ -528,7 +640,7 @@ def peer_false_positives(texts: Sequence[Sequence[int]], keys: int) -> dict[str,
 
 
 def rates(counts: dict[str, Count]) -> list[Row]:
-    """A row for each label and nominal level, and the extremes at 1e-4 of the exact laws."""
+    """A row for each label and nominal level, and the extremes at 1e-4 of the exact laws, if there is one."""
     rows = [
         proportion(
             f"{label}_fpr_{name}",
@@ -543,6 +655,8 @@ def rates(counts: dict[str, Count]) -> list[Row]:
     exact = sorted(
         (count.hits[level] / count.pairs, label) for label, count in counts.items() if SERIES[label].exact
     )
+    if not exact:
+        return rows
     for id_, (rate, label), target, sense in (
         ("fpr_1e4_low", exact[0], 0.5, ">="),
         ("fpr_1e4_high", exact[-1], 1.5, "<="),
@@ -600,10 +714,14 @@ def notes(table: Sequence[Reported], false: dict[str, tuple[int, int]]) -> str:
         "and every comparison with a level is made in exact rationals. Texts are stretches of human-written prose",
         f"(Debian handbook) with {PAIRS} (context, token) pairs that did not occur before, so that all (key, text)",
         "pairs are independent; weights are random ones and layers of SmolLM2-135M-Instruct. GSW looks at the",
-        "gradient of such prose at one matrix of the small test model.",
+        "gradient of such prose at one matrix of the small test model. DSS looks at photographs, each searched with",
+        "one key's sync pattern and scored with the payload signs of others, as it fits best and as it stands; KGS at",
+        f"photographs and pictures of the small test model that carry no mark, inverted in {INVERSION} steps; LKD at",
+        "what its extractor reads in photographs, 64 signs whose values lie apart.",
         "",
         "`wfp_confirm_bound` is the closed bound that decides a case: a contract can check it in integers, and it",
         "never exceeds the nominal rate; what that costs shows against `wfp_confirm`, the exact law of these totals.",
+        "So it is for `dss_bound` and `kgs_bound`, which the detectors of pictures report, and `dss` and `kgs`.",
         "",
         "`*_chip_level_share` is the share of innocent codewords on *marked* objects that a detector would accuse at",
         "p <= 1e-6 if it scored licenses against the chips of the model's key. The detectors do not: a license is",
@@ -633,29 +751,52 @@ def notes(table: Sequence[Reported], false: dict[str, tuple[int, int]]) -> str:
     return "\n".join(lines)
 
 
+def show(rows: Sequence[Row]) -> None:
+    """Prints rows, and whether their targets are met."""
+    for row in rows:
+        print(
+            f"{row.id:28} {row.value:.6g} {row.interval or ''} n={row.n} {'' if row.met is None else row.met}"
+        )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="10^4 pairs a method; writes nothing")
+    known = {method.__name__: method for method in METHODS}
+    parser.add_argument(
+        "--only", default="", metavar="NAME,...", help=f"of {', '.join(known)}; writes nothing"
+    )
     options = parser.parse_args()
-    pairs, texts = (10_000, 100) if options.quick else (1_000_000, 500)
+    only = [name for name in options.only.split(",") if name]
+    if unknown := sorted(set(only) - set(known)):
+        sys.exit(f"error: no method {', '.join(unknown)}; there are {', '.join(known)}")
+    pairs, texts, photos = (10_000, 100, 2) if options.quick else (1_000_000, 500, 23)
 
     def said(what: str) -> None:
         print(what, file=sys.stderr, flush=True)
 
     try:
-        prose = {language: human_tokens(language) for language in ("en", "zh")}
+        texted = not only or any(method in only for method in ("binplus", "kgw", "unigram", "tournament"))
+        prose = {language: human_tokens(language) for language in ("en", "zh") if texted}
         written = {language: texts_of(tokens, texts) for language, tokens in prose.items()}
-        layers = model_tensors()
+        layers = [] if only and not any(method.startswith("wfp") for method in only) else model_tensors()
+        pictures = [Picture(photo.picture) for photo in held_out()[:photos]]
     except FetchError as error:
         sys.exit(f"error: {error}")
     counts: dict[str, Count] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tensors = random_tensors(folder, 8) + layers
-        for method in METHODS:
-            said(f"unmarked objects: {method.__name__}")
-            for label, block in method(Objects(written, tensors), pairs):
+        objects = Objects(written, tensors, pictures=pictures)
+        for method in only or known:
+            said(f"unmarked objects: {method}")
+            for label, block in known[method](objects, pairs):
                 counts.setdefault(label, Count()).add(block)
+        if "lkd" in (only or known) and "lkd" not in counts:
+            said(f"lkd is left out: {TINY_LKD.relative_to(ROOT)} is not there")
+        if only:
+            show(rates(counts))
+            return 0
         said("innocent licenses on marked weights")
         licenses = innocent_licenses(tensors, folder, pairs)
     said("innocent users of marked texts")
@@ -679,10 +820,7 @@ def main() -> int:
         proportion("wfp_chip_level_share", "innocent codewords at p <= 1e-6, were they scored at chip level",
                    licenses.chip_hits, licenses.chip_tests),
     ]  # fmt: skip
-    for row in rows:
-        print(
-            f"{row.id:28} {row.value:.6g} {row.interval or ''} n={row.n} {'' if row.met is None else row.met}"
-        )
+    show(rows)
     for reported in table:
         print(reported)
     print(false)
