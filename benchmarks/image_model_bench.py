@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -69,7 +68,6 @@ def measure(pipeline: Any, prompts: list[str], names: list[str], steps: int, gui
     right: dict[tuple[str, str], list[float]] = defaultdict(list)
     named: dict[tuple[str, str], list[bool]] = defaultdict(list)
     score: dict[tuple[str, str], list[float]] = defaultdict(list)
-    inverting = reading = 0.0
     for number, prompt in enumerate(prompts):
         payload = Long(1_000_003 * number % (1 << 28), 7919 * number % USERS)
         message = np.unpackbits(np.frombuffer(mark.code.message(payload), dtype=np.uint8))
@@ -82,14 +80,10 @@ def measure(pipeline: Any, prompts: list[str], names: list[str], steps: int, gui
         drawn = _drawn(pipeline, prompt, np.stack([starts[name] for name in MARKS]), steps, guidance)
         for attack in names:
             attacked = [attacks[attack](picture, number) for picture in drawn]
-            started = time.process_time()
             noise = dict(zip(MARKS, _inverted(model, attacked), strict=True))
-            inverting += time.process_time() - started
-            started = time.process_time()
             q = np.clip(np.rint(4 * noise["kgs"]), -15, 15).astype(np.int8)[None]
             seen = Noise(q, (View(),), spec.spec_hash().hex(), Picture(attacked[0]).digest.hex())
             said = mark.verdict([seen], USERS)
-            reading += time.process_time() - started
             named["kgs", attack].append(said.payload == mark.code.message(payload))
             right["kgs", attack].append(float((mark.bits([seen]) == message).mean()))
             shaded = noise["gaussian_shading"]
@@ -115,10 +109,6 @@ def measure(pipeline: Any, prompts: list[str], names: list[str], steps: int, gui
         one, other = np.array(score["tree_ring", attack]), np.array(score["plain", attack])
         area = float((one[:, None] < other).mean() + (one[:, None] == other).mean() / 2)
         rows.append(Row(f"tree_ring_auc_{attack}", f"{attack}: area under the ROC curve", area, "", n))
-    rows.append(
-        Row("kgs_detect_overhead", "inversion and reading over inversion, CPU", 1 + 4 * reading / inverting, "", n,
-            1.05, "<=")
-    )  # fmt: skip
     return rows
 
 

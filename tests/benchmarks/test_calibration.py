@@ -14,11 +14,15 @@ from scipy.stats import binomtest
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import calibration
+import zhiyi_watermark.image_generated as generated
+import zhiyi_watermark.image_weights as decoders
 from calibration import LEVELS, PAIRS, Block, Count, Objects
 from fetch_model import FetchError
 from report import clopper_pearson
 from zhiyi_watermark import prf, stats, weights
-from zhiyi_watermark.payload import Short
+from zhiyi_watermark.image_finished import Dss
+from zhiyi_watermark.payload import Long, Short
+from zhiyi_watermark.pictures import Picture
 from zhiyi_watermark.text_multibit import BinPlus
 from zhiyi_watermark.text_stream import grams
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, Profile, ZeroBit
@@ -161,3 +165,77 @@ def test_license_scores_are_those_of_single_codewords(tmp_path: Path) -> None:
             for v, bit, p in zip(q.tolist(), word, chances, strict=True)
         )
         assert total == expected
+
+
+def make_picture(seed: int = 0, side: int = 128) -> Picture:
+    rough = np.random.default_rng(seed).integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
+    return Picture(np.kron(rough, np.ones((8, 8, 1), dtype=np.uint8)))
+
+
+def test_totals_of_a_finished_picture_are_the_detectors() -> None:
+    picture, key = make_picture(), prf.derive_key(calibration.ROOT_KEY, "dss", 0)
+    mark = Dss(key)
+    mine = mark.layout >= 0
+    readings = mark.chips([picture])
+    word = mark.code.signs(Long(1, 1))[mark.layout[mine]]
+    signs = mark.signs[mine]
+    for q, reading in zip(calibration.dss_chips(picture, key), (readings[0], readings[-1]), strict=True):
+        expected = stats.chip_test(reading[mine], signs * word)
+        (total,) = calibration.keyed_totals(q, 1, lambda _: bytes(32))
+        assert total == stats.chip_test(q, prf.signs(bytes(32), len(q))).total
+        assert stats.chip_test(q, signs) == expected
+
+
+def test_finished_pictures_give_a_million_pairs() -> None:
+    blocks = list(calibration.dss(Objects({}, [], pictures=[make_picture(), make_picture(1)]), 4000))
+    assert [label for label, _ in blocks] == ["dss", "dss_bound"] * 4
+    assert sum(block.totals.size for label, block in blocks if label == "dss") == 4000
+    counts = {"dss": Count(), "dss_bound": Count()}
+    for label, block in blocks:
+        counts[label].add(block)
+    level = LEVELS["1e2"]
+    low, high = clopper_pearson(counts["dss"].hits[level], 4000, 0.999)
+    assert low <= level <= high
+    assert counts["dss_bound"].hits[level] <= counts["dss"].hits[level]
+
+
+def test_totals_of_a_generated_picture_are_the_detectors() -> None:
+    spec = generated.KgsSpec("0" * 64, "epsilon", 4, 16, 16, 2)
+    q = np.random.default_rng(2).integers(-15, 16, (1, *spec.shape)).astype(np.int8)
+    noise = generated.Noise(q, (generated.View(),), spec.spec_hash().hex(), "00")
+    key, nonce = bytes(range(32)), 77
+    mark = generated.Kgs(key, spec)
+    flat, signs_key = calibration.kgs_chips(noise, spec, key, nonce)
+    (total,) = calibration.keyed_totals(flat, 1, lambda _: signs_key)
+    carried = mark.signs(Long(1, 1), nonce).reshape(-1)
+    chips = mark._places[1]
+    assert total == stats.chip_test(q.reshape(-1)[chips], carried[chips]).total
+
+
+def test_words_on_pictures_have_the_law_that_the_detector_reports(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    layer = decoders.Layer(
+        rng.integers(-127, 128, (8, 3, 3, 3)).astype(np.int8), np.zeros(8, dtype=np.int32),
+        np.full(8, (1 << decoders.SHIFT) // 200, dtype=np.int32), 2,
+    )  # fmt: skip
+    head = rng.integers(-127, 128, (64, 8)).astype(np.int8)
+    extractor = decoders.Extractor((layer,), head, rng.integers(-(1 << 20), 1 << 20, 64), 200_000, 64)
+    extractor.save(tmp_path / "extractor.safetensors")
+    picture = make_picture()
+    ((label, block),) = calibration.lkd(
+        Objects({}, [], pictures=[picture]), 500, tmp_path / "extractor.safetensors"
+    )
+    assert label == "lkd"
+    key = prf.derive_key(calibration.ROOT_KEY, "lkd", 0)
+    reader = decoders.LkdReader(extractor, key)
+    found = reader.verdict([extractor.read(picture)], range(500))
+    best = int(block.totals.max())
+    assert best == found.T
+    assert block.tail(best).log2_p == pytest.approx(found.log2_p, abs=1e-6)
+    assert not list(calibration.lkd(Objects({}, [], pictures=[picture]), 500, tmp_path / "none"))
+
+
+def test_every_method_has_a_line_for_each_label() -> None:
+    assert {"dss", "dss_bound", "kgs", "kgs_bound", "lkd"} <= set(calibration.SERIES)
+    only = {row.id for row in calibration.rates({"lkd": Count(10, dict.fromkeys(LEVELS.values(), 0))})}
+    assert only == {f"lkd_fpr_{name}" for name in LEVELS}  # no exact law with p near every level: no extremes

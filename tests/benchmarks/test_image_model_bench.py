@@ -19,10 +19,8 @@ def test_every_mark_is_measured_under_every_attack() -> None:
     for attack in ("none", "crop50", "reencode"):
         for id_ in ("kgs_bits", "kgs_tpr", "gaussian_shading_bits", "gaussian_shading_tpr", "tree_ring_auc"):
             assert ids.count(f"{id_}_{attack}") == 1
-    assert len(ids) == 16
-    assert all(0 <= row.value <= 1 for row in rows[:-1])
-    assert rows[-1].id == "kgs_detect_overhead"
-    assert rows[-1].value > 1
+    assert len(ids) == 15
+    assert all(0 <= row.value <= 1 for row in rows)
 
 
 def test_attacks_of_the_model_are_offered() -> None:
