@@ -291,7 +291,11 @@ MAIN: Final = {
     "blindwm": "blind-watermark 0.4.4",
 }
 # (mark, strength or length) whose quality and capacity are told beside the main ones
-STRENGTHS: Final = {"dss+2": (49.5, 39.5), "dss-2": (45.5, 35.5), "dss-4": (43.5, 33.5)}  # dB, most and least
+STRENGTHS: Final = {
+    "dss-49": (49.5, 39.5),
+    "dss-45": (45.5, 35.5),
+    "dss-43": (43.5, 33.5),
+}  # dB, most and least
 LENGTHS: Final = {
     "dwtdctsvd-64": ("dwtdctsvd", 64), "dwtdctsvd-128": ("dwtdctsvd", 128),
     "blindwm-32": ("blindwm", 32), "blindwm-128": ("blindwm", 128), "blindwm-256": ("blindwm", 256),

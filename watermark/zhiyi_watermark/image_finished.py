@@ -48,7 +48,7 @@ from zhiyi_watermark.payload import MAX_FINGERPRINT, Long, Nameable, PayloadCode
 from zhiyi_watermark.pictures import MAX_PIXELS, Picture
 from zhiyi_watermark.result import Detection, detection
 
-METHOD: Final = "dss-2"
+METHOD: Final = "dss-3"
 NULL: Final = (
     "the message named was put into none of the pictures: either they were made without this key, and its payload "
     "signs are fair coins, or with it for others, and what theirs mix to opens by chance to a message that may be named"
@@ -70,10 +70,13 @@ _ONE: Final = 1 << 16  # fixed point of lattices: canonical px
 _SUB: Final = 8  # fraction bits with which the integral image is read
 _SURE: Final = 49  # z^2 of the sync pattern at which the picture as it stands is not searched
 _PLAIN: Final = 64  # z^2 at which a found lattice is believed
-_KEPT: Final = 8  # lattices found that are refined and read
+_TRIED: Final = 24  # lattices found that are refined: a faint mark's is often not among the first
+_KEPT: Final = 8  # of these, refined further and read
 # cells tried, in 1/64 of those of the picture as it stands: least, most, steps of 1/112
 _SCALES: Final = (45, 208, 112)
 _TURNS: Final = 47  # degrees tried each way, beyond right angles
+_COARSE: Final = (4,)  # parts of a cell by which a lattice is moved
+_FINE: Final = (8, 16)
 
 Int64 = npt.NDArray[np.int64]
 Float = npt.NDArray[np.float64]
@@ -112,7 +115,7 @@ class DssConfig:
 def spec_hash() -> bytes:
     """SHA-256 of everything the detector's verdict depends on besides the key and the picture."""
     parts = [METHOD, CHIPS, GRID, MIN_SIDE, MAX_ASPECT, MAX_Q, GAIN, PART, FLOOR, _SYNC, *_REGION, _SUB]
-    search = [_SURE, _PLAIN, _KEPT, _SCALES, _TURNS]
+    search = [_SURE, _PLAIN, _TRIED, _KEPT, _SCALES, _TURNS, _COARSE, _FINE]
     limits = [str(stats.TRACE), str(stats.REJECT)]
     return hashlib.sha256(json.dumps([parts, search, limits]).encode()).digest()
 
@@ -532,7 +535,9 @@ class Dss:
         hits += [
             self._scan(image, at, half=half, views=views) for at, half, views in _searched(height, width)
         ]
-        refined = _strongest([self._refined(image, hit) for hit in _strongest(hits, _KEPT)], _KEPT)
+        tried = [self._refined(image, hit, _COARSE) for hit in _strongest(hits, _TRIED)]
+        refined = [self._refined(image, hit, _FINE) for hit in _strongest(tried, _KEPT)]
+        refined = _strongest(refined, _KEPT)
         return refined[:1] if refined[0].reaches(_PLAIN) else refined
 
     def _scan(self, image: Int64, at: Lattice, *, half: bool, views: Sequence[int]) -> _Hit:
@@ -560,10 +565,10 @@ class Dss:
         squares = int((q[phase] ** 2).sum()) * _SYNC * 8 // (CHIPS * CHIPS)
         return _Hit(int(totals[phase, view, row, column]), squares, moved)
 
-    def _refined(self, image: Int64, hit: _Hit) -> _Hit:
-        """The same chips on a lattice moved, scaled and turned by parts of a cell, as long as it fits better."""
+    def _refined(self, image: Int64, hit: _Hit, parts: Sequence[int]) -> _Hit:
+        """The same chips on a lattice moved, scaled and turned by these parts of a cell, as long as it fits better."""
         best = self._score(image, hit.lattice)
-        for part in (4, 8, 16):
+        for part in parts:
             improved = True
             while improved:
                 improved = False
