@@ -309,8 +309,8 @@ NOTES: Final = f"""
 ![Bits and detection against the strength of attacks; capacity against quality](image.svg)
 
 All marks are put into the same photographs (512 x 512 px squares of `scripts/fetch_pictures.py`, none of which DSS was
-designed on) and attacked alike. DSS has 64 message bits after its code, found blindly among 65,536 users and 2^28
-fingerprint numbers, wrong messages included; RivaGAN and dwtDctSvd have 32 bits, blind-watermark 64, as they are
+designed on) and attacked alike. DSS has 64 message bits after its code, found blindly among 65,536 users and as many
+licenses, wrong messages included; RivaGAN and dwtDctSvd have 32 bits, blind-watermark 64, as they are
 installed, with their own parameters and without a code. A peer counts as found (`*_tpr_*`) when as many bits of the one
 message that it carries match as fair coins do with p < 1e-6 (30 of 32, 51 of 64): the easier question. Its decoder is
 handed the picture as the attack leaves it, since it has no search for crops and turns; a picture under 256 x 256 px,

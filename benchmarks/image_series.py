@@ -41,6 +41,7 @@ PEERS: Final = ROOT / "build" / "peers" / "pictures"
 SCRIPT: Final = ROOT / "benchmarks" / "peers" / "pictures_peer.py"
 KEY: Final = hashlib.sha256(b"zhiyi image benchmark").digest()
 USERS: Final = 1 << 16
+LICENSES: Final = 1 << 16
 CLIPPED: Final = 0.2  # part of the px that brightness may clip before a picture is counted apart
 SWEPT: Final = 23  # photographs of the curves: one square of each
 WEIGHED: Final = 12  # photographs on which capacity is held against quality
@@ -145,7 +146,7 @@ def _attacks_hash() -> str:
 
 
 class Ours:
-    """DSS: 64 bits, looked for among 65,536 users and all 2^28 fingerprint numbers, blindly."""
+    """DSS: 64 bits, looked for among 65,536 users of 65,536 licenses, blindly."""
 
     bits = 64
 
@@ -163,7 +164,7 @@ class Ours:
 
     def payload(self, number: int) -> Long:
         """The message of a photograph."""
-        return Long(1_000_003 * number % (1 << 28), 7919 * number % USERS)
+        return Long(40_503 * number % LICENSES, 7919 * number % USERS)
 
     def embed(self, picture: Rgb, number: int) -> Marked:
         """See Mark."""
@@ -179,7 +180,7 @@ class Ours:
         for picture in pictures:
             started = time.process_time()
             readings = self.dss.chips([Picture(picture)])
-            said = self.dss.verdict(readings, USERS)
+            said = self.dss.verdict(readings, USERS, LICENSES)
             seconds = time.process_time() - started
             right = int((self.dss.bits(readings) == known).sum())
             out.append(Reading(right, said.payload == message, said.log2_p_global, seconds))
