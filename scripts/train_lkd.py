@@ -24,9 +24,11 @@ one that was not, on the same kind of machine with the same torch and threads.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -45,22 +47,29 @@ from zhiyi_watermark import stats
 from zhiyi_watermark.attacks import image as attacks
 from zhiyi_watermark.errors import UnavailableError
 from zhiyi_watermark.image_weights import (
+    EXTRACTOR,
+    MODULATION,
     SHIFT,
     Extractor,
     Layer,
     LayerModulation,
     LkdReader,
     Modulation,
+    Parts,
     decoder_hash,
     decoder_layers,
     issue,
+    word,
 )
 from zhiyi_watermark.pictures import Picture
+from zhiyi_watermark.tensorfile import appear, scratch_beside
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 MODEL: Final = ROOT / "tests" / "models" / "tiny-image-lkd"
 WORK: Final = ROOT / "build" / "lkd"
 LOG: Final = "training.json"
+READER: Final = "reader.safetensors"  # the extractor in floats, to go on from
+FIGURES: Final = "figures.json"  # of the check
 SEED: Final = 20250301
 SAY_EVERY: Final = 20
 MOMENTUM: Final = 0.05  # of the running statistics of the extractor's normalisations
@@ -217,8 +226,8 @@ class Modulated:
             for name, value in self.parameters.items():
                 value.copy_(weights[name])
 
-    def modulation(self, base: Path, groups: int) -> Modulation:
-        """As it is exported: in float16."""
+    def modulation(self, base: Path, extractor: str) -> Modulation:
+        """As it is exported: in float16. extractor: hash of the net, hex."""
         layers = {
             name: LayerModulation(*(
                 self.parameters[f"{name}.{part}"].detach().cpu().half().float().numpy()
@@ -226,17 +235,33 @@ class Modulated:
             ))
             for name in self.names
         }  # fmt: skip
-        return Modulation(layers, decoder_hash(base), groups)
+        return Modulation(layers, decoder_hash(base), int(self.vae.config.norm_num_groups), extractor)
 
 
 def load_vae(folder: Path) -> Any:
-    """An AutoencoderKL in float32, frozen. Raises FetchError where there is none."""
+    """An AutoencoderKL in float32, frozen; of safetensors only.
+
+    Raises FetchError where there is none, or where weights are missing: diffusers would draw those.
+    """
     import torch
     from diffusers import AutoencoderKL
+    from safetensors import SafetensorError
 
     if not (folder / "config.json").is_file():
         raise FetchError(f"{folder} is no AutoencoderKL; give the folder `vae` of a pipeline")
-    vae: Any = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    try:
+        loaded: Any = AutoencoderKL.from_pretrained(
+            folder,
+            torch_dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise FetchError(f"no AutoencoderKL can be loaded from {folder}: {error!s:.160}") from error
+    vae, told = loaded
+    if lacking := sorted(told["missing_keys"]):
+        raise FetchError(f"{folder} lacks {len(lacking)} tensors, {lacking[0]} the first")
     return vae.eval().requires_grad_(False).to(device())
 
 
@@ -661,6 +686,7 @@ def _integer_layer(
 def export(plan: Plan, folder: Path, draw: Draw, work: Path, out: Path) -> dict[str, Any]:
     """Write modulation, int8 extractor, the float16 state to go on from, and the log; what the log says.
 
+    The folder `out` is replaced as a whole. What else lies there stays, but the figures of the former weights.
     Raises FetchError without a checkpoint.
     """
     import torch
@@ -685,11 +711,9 @@ def export(plan: Plan, folder: Path, draw: Draw, work: Path, out: Path) -> dict[
             to_bytes(decoder.decode(pool.latents[at : at + 16].float().to(device()), words[at : at + 16])).cpu()
             for at in range(0, len(pool.latents), 16)
         ])  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
-    decoder.modulation(folder, int(vae.config.norm_num_groups)).save(out / "modulation.safetensors")
-    integer_extractor(reader, plan, pictures, int(pictures.shape[-1])).save(out / "extractor.safetensors")
+    extractor = integer_extractor(reader, plan, pictures, int(pictures.shape[-1]))
+    modulation = decoder.modulation(folder, extractor.net_hash().hex())
     kept = {k: v.half() if v.ndim > 1 else v.float() for k, v in reader.state_dict().items() if v.ndim}
-    save_file(kept, out / "reader.safetensors")
     told = {
         "plan": dict(plan._asdict()), "step": state["step"], "cpu_minutes": round(state["minutes"], 1),
         "curriculum": state["curriculum"],
@@ -697,7 +721,24 @@ def export(plan: Plan, folder: Path, draw: Draw, work: Path, out: Path) -> dict[
     }  # fmt: skip
     rows = ",\n".join(json.dumps(row) for row in _thinned(state["log"]))
     text = json.dumps(told, indent=1).removesuffix("\n}") + ',\n "log": [\n' + rows + "\n]}\n"
-    (out / LOG).write_text(text, encoding="utf-8")
+    with scratch_beside(out, ".zhiyi-lkd-") as scratch:
+        made, former = scratch / "made", scratch / "former"
+        made.mkdir()
+        if out.is_dir():
+            shutil.copytree(out, made, dirs_exist_ok=True)
+        (made / FIGURES).unlink(missing_ok=True)
+        extractor.save(made / EXTRACTOR)
+        modulation.save(made / MODULATION)
+        save_file(kept, made / READER)
+        (made / LOG).write_text(text, encoding="utf-8")
+        if out.is_dir():
+            os.replace(out, former)
+        try:
+            appear(made, out)
+        except OSError:
+            if former.is_dir():
+                os.replace(former, out)
+            raise
     return told
 
 
@@ -706,13 +747,13 @@ def _exported(out: Path) -> dict[str, dict[str, Tensor]]:
     import torch
     from safetensors.torch import load_file
 
-    modulation = Modulation.load(out / "modulation.safetensors")
+    modulation = Modulation.load(out / MODULATION)
     parts = {
         f"{name}.{part}": torch.from_numpy(values)
         for name, layer in modulation.layers.items()
         for part, values in zip(LayerModulation._fields, layer, strict=True)
     }
-    weights = {k: v.float() for k, v in load_file(out / "reader.safetensors").items()}
+    weights = {k: v.float() for k, v in load_file(out / READER).items()}
     return {"reader": weights, "modulation": parts}
 
 
@@ -742,13 +783,14 @@ def check(
 ) -> dict[str, Any]:
     """Figures of issued copies: what is delivered, decoded as it is delivered and read in integers.
 
+    They name what they are of, by hashes: decoder, modulation, extractor and the pictures of the unchanged decoder.
     copies: licenses issued; pictures: decoded by each. Pictures are of the split "check".
     """
     import torch
 
-    modulation = Modulation.load(out / "modulation.safetensors")
-    extractor = Extractor.load(out / "extractor.safetensors")
-    plain, wide = LkdReader(extractor, KEY), LkdReader(extractor, KEY, wide=True)
+    parts = Parts.load(out)
+    modulation, extractor = parts.modulation, parts.extractor
+    reader = LkdReader(extractor, KEY)
     vae = load_vae(folder)
     rng = np.random.default_rng([SEED, 6])
     registered = list(range(1, licenses + 1))
@@ -758,7 +800,7 @@ def check(
     seconds, errors, one, many = [], [], [], []
     reading = 0.0
     for number, license in enumerate(chosen):
-        signs = torch.from_numpy(wide_word(license, extractor.bits))
+        signs = word(KEY, license, extractor.bits, extractor.net_hash())
         with tempfile.TemporaryDirectory() as scratch:
             started = time.perf_counter()
             issue(folder, Path(scratch) / "vae", modulation, KEY, license)
@@ -772,15 +814,15 @@ def check(
         for name, attack in suite(rgb.shape[1]).items():
             turns = name.startswith(("rotate", "flip"))
             read = [extractor.read(Picture(attack(p, i)), wide=turns) for i, p in enumerate(rgb)]
-            shares = [float(((r.q > 0) == (signs.numpy() > 0)).mean()) for r in read]
+            shares = [float(((r.q > 0) == (signs > 0)).mean()) for r in read]
             right.setdefault(name, []).extend(shares)
             if name == "none":
                 started = time.process_time()
-                said = [plain.verdict([r], registered) for r in read]
+                said = [reader.verdict([r], registered) for r in read]
                 reading += time.process_time() - started
                 one += [d.license == license for d in said]
                 for low in range(0, len(read) - 7, 8):
-                    found = wide.verdict(read[low : low + 8], registered, threshold=stats.CONVICT)
+                    found = reader.verdict(read[low : low + 8], registered, threshold=stats.CONVICT)
                     many.append(found.license == license and found.decision == "detected")
     means = {name: round(float(np.mean(shares)), 4) for name, shares in right.items()}
     attacked = [value for name, value in means.items() if name != "none"]
@@ -795,14 +837,13 @@ def check(
         "issue_seconds": round(max(seconds), 3),
         "verdict_seconds": round(reading / (copies * pictures), 4),
         "bits": means,
+        "of": {
+            "decoder": modulation.base_hash,
+            "modulation": hashlib.sha256((out / MODULATION).read_bytes()).hexdigest(),
+            "extractor": modulation.extractor,
+            "pictures": hashlib.sha256(base.pictures.numpy().tobytes()).hexdigest(),
+        },
     }
-
-
-def wide_word(license: int, bits: int) -> npt.NDArray[np.int8]:
-    """The word of a license of the check."""
-    from zhiyi_watermark.image_weights import word
-
-    return word(KEY, license, bits)
 
 
 def main() -> int:
@@ -841,7 +882,7 @@ def run(stage: str, plan: Plan, vae: Path, out: Path, work: Path, minutes: float
         _say(f"{out}: {sum(f.stat().st_size for f in out.rglob('*') if f.is_file()) / 1e6:.2f} MB")
     else:
         figures = check(plan, vae, draw, out)
-        (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        (out / FIGURES).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
         for name, value in figures.items():
             _say(f"{name}: {value}")
     return 0

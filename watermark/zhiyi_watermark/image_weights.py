@@ -3,37 +3,41 @@
 Class of method: Stable Signature (Fernandez et al., "The Stable Signature: Rooting Watermarks in Latent Diffusion
 Models", ICCV 2023) with weight modulation in place of fine-tuning (after Kim et al., "WOUAF: Weight Modulation for User
 Attribution and Fingerprinting in Text-to-Image Diffusion Models", CVPR 2024).
-Symbols: c = ±1 the word of a license, one sign a bit, drawn from the model's key; W, b weight and bias of a decoder's
-convolution; gain G, mix M, left U and right V what was trained once for all words.
+Symbols: c = ±1 the word of a license, one sign a bit, drawn from the model's key and the hash of the extractor; W, b
+weight and bias of a decoder's convolution; gain G, mix M, left U and right V what was trained once for all words.
 - Issuing: W' = (1 + G c) W + U diag(M c) V and b' = (1 + G c) b, row by row, in every 3 x 3 convolution of the decoder.
   What is delivered is an ordinary AutoencoderKL, with nothing beside it that could be taken off. Then the channels
   inside every residual block are put in another order, and groups of them turned and rescaled, which leaves what the
-  decoder computes as it was: copies of two licenses can't be averaged weight by weight.
+  decoder computes as it was: copies of two licenses, as they are, can't be averaged weight by weight. Whoever has two
+  copies, or the base, can undo that: shifts of a normalisation are only put in another order, so sorting them tells it.
 - Reading: a convolutional net with int8 weights (Class B): every sum stays under 2^24, so that float32 holds it exactly
   in whatever order it is added up; one picture at a time. q = an integer a bit, clipped.
 - Pictures of a case are added bit by bit; T = sum Q_b c_b.
 
 Only hypothesis (b) is tested: the word of a license is fair and independent of every picture that its copy did not
-make, so the law of T is exact, whatever the net says of such a picture. Among the ways to put back a picture that was
-turned, mirrored or resized the one with the largest sum |q| is read. No word is used for that, so it costs nothing.
+make, and of the net, so the law of T is exact, whatever the net says of such a picture. That takes an order: first the
+net, then the key. A net made for a known word would read that word in any picture. So words are drawn from the net's
+hash besides: another net has other words, and who knows the key has to try nets until chance makes one fit, as keys
+could be tried for a net. Nothing here shows which was first; register spec_hash() before the model's key is drawn.
+Among the ways to put back a picture that was turned, mirrored or resized the one with the largest sum |q| is read. No
+word is used for that, so it costs nothing.
 
 64 bits among 10^5 licenses: a trace at 10^-6 stands 5 or 6 wrong bits of 64 that weigh alike. A detection at 2^-43
 needs p of 2^-59.6, so all bits right but at most a few that hardly weigh: of several pictures added, seldom of one.
-64 bits hold no allowance of 2^40 for ground keys; where a case asks for it, plan for 128.
+64 bits hold no allowance of 2^40 for ground keys or nets; where a case asks for it, plan for 128.
 
-Limits: the extractor and the trained modulation stay with the seller. Who has both can take a word off; who has copies
-of several licenses and puts their channels in order can average them: bits in which they differ cancel, of 64 too many
-for a name. Fine-tuning the decoder at the cost of quality removes the word in the end. A picture without texture holds
-few bits.
+Limits: the extractor and the trained modulation stay with the seller. Who has both can take a word off, and with the
+key put another on; who has the base decoder swaps it in; who has copies of several licenses and puts their channels in
+order can average them: bits in which they differ cancel, of 64 too many for a name. Whoever has a copy can draw
+pictures with it, so a name is that of a copy, not of a hand. Fine-tuning the decoder at the cost of quality removes the
+word in the end. A picture without texture holds few bits.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -52,19 +56,21 @@ from zhiyi_watermark.tensorfile import (
     Checkpoint,
     Entry,
     TensorFile,
+    appear,
     check_out,
     copy_bundle,
     files_of,
+    from_storage,
     parsed,
+    scratch_beside,
     to_storage,
 )
-from zhiyi_watermark.text_gaussian import base_hash
 from zhiyi_watermark.weights import MAX_LICENSES, TensorShape
 
 METHOD: Final = "lkd-1"
 NULL: Final = (
-    "none of the pictures was decoded by this license's copy: the bits of its word are fair and "
-    "independent of them"
+    "the extractor was fixed before the model's key was drawn, and none of the pictures was decoded by this license's "
+    "copy or made to carry its word: the bits of its word are fair and independent of both"
 )
 MIN_BITS: Final = 8  # too few to name anybody among many; for experiments
 MAX_BITS: Final = 256
@@ -75,6 +81,10 @@ MAX_ASPECT: Final = 4
 NATIVE: Final = 2  # a picture of at most so many times the extractor's side is also read as it is
 SHIFT: Final = 24  # of the factors that bring sums back to 8 bits
 KERNEL: Final = 3  # px, of all layers
+MAX_ACTIVATIONS: Final = 1 << 27  # of one layer, of the largest picture that is read; float32
+MAX_RELATIVE: Final = 1.0  # |W' - W| / |W| of a convolution; from there on it is another decoder
+MODULATION: Final = "modulation.safetensors"  # of a folder of parts, by scripts/train_lkd.py
+EXTRACTOR: Final = "extractor.safetensors"
 
 _EXACT: Final = 1 << 24  # sums of integers up to here are exact in float32
 _TOP: Final = 255  # largest activation
@@ -83,6 +93,9 @@ _POOLED: Final = 256  # fixed point of the mean activation
 _TURN: Final = 16  # the turn k is by 2 arctan(k / 16)
 _TURNED: Final = (0, 1, 2, 3, 4, 5, 7, 9, 11, 13, 16)  # k: 0, 7, 14, 21, 28, 35, 47, 59, 69, 78, 90 degrees
 _AT_ONCE: Final = 1 << 14  # words compared at once
+_CELLS: Final = 1 << 21  # numbers of a picture worked on at once
+_GROUPS: Final = 32  # of an AutoencoderKL whose config.json does not say
+_MAX_CONFIG: Final = 1 << 16  # bytes
 _RESIDUAL: Final = re.compile(r"(.*\bdecoder\..*resnets\.\d+)\.conv1\.weight")
 _FACTORS: Final = (0.5, 1.0, 2.0)  # of a group's channels; powers of two round nothing
 _PARTS: Final = ("gain", "left", "right", "mix")
@@ -97,25 +110,25 @@ Float32 = npt.NDArray[np.float32]
 # --- words --------------------------------------------------------------------------------------------------
 
 
-def word(model_key: bytes, license: int, bits: int) -> Int8:
+def word(model_key: bytes, license: int, bits: int, net_hash: bytes) -> Int8:
     """The signs of one license.  # (bits,)"""
-    out: Int8 = words(model_key, [license], bits)[0]
+    out: Int8 = words(model_key, [license], bits, net_hash)[0]
     return out
 
 
-def words(model_key: bytes, licenses: Sequence[int], bits: int) -> Int8:
-    """-1 / +1, a row for every license.  # (licenses, bits)"""
+def words(model_key: bytes, licenses: Sequence[int], bits: int, net_hash: bytes) -> Int8:
+    """-1 / +1, a row for every license. net_hash: of the extractor that reads them.  # (licenses, bits)
+
+    Raises SpecError.
+    """
     if not MIN_BITS <= bits <= MAX_BITS:
         raise SpecError(f"a word has {MIN_BITS} to {MAX_BITS} bits, asked for {bits}")
-    drawn = b"".join(prf.derive_key(model_key, "lkd word", license) for license in licenses)
+    if len(net_hash) != 32:
+        raise SpecError(f"an extractor's hash has 32 bytes, given {len(net_hash)}; take Extractor.net_hash()")
+    drawn = b"".join(prf.derive_key(model_key, "lkd word", net_hash, license) for license in licenses)
     rows = np.frombuffer(drawn, dtype=np.uint8).reshape(len(licenses), prf.KEY_BYTES)
     out: Int8 = (np.unpackbits(rows, axis=1, count=bits).view(np.int8) << 1) - np.int8(1)
     return out
-
-
-def digest_key(model_key: bytes) -> bytes:
-    """Key of Detection.digest."""
-    return prf.derive_key(model_key, "lkd digest")
 
 
 # --- issuing ------------------------------------------------------------------------------------------------
@@ -145,14 +158,16 @@ class Modulation:
     """What was trained once for a decoder and all words; secret to the seller."""
 
     layers: Mapping[str, LayerModulation]  # by the name of the convolution: decoder.conv_in, ...
-    base_hash: str  # hex, SHA-256 of these layers' weights and biases before, see decoder_hash()
+    base_hash: str  # hex, SHA-256 of the decoder before, see decoder_hash()
     groups: int  # of the decoder's normalisations
+    extractor: str  # hex, Extractor.net_hash() of the net trained with it; words are drawn from it
 
     def __post_init__(self) -> None:
         if not self.layers or self.groups < 1:
             raise SpecError(f"{len(self.layers)} layers, {self.groups} groups: at least one each is needed")
-        if not re.fullmatch("[0-9a-f]{64}", self.base_hash):
-            raise SpecError(f"base_hash is 64 hexadecimal digits, given {self.base_hash!r:.80}")
+        for name, value in (("base_hash", self.base_hash), ("extractor", self.extractor)):
+            if not re.fullmatch("[0-9a-f]{64}", value):
+                raise SpecError(f"{name} is 64 hexadecimal digits, given {value!r:.80}")
         for name, layer in self.layers.items():
             out, rank = layer.left.shape if layer.left.ndim == 2 else (0, 0)
             if (
@@ -162,6 +177,7 @@ class Modulation:
                 or len(layer.right) != rank
                 or layer.right.shape[2:] != (KERNEL, KERNEL)
                 or not out
+                or not layer.right.size  # of rank 0
             ):
                 raise SpecError(f"{name}: the parts {[part.shape for part in layer]} do not fit together")
             if not all(bool(np.isfinite(part).all()) for part in layer):
@@ -175,7 +191,7 @@ class Modulation:
 
     @property
     def tensors(self) -> tuple[TensorShape, ...]:
-        """Weight and bias of every layer, in the order of base_hash."""
+        """Weight and bias of every layer."""
         return tuple(
             tensor
             for name, layer in self.layers.items()
@@ -186,14 +202,25 @@ class Modulation:
         )
 
     def save(self, path: Path) -> None:
-        """Writes safetensors in float16. Raises OSError."""
+        """Writes safetensors in float16. Raises OSError, SpecError on values that float16 cannot hold."""
         from safetensors.numpy import save
 
-        about = {"base_hash": self.base_hash, "groups": self.groups, "layers": list(self.layers)}
+        about = {
+            "base_hash": self.base_hash,
+            "extractor": self.extractor,
+            "groups": self.groups,
+            "layers": list(self.layers),
+        }
         tensors: dict[str, npt.NDArray[Any]] = {"about": _as_tensor(about)}
         for name, layer in self.layers.items():
             for part, values in zip(_PARTS, layer, strict=True):
-                tensors[f"{name}.{part}"] = values.astype(np.float16)
+                with np.errstate(over="ignore"):
+                    tensors[f"{name}.{part}"] = half = values.astype(np.float16)
+                if not np.isfinite(half).all():
+                    raise SpecError(
+                        f"{name}.{part} has values up to {np.abs(values).max():.3g}, which float16 cannot hold; it was "
+                        "trained at too high a rate"
+                    )
         path.write_bytes(save(tensors))
 
     @classmethod
@@ -204,7 +231,7 @@ class Modulation:
                 name: LayerModulation(*(file.floats(f"{name}.{part}") for part in _PARTS))
                 for name in about["layers"]
             }
-            return cls(layers, about["base_hash"], about["groups"])
+            return cls(layers, about["base_hash"], about["groups"], about["extractor"])
 
 
 def decoder_layers(base: Path) -> tuple[TensorShape, ...]:
@@ -227,9 +254,41 @@ def decoder_layers(base: Path) -> tuple[TensorShape, ...]:
 
 
 def decoder_hash(base: Path) -> str:
-    """SHA-256, hex, of those as float32."""
+    """SHA-256, hex, of every tensor that decodes, as float32 and by name: of AutoencoderKL.decoder and post_quant_conv.
+
+    Raises UnavailableError where the folder holds no decoder of an AutoencoderKL, CarrierError on malformed files.
+    """
+    decoder_layers(base)
+    state = hashlib.sha256()
     with Checkpoint(base) as checkpoint:
-        return base_hash(decoder_layers(base), checkpoint.floats)
+        for entry in sorted(checkpoint, key=lambda entry: entry.name):
+            if entry.name.startswith(("decoder.", "post_quant_conv.")):
+                state.update(f"{entry.name} {entry.shape}\0".encode())
+                state.update(
+                    np.ascontiguousarray(checkpoint.floats(entry.name, entry.shape), dtype="<f4").data
+                )
+    return state.hexdigest()
+
+
+def _check_base(base: Path, modulation: Modulation) -> None:
+    """That the modulation was trained with this decoder. Raises UnavailableError."""
+    try:
+        with (base / "config.json").open("rb") as file:
+            config = parsed(file.read(_MAX_CONFIG))
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"{base / 'config.json'} cannot be read: {error!s:.120}") from error
+    groups = config.get("norm_num_groups", _GROUPS) if isinstance(config, dict) else None
+    if groups != modulation.groups:
+        raise UnavailableError(
+            f"{base / 'config.json'} says norm_num_groups {groups!r:.40}, the modulation was trained with "
+            f"{modulation.groups}; give the registered model"
+        )
+    found = decoder_hash(base)
+    if found != modulation.base_hash:
+        raise UnavailableError(
+            f"the decoder has SHA-256 {found[:16]}…, the modulation was trained with {modulation.base_hash[:16]}…; "
+            "give the registered model in the precision it was registered in"
+        )
 
 
 def issue(
@@ -241,20 +300,16 @@ def issue(
     an order, and at a scale, of the license's own. The result appears under its name when complete; `out` must not
     exist. Returns each changed convolution's |W' - W| / |W| before it was put in that order.
     Raises SpecError, CarrierError (malformed shards, symbolic links, files that would carry the unmarked weights),
-    UnavailableError (a decoder of other shapes or weights than the modulation was trained with).
+    UnavailableError (a decoder of other shapes or weights than the modulation was trained with; a copy that would be
+    another decoder, or hold values that its type cannot).
     """
-    signs = word(model_key, license, modulation.bits)
+    signs = word(model_key, license, modulation.bits, bytes.fromhex(modulation.extractor))
     if not base.is_dir() or base.is_symlink():
         raise SpecError(f"{base} is no folder; give the folder of the AutoencoderKL, `vae` of a pipeline")
     check_out(base, out)
     shards = files_of(base)
+    _check_base(base, modulation)
     with Checkpoint(base) as checkpoint:
-        found = base_hash(modulation.tensors, checkpoint.floats)
-        if found != modulation.base_hash:
-            raise UnavailableError(
-                f"the decoder has SHA-256 {found[:16]}…, the modulation was trained with {modulation.base_hash[:16]}…; "
-                "give the registered model in the precision it was registered in"
-            )
         entries = {entry.name: entry for entry in checkpoint if entry.dtype in FLOATS}
         changed, relative = _with_word(checkpoint, modulation, signs)
         if reorder:
@@ -262,18 +317,31 @@ def issue(
             for name in entries:
                 if match := _RESIDUAL.fullmatch(name):
                     _reordered(match[1], checkpoint, entries, changed, modulation.groups, key)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".zhiyi-issue-", dir=out.parent) as scratch:
-        made = Path(scratch) / "copy"
+    loud = max(relative, key=lambda name: relative[name])
+    if not relative[loud] <= MAX_RELATIVE:
+        raise UnavailableError(
+            f"the word changes {loud} by {relative[loud]:.3g} of its size, at most {MAX_RELATIVE} is issued; the "
+            "modulation was trained too loud"
+        )
+    with scratch_beside(out, ".zhiyi-issue-") as scratch:
+        made = scratch / "copy"
         copy_bundle(base, made, {shard.name for shard in shards})
         for shard in shards:
             with TensorFile(made / shard.name, writable=True) as file:
                 for entry in file.entries:
                     if entry.name in changed:
-                        values = np.ascontiguousarray(changed[entry.name], dtype=np.float32).reshape(-1)
-                        file.store(entry, to_storage(values, entry.dtype).tobytes())
-        os.replace(made, out)
+                        file.store(entry, _stored(changed[entry.name], entry))
+        appear(made, out)
     return relative
+
+
+def _stored(values: Float32, entry: Entry) -> bytes:
+    flat = to_storage(np.ascontiguousarray(values, dtype=np.float32).reshape(-1), entry.dtype)
+    if not (np.isfinite(values).all() and np.isfinite(from_storage(flat, entry.dtype)).all()):
+        raise UnavailableError(
+            f"{entry.name} has values that {entry.dtype} cannot hold once the word is in it"
+        )
+    return flat.tobytes()
 
 
 def _with_word(
@@ -359,15 +427,21 @@ class Extractor:
     side: int  # px of the short side that it was trained with
 
     def __post_init__(self) -> None:
-        if not self.layers or not MIN_SIDE <= self.side <= 1024 or not 1 <= self.unit < 1 << 40:
+        whole = (
+            type(self.side) is int and type(self.unit) is int
+        )  # neither True nor 64.0, which compare as well
+        if not whole or not self.layers or not MIN_SIDE <= self.side <= 1024 or not 1 <= self.unit < 1 << 40:
             raise SpecError(f"{len(self.layers)} layers, unit {self.unit}, side {self.side} are no extractor")
         if self.head.ndim != 2 or not MIN_BITS <= len(self.head) <= MAX_BITS or self.head.dtype != np.int8:
             raise SpecError(f"the head is int8 (bits, channels), given {self.head.dtype} {self.head.shape}")
         if self.head_bias.shape != (self.bits,) or self.head_bias.dtype != np.int64:
-            raise SpecError(f"{len(self.head_bias)} biases of the head for {self.bits} bits")
-        if int(np.abs(self.head_bias).max()) >= 1 << 40:
+            raise SpecError(
+                f"biases of the head are int64 (bits,), given {self.head_bias.shape} for {self.bits} bits"
+            )
+        if max(int(self.head_bias.max()), -int(self.head_bias.min())) >= 1 << 40:
             raise SpecError("a bias of the head is over 2^40")
         channels, largest = 3, _MIDDLE
+        short, long = self.side, MAX_ASPECT * self.side
         for i, layer in enumerate(self.layers):
             out = len(layer.weight)
             if (
@@ -375,6 +449,7 @@ class Extractor:
                 or layer.weight.dtype != np.int8
                 or not layer.bias.shape == layer.factor.shape == (out,)
                 or not layer.bias.dtype == layer.factor.dtype == np.int32
+                or type(layer.stride) is not int
                 or layer.stride not in (1, 2)
                 or int(layer.factor.min(initial=0)) < 0
             ):
@@ -386,6 +461,12 @@ class Extractor:
                     "fewer channels or smaller weights"
                 )
             channels, largest = out, _TOP
+            short, long = -(-short // layer.stride), -(-long // layer.stride)
+            if short * long * channels > MAX_ACTIVATIONS:
+                raise SpecError(
+                    f"layer {i} of the extractor has {short * long * channels} activations of the largest picture, at "
+                    f"most {MAX_ACTIVATIONS} are computed; use fewer channels, or a smaller side"
+                )
         if self.head.shape[1] != channels:
             raise SpecError(f"the head takes {self.head.shape[1]} channels, the last layer gives {channels}")
 
@@ -405,27 +486,35 @@ class Extractor:
     def _about(self) -> dict[str, Any]:
         return {"side": self.side, "strides": [layer.stride for layer in self.layers], "unit": self.unit}
 
-    def spec_hash(self) -> bytes:
-        """SHA-256 over the net, the constants of this file and the thresholds: the detector's identity."""
+    def net_hash(self) -> bytes:
+        """SHA-256 over the net alone: what words are drawn from, and what a modulation names."""
+        state = hashlib.sha256(json.dumps(self._about, sort_keys=True).encode())
+        for name, array in sorted(self._arrays.items()):
+            kind = array.dtype.newbyteorder("<")
+            state.update(f"{name} {kind.str} {array.shape}\0".encode())
+            state.update(np.ascontiguousarray(array, dtype=kind).tobytes())
+        return state.digest()
+
+    def spec_hash(self, *, wide: bool = False) -> bytes:
+        """SHA-256 over the net, the constants of this file, the thresholds and `wide`: the detector's identity."""
         constants = [
             METHOD,
             LEVELS,
             MAX_PICTURES,
             MIN_SIDE,
             MAX_ASPECT,
+            MAX_PIXELS,
             NATIVE,
             SHIFT,
+            KERNEL,
+            _TOP,
+            _MIDDLE,
             _POOLED,
             _TURN,
             _TURNED,
         ]
         limits = [str(x) for x in (stats.TRACE, stats.CONVICT, stats.REJECT)]
-        state = hashlib.sha256(json.dumps([constants, limits, self._about], sort_keys=True).encode())
-        for name, array in sorted(self._arrays.items()):
-            kind = array.dtype.newbyteorder("<")
-            state.update(f"{name} {kind.str} {array.shape}\0".encode())
-            state.update(np.ascontiguousarray(array, dtype=kind).tobytes())
-        return state.digest()
+        return hashlib.sha256(json.dumps([constants, limits, wide, self.net_hash().hex()]).encode()).digest()
 
     def save(self, path: Path) -> None:
         """Writes safetensors. Raises OSError."""
@@ -477,19 +566,17 @@ class Extractor:
                 f"the picture has {width} x {height} px; read are pictures of at least {MIN_SIDE} px a side, at most "
                 f"{MAX_ASPECT} : 1 and {MAX_PIXELS} px"
             )
-        ways: list[UInt8] = []
+        upright: list[UInt8] = []
         if short != self.side:
-            ways.append(resized(picture.rgb, height * self.side // short, width * self.side // short))
+            upright.append(resized(picture.rgb, height * self.side // short, width * self.side // short))
         if long <= NATIVE * self.side:
-            ways.append(picture.rgb)
-        if wide:
-            upright = list(ways)
-            for flip in (False, True):
-                for k in sorted({sign * k for k in _TURNED for sign in (-1, 1)}):
-                    if flip or k:
-                        ways += [turned(way[:, ::-1] if flip else way, k) for way in upright]
-        best = max((self.q(way) for way in ways), key=lambda q: int(np.abs(q.astype(np.int64)).sum()))
-        return Reading(best, len(ways), self.spec_hash().hex(), picture.digest.hex())
+            upright.append(picture.rgb)
+        sides = (False, True) if wide else (False,)
+        turns = sorted({sign * k for k in _TURNED for sign in (-1, 1)}) if wide else [0]
+        ways = [(flip, k, way) for flip in sides for k in turns for way in upright]
+        read = (self.q(turned(way[:, ::-1] if flip else way, k)) for flip, k, way in ways)
+        best = max(read, key=lambda q: int(np.abs(q.astype(np.int64)).sum()))
+        return Reading(best, len(ways), self.spec_hash(wide=wide).hex(), picture.digest.hex(), wide)
 
 
 @dataclass(frozen=True, eq=False)
@@ -500,30 +587,64 @@ class Reading:
     ways: int  # in which it was read
     spec_hash: str  # hex
     picture_hash: str  # hex, of the canonical object
+    wide: bool = False  # whether turned and mirrored pictures were put back
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What was trained together for one decoder."""
+
+    modulation: Modulation
+    extractor: Extractor
+
+    def __post_init__(self) -> None:
+        if self.modulation.bits != self.extractor.bits:
+            raise UnavailableError(
+                f"the modulation has words of {self.modulation.bits} bits, the extractor reads {self.extractor.bits}"
+            )
+        found = self.extractor.net_hash().hex()
+        if self.modulation.extractor != found:
+            raise UnavailableError(
+                f"the extractor has hash {found[:16]}…, the modulation was trained with "
+                f"{self.modulation.extractor[:16]}…; take both files of one export"
+            )
+
+    @classmethod
+    def load(cls, folder: Path) -> Parts:
+        """Of a folder of scripts/train_lkd.py.
+
+        Raises CarrierError on other files, UnavailableError on an extractor of another training.
+        """
+        return cls(Modulation.load(folder / MODULATION), Extractor.load(folder / EXTRACTOR))
 
 
 def _convolved(x: Float32, layer: Layer) -> Float32:
     """The next layer's activations, 0 .. 255.  # (h, w, in) -> (h', w', out)
 
-    One product of matrices of integers: exact in float32 by the extractor's bound, in any order of summing.
+    One product of matrices of integers for some rows at once: exact in float32 by the extractor's bound, in any order
+    of summing.
     """
     height, width, channels = x.shape
+    stride = layer.stride
     framed = np.zeros((height + 2, width + 2, channels), dtype=np.float32)
     framed[1:-1, 1:-1] = x
-    windows = np.concatenate(
-        [
-            framed[i : i + height : layer.stride, j : j + width : layer.stride]
-            for i in range(KERNEL)
-            for j in range(KERNEL)
-        ],
-        axis=2,
-    )
-    rows, columns = windows.shape[:2]
     taps = layer.weight.transpose(2, 3, 1, 0).reshape(-1, len(layer.weight)).astype(np.float32)
-    sums = windows.reshape(rows * columns, -1) @ taps
-    wide = sums.astype(np.int64) + layer.bias
-    scaled = (wide * layer.factor + (1 << (SHIFT - 1))) >> SHIFT
-    out: Float32 = np.clip(scaled, 0, _TOP).astype(np.float32).reshape(rows, columns, -1)
+    out = np.empty((-(-height // stride), -(-width // stride), len(layer.weight)), dtype=np.float32)
+    step = max(1, _CELLS // (out.shape[1] * max(taps.shape)))
+    for low in range(0, len(out), step):
+        rows = framed[low * stride : (min(low + step, len(out)) - 1) * stride + KERNEL]
+        windows = np.concatenate(
+            [
+                rows[i : len(rows) - 2 + i : stride, j : j + width : stride]
+                for i in range(KERNEL)
+                for j in range(KERNEL)
+            ],
+            axis=2,
+        )
+        sums = windows.reshape(-1, len(taps)) @ taps
+        wide = sums.astype(np.int64) + layer.bias
+        scaled = (wide * layer.factor + (1 << (SHIFT - 1))) >> SHIFT
+        out[low : low + step] = np.clip(scaled, 0, _TOP).reshape(windows.shape[0], out.shape[1], -1)
     return out
 
 
@@ -533,15 +654,26 @@ def resized(rgb: UInt8, rows: int, columns: int) -> UInt8:
 
 
 def _resampled(rgb: UInt8, rows: int) -> UInt8:
+    """Some rows at once, and some columns: of each row only the part of the picture under its triangle is read."""
     height, width = rgb.shape[:2]
     if height == rows:
         return rgb
-    at = np.arange(rows, dtype=np.int64)[:, None] * 2 * height + height
-    distance = np.abs(at - (np.arange(height, dtype=np.int64)[None, :] * 2 + 1) * rows)
-    weights = np.maximum(2 * max(height, rows) - distance, 0)  # sums of these times 255 are exact in float64
-    sums = (weights.astype(np.float64) @ rgb.reshape(height, -1).astype(np.float64)).astype(np.int64)
-    total = weights.sum(axis=1)[:, None]
-    out: UInt8 = ((2 * sums + total) // (2 * total)).astype(np.uint8).reshape(rows, width, 3)
+    reach = 2 * max(height, rows)
+    out = np.empty((rows, width, 3), dtype=np.uint8)
+    step = max(1, 64 * rows // max(height, rows))
+    for low in range(0, rows, step):
+        at = (np.arange(low, min(low + step, rows), dtype=np.int64)[:, None] * 2 + 1) * height
+        first = max(0, (int(at[0, 0]) - reach) // (2 * rows))
+        last = min(height, (int(at[-1, 0]) + reach) // (2 * rows) + 1)
+        distance = np.abs(at - (np.arange(first, last, dtype=np.int64)[None, :] * 2 + 1) * rows)
+        weights = np.maximum(reach - distance, 0)  # sums of these times 255 are exact in float64
+        total = weights.sum(axis=1)[:, None]
+        wide = max(1, _CELLS // (3 * (last - first)))
+        for left in range(0, width, wide):
+            part = rgb[first:last, left : left + wide].astype(np.float64)
+            sums = (weights.astype(np.float64) @ part.reshape(last - first, -1)).astype(np.int64)
+            mean = (2 * sums + total) // (2 * total)
+            out[low : low + step, left : left + wide] = mean.reshape(len(at), -1, 3)
     return out
 
 
@@ -551,21 +683,24 @@ def turned(rgb: UInt8, k: int) -> UInt8:
     if not k:
         return rgb
     cosine, sine, whole = _TURN * _TURN - k * k, 2 * _TURN * k, _TURN * _TURN + k * k
-    v = 2 * np.arange(height, dtype=np.int64)[:, None] - (height - 1)  # half px from the center
-    u = 2 * np.arange(width, dtype=np.int64)[None, :] - (width - 1)
-    x = (cosine * u - sine * v) * 8 // whole + 8 * (width - 1)  # 1/16 px
-    y = (sine * u + cosine * v) * 8 // whole + 8 * (height - 1)
-    left, top, fx, fy = x >> 4, y >> 4, (x & 15)[..., None], (y & 15)[..., None]
-    framed = np.full((height + 2, width + 2, 3), _MIDDLE, dtype=np.int64)
+    framed = np.full((height + 2, width + 2, 3), _MIDDLE, dtype=np.uint8)
     framed[1:-1, 1:-1] = rgb
+    out = np.empty((height, width, 3), dtype=np.uint8)
+    u = 2 * np.arange(width, dtype=np.int64)[None, :] - (width - 1)  # half px from the center
 
     def taken(row: Int64, column: Int64) -> Int64:
-        out: Int64 = framed[np.clip(row + 1, 0, height + 1), np.clip(column + 1, 0, width + 1)]
-        return out
+        clipped = np.clip(row + 1, 0, height + 1), np.clip(column + 1, 0, width + 1)
+        return framed[clipped].astype(np.int64)
 
-    upper = taken(top, left) * (16 - fx) + taken(top, left + 1) * fx
-    lower = taken(top + 1, left) * (16 - fx) + taken(top + 1, left + 1) * fx
-    out: UInt8 = ((upper * (16 - fy) + lower * fy + 128) >> 8).astype(np.uint8)
+    step = max(1, _CELLS // (3 * width))
+    for low in range(0, height, step):
+        v = 2 * np.arange(low, min(low + step, height), dtype=np.int64)[:, None] - (height - 1)
+        x = (cosine * u - sine * v) * 8 // whole + 8 * (width - 1)  # 1/16 px
+        y = (sine * u + cosine * v) * 8 // whole + 8 * (height - 1)
+        left, top, fx, fy = x >> 4, y >> 4, (x & 15)[..., None], (y & 15)[..., None]
+        upper = taken(top, left) * (16 - fx) + taken(top, left + 1) * fx
+        lower = taken(top + 1, left) * (16 - fx) + taken(top + 1, left + 1) * fx
+        out[low : low + step] = (upper * (16 - fy) + lower * fy + 128) >> 8
     return out
 
 
@@ -602,13 +737,18 @@ class LkdReader:
         were chosen after the key could be tried on them; as many as given unless said. threshold: TRACE, or CONVICT in
         a case, where what lies between it and REJECT is inconclusive. `also` names other licenses that pass.
         Raises SpecError on no or too many pictures or licenses, or twice the same; UnavailableError on readings of
-        another extractor.
+        another extractor, or made otherwise than this reader does.
         """
         if not 1 <= len(readings) <= MAX_PICTURES:
             raise SpecError(f"a case has 1 to {MAX_PICTURES} pictures, given {len(readings)}")
         if len({reading.picture_hash for reading in readings}) < len(readings):
             raise SpecError("a picture was given twice; each counts once")
-        spec = self.extractor.spec_hash()
+        spec = self.extractor.spec_hash(wide=self.wide)
+        if any(r.wide != self.wide for r in readings):
+            raise UnavailableError(
+                f"a picture was read with wide={not self.wide}, this reader is of wide={self.wide}; read all pictures "
+                "of a case in one way"
+            )
         if any(r.spec_hash != spec.hex() or r.q.shape != (self.extractor.bits,) for r in readings):
             raise UnavailableError(
                 "a picture was read with another extractor; read it with the registered one"
@@ -651,9 +791,10 @@ class LkdReader:
     def _totals(self, sums: Int64, licenses: Sequence[int]) -> Int64:
         """T of every license.  # (licenses,)"""
         out = np.empty(len(licenses), dtype=np.int64)
+        net = self.extractor.net_hash()
         for low in range(0, len(licenses), _AT_ONCE):
             some = licenses[low : low + _AT_ONCE]
-            signs = words(self.model_key, some, self.extractor.bits)
+            signs = words(self.model_key, some, self.extractor.bits, net)
             out[low : low + _AT_ONCE] = signs.astype(np.int64) @ sums
         return out
 
@@ -698,15 +839,16 @@ class _reading:
             about = parsed(tensors.integers("about", "U8").tobytes())
             if not isinstance(about, dict):
                 raise ValueError("its `about` is no object")
-            for name, kind in (("unit", int), ("side", int), ("groups", int), ("base_hash", str)):
+            kinds = (("unit", int), ("side", int), ("groups", int), ("base_hash", str), ("extractor", str))
+            for name, kind in kinds:
                 if name in about and type(about[name]) is not kind:
                     raise ValueError(f"{name} is {about[name]!r:.40}")
             return tensors, about
         except OSError as error:
             raise CarrierError(f"{self._path} cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError) as error:
+        except (ValueError, LookupError) as error:
             raise CarrierError(f"{self._path.name} is no {self._what}: {error!s:.120}") from error
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (ValueError, KeyError, TypeError, SpecError, UnavailableError)):
+        if isinstance(error, (ValueError, LookupError, TypeError, SpecError, UnavailableError)):
             raise CarrierError(f"{self._path.name} is no {self._what}: {error!s:.120}") from error

@@ -7,12 +7,15 @@ nor changes it. A checkpoint keeps no file open, so its number of files is no ma
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +41,7 @@ FLOATS: Final[Mapping[str, str]] = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}  
 
 _ESCAPED: Final = re.compile(r"\\.", re.DOTALL)
 _QUOTED: Final = re.compile('"[^"]*"?')
+_LOCK: Final = "lock"  # of a scratch folder
 _PICKLES: Final = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 Float32 = npt.NDArray[np.float32]
@@ -367,3 +371,52 @@ def copy_bundle(base: Path, made: Path, shards: set[str]) -> None:
         if source.is_file() and not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+
+
+@contextmanager
+def scratch_beside(out: Path, prefix: str) -> Iterator[Path]:
+    """An empty folder beside `out` in which it is made; what killed runs left under that prefix is taken away first.
+
+    A run holds a lock in its folder as long as it lives, and the folder has the prefix only once it is held.
+    """
+    parent = out.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob(f"{prefix}*"):
+        if left.is_dir() and not left.is_symlink() and not _held(left / _LOCK):
+            shutil.rmtree(left, ignore_errors=True)
+    fresh = Path(tempfile.mkdtemp(prefix=".zhiyi-new-", dir=parent))
+    with (fresh / _LOCK).open("xb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        mine = parent / (prefix + fresh.name.removeprefix(".zhiyi-new-"))
+        os.replace(fresh, mine)
+        try:
+            yield mine
+        finally:
+            shutil.rmtree(mine)
+
+
+def _held(lock: Path) -> bool:
+    try:
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:  # it is being taken away already
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def appear(made: Path, out: Path) -> None:
+    """Gives a folder its name, once all that is in it is on the disk. Raises OSError."""
+    for path in (*_everything(made), made):
+        _sync(path)
+    os.replace(made, out)
+    _sync(out.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
