@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import train_lkd as lkd
 from image_data import Batch, texture
-from zhiyi_watermark.image_weights import Extractor, Modulation, issue, word
+from zhiyi_watermark.image_weights import Extractor, Modulation, Parts, decoder_hash, issue, word
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -25,6 +26,7 @@ diffusers = pytest.importorskip("diffusers")
 from peers import stable_signature as peer  # noqa: E402
 
 KEY = bytes(range(32))
+NET = bytes(range(2, 34))  # hash of an extractor
 TOY = lkd.Plan(
     bits=8, rank=2, channels=(8, 16, 24), strides=(2, 2, 2), pool=32, batch=8, steps=6, warmup=2, few=4, loud=12.0,
     enough=0.3, bits_a_step=2.0, strength_a_step=0.4, group=2,
@@ -64,13 +66,13 @@ def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_folding_is_what_was_trained(vae: Path, tmp_path: Path) -> None:
     decoder = lkd.Modulated(lkd.load_vae(vae), lkd.layer_names(vae), TOY)
-    modulation = decoder.modulation(vae, groups=4)
+    modulation = decoder.modulation(vae, NET.hex())
     parts = {f"{n}.{p}": torch.from_numpy(v) for n, layer in modulation.layers.items()
              for p, v in layer._asdict().items()}  # fmt: skip
     decoder.load(parts)  # as rounded
     issue(vae, tmp_path / "copy", modulation, KEY, 5)
     z = torch.randn((2, 4, 16, 16), generator=torch.Generator().manual_seed(1))
-    signs = torch.from_numpy(word(KEY, 5, TOY.bits)).float().expand(2, -1)
+    signs = torch.from_numpy(word(KEY, 5, TOY.bits, NET)).float().expand(2, -1)
     with torch.no_grad():
         changed, plain = decoder.decode(z, signs), decoder.decode(z, None)
         copy = lkd.load_vae(tmp_path / "copy").decode(z).sample
@@ -119,7 +121,14 @@ def test_what_is_exported_reads_as_it_was_trained(
         lkd.export(plan, vae, textures, work, out)
     state = lkd.train(plan, vae, textures, work)
     assert state["log"][-1][1] < 0.8 * state["log"][0][1]
+    out.mkdir()
+    for name in (lkd.FIGURES, lkd.EXTRACTOR, "README.md"):
+        (out / name).write_text("of before")
     lkd.export(plan, vae, textures, work, out)
+    assert not (out / lkd.FIGURES).exists()  # they were of other weights
+    assert (out / "README.md").read_text() == "of before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "work"]
+    parts = Parts.load(out)
     told = json.loads((out / lkd.LOG).read_text(encoding="utf-8"))
     assert (told["step"], len(told["log"])) == (160, 8)
     assert sum(f.stat().st_size for f in out.iterdir()) < 200_000
@@ -143,6 +152,9 @@ def test_what_is_exported_reads_as_it_was_trained(
     assert set(figures["bits"]) == set(lkd.attacks.SUITE)
     assert figures["issue_seconds"] > 0
     assert 5 < figures["psnr"] < 40
+    assert figures["of"]["decoder"] == decoder_hash(vae)
+    assert figures["of"]["extractor"] == parts.extractor.net_hash().hex()
+    assert all(len(value) == 64 for value in figures["of"].values())
 
     further = lkd.train(plan._replace(steps=162), vae, textures, tmp_path / "fresh", exported=out)
     assert (further["step"], further["since"]) == (162, 160)
@@ -151,9 +163,38 @@ def test_what_is_exported_reads_as_it_was_trained(
     assert float((further["modulation"][name] - torch.from_numpy(exported)).abs().max()) < 0.01
 
 
-def test_folders_that_hold_no_decoder_are_told(tmp_path: Path) -> None:
+def test_folders_that_hold_no_decoder_are_told(vae: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
     with pytest.raises(lkd.FetchError, match="is no AutoencoderKL"):
         lkd.load_vae(tmp_path)
+    file = "diffusion_pytorch_model.safetensors"
+    lacking = Path(shutil.copytree(vae, tmp_path / "lacking"))
+    tensors = load_file(vae / file)
+    del tensors["decoder.conv_out.weight"]
+    save_file(tensors, lacking / file)
+    with pytest.raises(lkd.FetchError, match=r"lacks 1 tensors, decoder\.conv_out\.weight the first"):
+        lkd.load_vae(lacking)
+    (lacking / file).rename(lacking / "diffusion_pytorch_model.bin")
+    with pytest.raises(lkd.FetchError, match="no AutoencoderKL can be loaded"):
+        lkd.load_vae(lacking)
+
+
+def test_an_export_that_fails_leaves_the_former(
+    vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(made: Path, out: Path) -> None:
+        raise OSError("no space left")
+
+    work, out = tmp_path / "work", tmp_path / "out"
+    lkd.train(TOY._replace(steps=1), vae, textures, work)
+    lkd.export(TOY, vae, textures, work, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    lkd.train(TOY._replace(steps=2), vae, textures, work)
+    monkeypatch.setattr(lkd, "appear", full)
+    with pytest.raises(OSError, match="no space left"):
+        lkd.export(TOY, vae, textures, work, out)
+    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
 
 
 def test_the_curriculum_waits_while_bits_are_wrong() -> None:

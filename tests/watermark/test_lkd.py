@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+import shutil
+import tracemalloc
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from gray_word import gray_extractor, picture_of
 
-from zhiyi_watermark import stats
+from zhiyi_watermark import image_weights, stats, tensorfile
 from zhiyi_watermark.detect import DecoderSuspect, detect
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.image_weights import (
+    EXTRACTOR,
+    MODULATION,
     SHIFT,
     Extractor,
     Layer,
     LayerModulation,
     LkdReader,
     Modulation,
+    Parts,
     Reading,
     decoder_hash,
     decoder_layers,
-    digest_key,
     issue,
     resized,
     turned,
@@ -32,11 +39,13 @@ from zhiyi_watermark.image_weights import (
     words,
 )
 from zhiyi_watermark.pictures import Picture, save_picture
+from zhiyi_watermark.tensorfile import appear, scratch_beside
 
 KEY = bytes(range(32))
 OTHER = bytes(range(1, 33))
 LICENSES = [(7 << 28) | n for n in range(1000)]
 BITS = 64
+NET = bytes(range(2, 34))  # hash of an extractor
 UInt8 = npt.NDArray[np.uint8]
 
 
@@ -57,13 +66,6 @@ def small_extractor(seed: int = 1, bits: int = BITS, side: int = 32) -> Extracto
     return Extractor(tuple(layers), head, shift, 200_000, side)
 
 
-def always(license: int, bits: int = BITS) -> Extractor:
-    """One that reads the license's word in every picture."""
-    made = small_extractor(bits=bits)
-    says = word(KEY, license, bits).astype(np.int64) * made.unit * 5
-    return replace(made, head=np.zeros_like(made.head), head_bias=says)
-
-
 def photo(seed: int = 3, height: int = 32, width: int = 32) -> UInt8:
     rng = np.random.default_rng(seed)
     return resized(rng.integers(0, 256, (9, 11, 3), dtype=np.uint8), height, width)
@@ -74,7 +76,9 @@ def reading(
 ) -> Reading:
     """What the extractor would say of a picture with that many bits of the word wrong."""
     rng = np.random.default_rng(seed)
-    q = word(key, license, extractor.bits) * rng.integers(size - 2, size + 3, extractor.bits).astype(np.int8)
+    q = word(key, license, extractor.bits, extractor.net_hash()) * rng.integers(
+        size - 2, size + 3, extractor.bits
+    ).astype(np.int8)
     flipped = rng.choice(extractor.bits, wrong, replace=False)
     q[flipped] = -q[flipped]
     return Reading(q, 1, extractor.spec_hash().hex(), hashlib.sha256(bytes([seed])).hexdigest())
@@ -84,17 +88,20 @@ def reading(
 
 
 def test_words_are_functions_of_key_and_license_and_fair() -> None:
-    drawn = words(KEY, range(2000), BITS)
+    drawn = words(KEY, range(2000), BITS, NET)
     assert set(np.unique(drawn)) == {-1, 1}
-    assert np.array_equal(drawn[17], word(KEY, 17, BITS))
-    assert not np.array_equal(word(KEY, 17, BITS), word(OTHER, 17, BITS))
-    assert np.array_equal(word(KEY, 17, 32), word(KEY, 17, BITS)[:32])
+    assert np.array_equal(drawn[17], word(KEY, 17, BITS, NET))
+    assert not np.array_equal(word(KEY, 17, BITS, NET), word(OTHER, 17, BITS, NET))
+    assert np.array_equal(word(KEY, 17, 32, NET), word(KEY, 17, BITS, NET)[:32])
     assert np.abs(drawn.mean(axis=0)).max() < 5 / 2000**0.5
     shared = (drawn[:1000].astype(int) * drawn[1000:]).sum(axis=1)  # of two licenses: a walk of 64 steps
     assert abs(float((shared**2).mean()) - BITS) < 15
+    assert not np.array_equal(word(KEY, 17, BITS, NET), word(KEY, 17, BITS, bytes(32)))
+    with pytest.raises(SpecError, match="32 bytes, given 31"):
+        word(KEY, 17, BITS, NET[:31])
     for bits in (7, 257):
         with pytest.raises(SpecError, match="8 to 256 bits"):
-            word(KEY, 1, bits)
+            word(KEY, 1, bits, NET)
 
 
 # --- the extractor ------------------------------------------------------------------------------------------
@@ -131,7 +138,7 @@ def test_readings_are_the_same_on_every_machine() -> None:
     state = hashlib.sha256(extractor.spec_hash())
     for seed, (height, width) in enumerate(((32, 32), (57, 41), (200, 90))):
         state.update(extractor.read(Picture(photo(seed, height, width)), wide=True).q.tobytes())
-    assert state.hexdigest()[:32] == "1151e0cd6610990177f5c851697e39d2"
+    assert state.hexdigest()[:32] == "be9b2906af62a94c8e2a7db16192ba9e"
 
 
 def test_q_is_rounded_alike_on_both_sides_of_zero_and_clipped() -> None:
@@ -159,6 +166,24 @@ def test_sums_that_float32_cannot_hold_are_refused() -> None:
         replace(made, unit=0)
 
 
+def test_numbers_that_only_look_right_are_refused() -> None:
+    made = small_extractor()
+    least = made.head_bias.copy()
+    least[0] = np.iinfo(np.int64).min  # its absolute value is negative
+    with pytest.raises(SpecError, match=r"over 2\^40"):
+        replace(made, head_bias=least)
+    for stride in (1.0, True, np.int64(1)):
+        layers = (made.layers[0]._replace(stride=stride), *made.layers[1:])  # type: ignore[arg-type]  # hostile
+        with pytest.raises(SpecError, match="layer 0"):
+            replace(made, layers=layers)
+    for name in ("unit", "side"):
+        with pytest.raises(SpecError, match="no extractor"):
+            replace(made, **{name: float(getattr(made, name))})
+    many = Layer(np.ones((64, 3, 3, 3), np.int8), np.zeros(64, np.int32), np.ones(64, np.int32), 1)
+    with pytest.raises(SpecError, match="268435456 activations"):
+        Extractor((many,), np.zeros((BITS, 64), np.int8), made.head_bias, 1, 1024)
+
+
 def test_the_spec_hash_pins_every_number_of_the_net() -> None:
     made = small_extractor()
     first = made.layers[0]
@@ -174,6 +199,42 @@ def test_the_spec_hash_pins_every_number_of_the_net() -> None:
         replace(made, side=made.side + 1),
     ]
     assert len({other.spec_hash() for other in [made, *others]}) == len(others) + 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "METHOD", "LEVELS", "MAX_PICTURES", "MIN_SIDE", "MAX_ASPECT", "MAX_PIXELS", "NATIVE", "SHIFT", "KERNEL", "_TOP",
+        "_MIDDLE", "_POOLED", "_TURN", "_TURNED",
+    ],
+)  # fmt: skip
+def test_the_spec_hash_pins_every_constant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    extractor = small_extractor()
+    before = extractor.spec_hash(), extractor.net_hash()
+    monkeypatch.setattr(image_weights, name, getattr(image_weights, name) * 2)
+    assert extractor.spec_hash() != before[0]
+    assert extractor.net_hash() == before[1]  # copies that were issued stay readable
+
+
+def peak(work: Callable[[], object]) -> int:
+    """Bytes allocated at once, at most."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_large_pictures_take_little_memory() -> None:
+    """Resampling and convolving go by bands: neither copies the picture in floats, nor its windows at once."""
+    rgb = np.zeros((2048, 3072, 3), dtype=np.uint8)  # 19 MB; as float64 151 MB
+    assert peak(lambda: resized(rgb, 64, 96)) < 64 << 20
+    tall = np.zeros((16384, 64, 3), dtype=np.uint8)
+    assert peak(lambda: resized(tall, 4096, 16)) < 64 << 20  # weights of all rows would be 512 MB
+    extractor = small_extractor(side=512)
+    # 12 channels of 256 x 256; the windows of 8 channels of 512 x 512, taken every other time, are 19 MB more
+    assert peak(lambda: extractor.q(np.zeros((512, 512, 3), np.uint8))) < 72 << 20
 
 
 def test_resampling_keeps_flat_pictures_and_averages() -> None:
@@ -230,7 +291,6 @@ def test_one_picture_is_a_trace_and_eight_are_a_detection() -> None:
     assert (case.decision, case.license, case.bucket) == ("detected", LICENSES[5], 12)
     assert reader.verdict(one, LICENSES, models=3).hypotheses == 3 * len(LICENSES)
     assert reader.verdict(eight[:2], LICENSES, offered=4).hypotheses == 6 * len(LICENSES)
-    assert case.digest(digest_key(KEY)) != case.digest(digest_key(OTHER))
 
 
 def test_p_is_exact() -> None:
@@ -271,7 +331,7 @@ def test_the_null_holds_for_any_integers() -> None:
 def test_all_whose_bits_are_there_are_named() -> None:
     """Two copies averaged, with words of 256 bits: a bit in which they differ says nothing."""
     extractor = small_extractor(bits=256)
-    pair = words(KEY, LICENSES[:2], 256).astype(np.int64)
+    pair = words(KEY, LICENSES[:2], 256, extractor.net_hash()).astype(np.int64)
     q = (4 * pair.sum(axis=0)).astype(np.int8)
     found = LkdReader(extractor, KEY).verdict(
         [Reading(q, 1, extractor.spec_hash().hex(), "00" * 32)], LICENSES
@@ -298,14 +358,41 @@ def test_a_case_must_be_one() -> None:
 
 
 def test_detect_tries_decoders_of_all_models(tmp_path: Path) -> None:
-    save_picture(Picture(photo()), tmp_path / "found.png")
-    ours = DecoderSuspect("ours", LkdReader(always(LICENSES[9]), KEY), LICENSES)
-    strange = DecoderSuspect("strange", LkdReader(always(LICENSES[9]), OTHER), LICENSES)
+    extractor = gray_extractor()
+    marked = picture_of(word(KEY, LICENSES[9], BITS, extractor.net_hash()))
+    save_picture(Picture(marked), tmp_path / "found.png")
+    ours = DecoderSuspect("ours", LkdReader(extractor, KEY), LICENSES)
+    strange = DecoderSuspect("strange", LkdReader(extractor, OTHER), LICENSES)
     found = detect(tmp_path / "found.png", [strange, ours])
     assert found.detection is not None
     assert (found.model, found.detection.license) == ("ours", LICENSES[9])
     assert found.detection.hypotheses == 2 * len(LICENSES)
     assert [finding.model for finding in found.passing] == ["ours"]
+
+
+def test_an_extractor_made_for_a_known_word_names_nobody() -> None:
+    """Whatever it says, the words that count are drawn from what it is."""
+    made = small_extractor()
+    victim = LICENSES[9]
+    for _ in range(3):
+        says = word(KEY, victim, BITS, made.net_hash()).astype(np.int64) * made.unit * 15
+        made = replace(made, head=np.zeros_like(made.head), head_bias=says)
+    one = made.read(Picture(photo()))
+    assert np.abs(one.q).min() == 15
+    found = LkdReader(made, KEY).verdict([one], LICENSES)
+    assert (found.decision, found.license) == ("not_detected", None)
+
+
+def test_readings_made_otherwise_are_not_mixed() -> None:
+    extractor = small_extractor()
+    plain, wide = (extractor.read(Picture(photo(n)), wide=n == 1) for n in (0, 1))
+    assert (plain.wide, wide.wide) == (False, True)
+    assert len({plain.spec_hash, wide.spec_hash}) == 2
+    for turns in (False, True):
+        with pytest.raises(UnavailableError, match=f"this reader is of wide={turns}"):
+            LkdReader(extractor, KEY, wide=turns).verdict([plain, wide], LICENSES)
+    said = [LkdReader(extractor, KEY, wide=r.wide).verdict([r], LICENSES) for r in (plain, wide)]
+    assert [one.spec_hash for one in said] == [plain.spec_hash, wide.spec_hash]
 
 
 # --- issuing ------------------------------------------------------------------------------------------------
@@ -332,7 +419,7 @@ def modulation_of(folder: Path, bits: int = BITS, rank: int = 4, size: float = 0
         if name.endswith(".weight"):
             parts = (drawn(shape[0], bits), drawn(shape[0], rank), drawn(rank, *shape[1:]), drawn(rank, bits))
             layers[name.removesuffix(".weight")] = LayerModulation(*parts)
-    return Modulation(layers, decoder_hash(folder), groups=4)
+    return Modulation(layers, decoder_hash(folder), 4, NET.hex())
 
 
 def pictures_of(folder: Path) -> npt.NDArray[np.float32]:
@@ -385,7 +472,7 @@ def test_folding_is_the_formula(decoder: Path) -> None:
     rng = np.random.default_rng(1)
     weight = rng.standard_normal(layer.right.shape[1:]).astype(np.float32)
     weight = np.stack([weight] * len(layer.left))
-    c = word(KEY, 3, BITS)
+    c = word(KEY, 3, BITS, NET)
     new, bias = layer.folded(weight, np.ones(len(layer.left), dtype=np.float32), c)
     gains = 1 + layer.gain.astype(float) @ c
     kernel = np.einsum(
@@ -404,8 +491,6 @@ def test_what_cannot_be_issued_is_told(decoder: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(SpecError, match="never written over"):
         issue(decoder, tmp_path / "there", modulation, KEY, 1)
-    with pytest.raises(UnavailableError, match="groups do not divide"):
-        issue(decoder, tmp_path / "x", replace(modulation, groups=3), KEY, 1)
     assert not (tmp_path / "x").exists()
     from safetensors.numpy import save_file
 
@@ -417,8 +502,97 @@ def test_what_cannot_be_issued_is_told(decoder: Path, tmp_path: Path) -> None:
     name, layer = next(iter(modulation.layers.items()))
     with pytest.raises(SpecError, match="do not fit together"):
         replace(modulation, layers={name: layer._replace(mix=layer.mix[:, :-1])})
+    rank0 = layer._replace(left=layer.left[:, :0], right=layer.right[:0], mix=layer.mix[:0])
+    with pytest.raises(SpecError, match="do not fit together"):
+        replace(modulation, layers={name: rank0})
+    with pytest.raises(SpecError, match="extractor is 64 hexadecimal digits"):
+        replace(modulation, extractor="00")
     with pytest.raises(SpecError, match="infinite"):
         replace(modulation, layers={name: layer._replace(gain=layer.gain * np.float32(np.inf))})
+
+
+def test_a_decoder_that_computes_otherwise_is_refused(decoder: Path, tmp_path: Path) -> None:
+    """Other groups, or another weight of a normalisation, would spoil the copy without a word."""
+    from safetensors.numpy import load_file, save_file
+
+    modulation = modulation_of(decoder)
+    config = json.loads((decoder / "config.json").read_text())
+    cases: tuple[tuple[str, str], ...] = (
+        (
+            json.dumps(config | {"norm_num_groups": 8}),
+            "says norm_num_groups 8, the modulation was trained with 4",
+        ),
+        (json.dumps({k: v for k, v in config.items() if k != "norm_num_groups"}), "norm_num_groups 32"),
+        ("[]", "norm_num_groups None"),
+        ("{", "cannot be read"),
+    )
+    for i, (text, said) in enumerate(cases):
+        other = Path(shutil.copytree(decoder, tmp_path / f"other{i}"))
+        (other / "config.json").write_text(text)
+        with pytest.raises(UnavailableError, match=said):
+            issue(other, tmp_path / "x", modulation, KEY, 1)
+    (other / "config.json").unlink()
+    with pytest.raises(UnavailableError, match="cannot be read"):
+        issue(other, tmp_path / "x", modulation, KEY, 1)
+    for name in (
+        "decoder.conv_norm_out.weight",
+        "decoder.mid_block.attentions.0.to_q.weight",
+        "post_quant_conv.bias",
+    ):
+        other = Path(shutil.copytree(decoder, tmp_path / name))
+        file = other / "diffusion_pytorch_model.safetensors"
+        tensors = load_file(file)
+        save_file({**tensors, name: tensors[name] + 1}, file)
+        with pytest.raises(UnavailableError, match="the modulation was trained with"):
+            issue(other, tmp_path / "x", modulation, KEY, 1)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_copy_that_its_types_cannot_hold_is_refused(decoder: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    half = Path(shutil.copytree(decoder, tmp_path / "half"))
+    file = half / "diffusion_pytorch_model.safetensors"
+    tensors = {name: value.astype(np.float16) for name, value in load_file(file).items()}
+    tensors["decoder.conv_in.weight"][:] = 60000  # near the largest of float16
+    save_file(tensors, file)
+    with pytest.raises(UnavailableError, match=r"decoder\.conv_in\.weight has values that F16 cannot hold"):
+        issue(half, tmp_path / "x", modulation_of(half), KEY, 1)
+    with pytest.raises(UnavailableError, match=r"at most 1\.0 is issued"):
+        issue(decoder, tmp_path / "x", modulation_of(decoder, size=2.0), KEY, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["half"]
+    modulation = modulation_of(decoder)
+    name, layer = next(iter(modulation.layers.items()))
+    loud = replace(modulation, layers={name: layer._replace(gain=layer.gain + np.float32(7e4))})
+    with pytest.raises(SpecError, match="float16 cannot hold"):
+        loud.save(tmp_path / "loud.safetensors")
+    assert not (tmp_path / "loud.safetensors").exists()
+
+
+def test_what_a_killed_run_left_is_taken_away_and_a_living_ones_stays(tmp_path: Path) -> None:
+    dead = tmp_path / ".zhiyi-issue-dead"
+    (dead / "copy").mkdir(parents=True)
+    (dead / "copy" / "model.safetensors").write_bytes(b"a whole model")
+    (dead / "lock").touch()
+    with scratch_beside(tmp_path / "a", ".zhiyi-issue-") as living:
+        assert not dead.exists()
+        with scratch_beside(tmp_path / "b", ".zhiyi-issue-") as second:
+            assert living.is_dir()
+            (second / "copy").mkdir()
+            appear(second / "copy", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_copy_has_its_name_when_it_is_on_the_disk(
+    decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(
+        tensorfile, "_sync", lambda path: synced.append(f"{path.name} {(tmp_path / 'x').exists()}")
+    )
+    issue(decoder, tmp_path / "x", modulation_of(decoder), KEY, 1)
+    names = sorted(path.name for path in decoder.iterdir())
+    assert synced == [*(f"{name} False" for name in (*names, "copy")), f"{tmp_path.name} True"]
 
 
 # --- files --------------------------------------------------------------------------------------------------
@@ -434,6 +608,7 @@ def test_files_are_read_back_and_others_refused(decoder: Path, tmp_path: Path) -
     assert Extractor.load(one).spec_hash() == extractor.spec_hash()
     again = Modulation.load(two)
     assert (again.base_hash, again.groups, again.bits) == (modulation.base_hash, 4, BITS)
+    assert again.extractor == NET.hex()
     for name, layer in modulation.layers.items():
         assert all(np.array_equal(a, b) for a, b in zip(layer, again.layers[name], strict=True))
     with pytest.raises(CarrierError, match="is no LKD modulation"):
@@ -450,8 +625,47 @@ def test_files_are_read_back_and_others_refused(decoder: Path, tmp_path: Path) -
         ("head", np.zeros((BITS, 5), np.int8)), ("head", np.zeros((BITS, 16), np.float32)),
         ("about", np.frombuffer(b'{"side":32,"strides":3,"unit":1}', np.uint8)),
         ("about", np.frombuffer(b'{"side":"32","strides":[1,2,2],"unit":1}', np.uint8)),
+        ("about", np.frombuffer(b'{"side":32,"strides":[true,2,2],"unit":1}', np.uint8)),
+        ("about", np.frombuffer(b'{"side":32,"strides":[1.0,2,2],"unit":1}', np.uint8)),
         ("about", np.frombuffer(b"[]", np.uint8)),
     ):  # fmt: skip
         save_file({**load_file(one), name: value}, bad)
         with pytest.raises(CarrierError, match="is no LKD extractor"):
             Extractor.load(bad)
+    first = next(iter(modulation.layers))
+    save_file({**load_file(two), f"{first}.gain": np.zeros((), np.float16)}, bad)
+    with pytest.raises(CarrierError, match="is no LKD modulation"):
+        Modulation.load(bad)
+
+
+def test_parts_of_two_trainings_are_refused(decoder: Path, tmp_path: Path) -> None:
+    extractor = small_extractor()
+    modulation = replace(modulation_of(decoder), extractor=extractor.net_hash().hex())
+    extractor.save(tmp_path / EXTRACTOR)
+    modulation.save(tmp_path / MODULATION)
+    assert Parts.load(tmp_path).extractor.net_hash() == extractor.net_hash()
+    replace(extractor, unit=extractor.unit + 1).save(tmp_path / EXTRACTOR)
+    with pytest.raises(UnavailableError, match="take both files of one export"):
+        Parts.load(tmp_path)
+    with pytest.raises(UnavailableError, match="the extractor reads 32"):
+        Parts(modulation, small_extractor(bits=32))
+
+
+def test_the_example_of_the_docs_runs(decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "marks.md").read_text(encoding="utf-8")
+    blocks = [block.split("```")[0] for block in text.split("```python\n")[1:]]
+    (block,) = (block for block in blocks if "image_weights" in block)
+    extractor = gray_extractor()
+    shutil.copytree(decoder, tmp_path / "model" / "vae")
+    (tmp_path / "parts").mkdir()
+    extractor.save(tmp_path / "parts" / EXTRACTOR)
+    replace(modulation_of(decoder), extractor=extractor.net_hash().hex()).save(
+        tmp_path / "parts" / MODULATION
+    )
+    marked = picture_of(word(KEY, 268435457, BITS, extractor.net_hash()))
+    save_picture(Picture(marked), tmp_path / "found.png")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"Path": Path, "detect": detect, "key": KEY}
+    exec(block, names)
+    assert (tmp_path / "copy" / "vae" / "config.json").is_file()
+    assert names["found"].detection.license == 268435457
