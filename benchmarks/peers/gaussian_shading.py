@@ -52,14 +52,22 @@ class GaussianShading:
         sizes = np.abs(rng.standard_normal(self.shape, dtype=np.float32))
         return np.where(spread ^ self._stream(), sizes, -sizes).astype(np.float32)
 
-    def read(self, noise: Float32) -> Bits:
-        """The message bits.  # (channels, rows, columns) -> (bits,)"""
+    def votes(self, noise: Float32) -> Bits:
+        """How many copies of each bit read 1.  # (channels, rows, columns) -> (bits,)"""
         bits = (noise > 0).astype(np.uint8) ^ self._stream()
         channels, rows, columns = self.shape
         blocks = bits.reshape(channels, rows // self.block, self.block, columns // self.block, self.block)
-        return (2 * blocks.sum(axis=(2, 4), dtype=np.int64) > self.block**2).astype(np.uint8).reshape(-1)
+        return blocks.sum(axis=(2, 4), dtype=np.int64).astype(np.uint8).reshape(-1)
 
-    def log2_p(self, noise: Float32, message: Bits) -> float:
+    def decided(self, votes: Bits) -> Bits:
+        """The message bits of these votes."""
+        return (2 * votes.astype(np.int64) > self.block**2).astype(np.uint8)
+
+    def read(self, noise: Float32) -> Bits:
+        """The message bits.  # (channels, rows, columns) -> (bits,)"""
+        return self.decided(self.votes(noise))
+
+    def log2_p(self, read: Bits, message: Bits) -> float:
         """log2 of the chance that as many bits match without the mark."""
-        matches = int((self.read(noise) == message).sum())
+        matches = int((read == message).sum())
         return stats.binomial_tail(matches, self.bits, Fraction(1, 2)).log2_p

@@ -725,30 +725,41 @@ class Inverter:
 
         Raises SpecError on a mark of another spec, UnavailableError on sizes that are not examined.
         """
+        return self.noises([picture], mark, views)[0]
+
+    def noises(self, pictures: Sequence[Picture], mark: Kgs, views: Sequence[View] = FLIPS) -> list[Noise]:
+        """noise() of several pictures, inverted together."""
         if mark.spec != self.spec:
             raise SpecError("the mark is of another specification than the pipeline")
-        height, width = picture.rgb.shape[:2]
-        if (
-            min(height, width) < 8
-            or max(height, width) > MAX_ASPECT * min(height, width)
-            or height * width > MAX_PIXELS
-        ):
-            raise UnavailableError(
-                f"the picture has {width} x {height} px; read are pictures of at least 8 px a side, at most "
-                f"{MAX_ASPECT} : 1 and {MAX_PIXELS} px"
-            )
-        kept = [View()]
-        q = self._read(picture, kept, self.spec.steps)
-        if views and not _reaches(mark.sync_fit(q[0]), SURE):
-            hits = []
-            for view, tried in zip(views, self._read(picture, views, self.spec.search_steps), strict=True):
-                fit = mark.sync_fit(tried, self._reach(view))
-                if _reaches(fit, FITS):
-                    hits.append((Fraction(fit[0] ** 2, fit[1]), view._replace(row=fit[2], column=fit[3])))
-            hits.sort(key=lambda hit: hit[0], reverse=True)
-            kept += [view for _, view in hits[: READINGS - 1]]
-            q = np.concatenate([q, self._read(picture, kept[1:], self.spec.steps)])
-        return Noise(q, tuple(kept), self.spec.spec_hash().hex(), picture.digest.hex())
+        for picture in pictures:
+            height, width = picture.rgb.shape[:2]
+            if (
+                min(height, width) < 8
+                or max(height, width) > MAX_ASPECT * min(height, width)
+                or height * width > MAX_PIXELS
+            ):
+                raise UnavailableError(
+                    f"the picture has {width} x {height} px; read are pictures of at least 8 px a side, at most "
+                    f"{MAX_ASPECT} : 1 and {MAX_PIXELS} px"
+                )
+        first = self._read([(picture, View()) for picture in pictures], self.spec.steps)
+        out = []
+        for picture, q in zip(pictures, first, strict=True):
+            kept, readings = [View()], q[None]
+            if views and not _reaches(mark.sync_fit(q), SURE):
+                hits = []
+                tries = self._read([(picture, view) for view in views], self.spec.search_steps)
+                for view, tried in zip(views, tries, strict=True):
+                    fit = mark.sync_fit(tried, self._reach(view))
+                    if _reaches(fit, FITS):
+                        moved_view = view._replace(row=fit[2], column=fit[3])
+                        hits.append((Fraction(fit[0] ** 2, fit[1]), moved_view))
+                hits.sort(key=lambda hit: hit[0], reverse=True)
+                kept += [view for _, view in hits[: READINGS - 1]]
+                more = self._read([(picture, view) for view in kept[1:]], self.spec.steps)
+                readings = np.concatenate([readings, more])
+            out.append(Noise(readings, tuple(kept), self.spec.spec_hash().hex(), picture.digest.hex()))
+        return out
 
     def _reach(self, view: View) -> int:
         """By how many cells a cropped picture may lie off the middle of the frame."""
@@ -756,22 +767,22 @@ class Inverter:
             return 0
         return math.ceil(max(self.spec.rows, self.spec.columns) * (_WHOLE - view.scale) / (2 * _WHOLE))
 
-    def _read(self, picture: Picture, views: Sequence[View], steps: int) -> Int8:
-        """q of the picture when each view is undone.  # (views, channels, rows, columns)"""
+    def _read(self, framed: Sequence[tuple[Picture, View]], steps: int) -> Int8:
+        """q of each picture when its view is undone.  # (pairs, channels, rows, columns)"""
         import torch
 
-        out = np.zeros((len(views), *self.spec.shape), dtype=np.int8)
-        for low in range(0, len(views), self.batch):
-            framed = [_framed(picture, view, self.spec) for view in views[low : low + self.batch]]
-            pixels = np.stack([frame for frame, _ in framed]).astype(np.float32) / 127.5 - 1
+        out = np.zeros((len(framed), *self.spec.shape), dtype=np.int8)
+        for low in range(0, len(framed), self.batch):
+            batch = framed[low : low + self.batch]
+            frames = [_framed(picture, view, self.spec) for picture, view in batch]
+            pixels = np.stack([frame for frame, _ in frames]).astype(np.float32) / 127.5 - 1
             with torch.inference_mode():
                 z = self.invert(self.encode(torch.from_numpy(pixels).permute(0, 3, 1, 2)), steps)
             values = z.float().cpu().numpy()
             if not bool(np.isfinite(values).all()):
                 raise UnavailableError("the inversion gives infinite values; load the pipeline as float32")
             q = np.clip(np.rint(UNITS * values), -LEVELS, LEVELS).astype(np.int8)
-            for i, (_, inside) in enumerate(framed):
-                view = views[low + i]
+            for i, ((_, view), (_, inside)) in enumerate(zip(batch, frames, strict=True)):
                 out[low + i] = moved(q[i] * inside, view.row, view.column)
         return out
 
