@@ -109,7 +109,7 @@ bench-image: setup ## docs/benchmarks/image.json: DSS and three peers on photogr
 bench-image-speed: setup ## docs/benchmarks/image_speed.json: what marking and reading a picture costs, beside RivaGAN; `make peers` for it
 	$(PY) benchmarks/image_speed.py
 
-bench-image-model: setup ## docs/benchmarks/image_generated.json: marks of generated pictures beside two peers (50; hours without a GPU)
+bench-image-model: setup ## docs/benchmarks/image_generated.json: marks of generated pictures beside two peers, from what inversion gave and is kept
 	$(PY) benchmarks/image_model_bench.py
 
 peers: setup ## environments of the benchmark's peers, under build/peers
@@ -121,7 +121,7 @@ bench-text-speed: setup ## docs/benchmarks/text_speed.json: what marks cost at g
 bench-weights: setup ## docs/benchmarks/weights.json: marks in weights after every attack, and the quality left (half an hour)
 	$(PY) benchmarks/weights_bench.py
 
-bench: gas gas-scaling bench-delivery bench-calibration bench-text bench-text-speed bench-weights bench-image bench-image-speed ## every benchmark but that of generated pictures
+bench: gas gas-scaling bench-delivery bench-calibration bench-text bench-text-speed bench-weights bench-image bench-image-speed bench-image-model ## every benchmark
 
 lock: ## resolve requirements.lock and package-lock.json anew
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url -q -o requirements.lock

@@ -41,6 +41,7 @@ from peers.tree_ring import TreeRing
 from report import ROOT
 from zhiyi_watermark import image_generated as kgs
 from zhiyi_watermark.attacks import image, image_model
+from zhiyi_watermark.errors import SpecError, UnavailableError
 from zhiyi_watermark.image_generated import Inverter, Kgs, Noise, View
 from zhiyi_watermark.payload import Long
 from zhiyi_watermark.pictures import Picture
@@ -458,7 +459,8 @@ class Studio:
             return self.gs.latents(self.message, rng)
         if mark == "treering":
             return self.rings.latents(rng)
-        return rng.standard_normal(self.spec.shape, dtype=np.float32)
+        plain: Float32 = rng.standard_normal(self.spec.shape, dtype=np.float32)
+        return plain
 
     def drawn(self, prompts: Sequence[str], noise: Float32, guidance: float | None = None) -> list[Rgb]:
         """Pictures of the prompts from this noise."""
@@ -514,7 +516,7 @@ class Studio:
         pixels = torch.from_numpy(np.stack(resized).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
         out = []
         with torch.inference_mode():
-            for part in pixels.split(BLOCK):
+            for part in torch.split(pixels, BLOCK):
                 out.append(self.model.invert(self.model.encode(part), self.spec.steps).float().cpu().numpy())
         return np.concatenate(out)
 
@@ -641,9 +643,7 @@ def unpacked(item: Item, spec: kgs.KgsSpec) -> Noise:
     views = tuple(View(turn, scale, bool(flip), *rest) for turn, scale, flip, *rest in rows)
     q = np.frombuffer(item.data[end:], dtype=np.int8)
     if q.size != count * spec.chips:
-        raise kgs.SpecError(
-            f"picture {item.index} has {q.size} values, {count} readings of {spec.chips} wanted"
-        )
+        raise SpecError(f"picture {item.index} has {q.size} values, {count} readings of {spec.chips} wanted")
     return Noise(q.reshape(count, *spec.shape), views, spec.spec_hash().hex(), item.key)
 
 
@@ -678,14 +678,14 @@ def rivagan(pictures: Sequence[Rgb]) -> Float32:
     Raises UnavailableError where it is not installed.
     """
     if not RIVAGAN.exists():
-        raise kgs.UnavailableError("RivaGAN's decoder is not installed; run `make peers`")
+        raise UnavailableError("RivaGAN's decoder is not installed; run `make peers`")
     with tempfile.TemporaryDirectory() as folder:
         given, out = Path(folder) / "pictures.npy", Path(folder) / "features.npy"
         np.save(given, np.stack(pictures))
         script = Path(__file__).resolve().parent / "peers" / "rivagan_features.py"
         done = subprocess.run([RIVAGAN, script, given, out], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise kgs.UnavailableError(f"RivaGAN's decoder failed: {done.stderr.strip()[-200:]}")
+            raise UnavailableError(f"RivaGAN's decoder failed: {done.stderr.strip()[-200:]}")
         found: Float32 = np.load(out, allow_pickle=False).astype(np.float32)
     return found
 

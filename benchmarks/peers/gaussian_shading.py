@@ -57,7 +57,8 @@ class GaussianShading:
         bits = (noise > 0).astype(np.uint8) ^ self._stream()
         channels, rows, columns = self.shape
         blocks = bits.reshape(channels, rows // self.block, self.block, columns // self.block, self.block)
-        return blocks.sum(axis=(2, 4), dtype=np.int64).astype(np.uint8).reshape(-1)
+        out: Bits = blocks.sum(axis=(2, 4), dtype=np.int64).astype(np.uint8).reshape(-1)
+        return out
 
     def decided(self, votes: Bits) -> Bits:
         """The message bits of these votes."""
