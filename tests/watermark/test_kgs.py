@@ -419,6 +419,16 @@ def test_cropped_pictures_are_put_back(shown: tuple[Inverter, Kgs, Picture], see
     assert mark.verdict([model.noise(Picture(cut), mark, ())], USERS).license is None
 
 
+def test_pictures_read_together_are_read_as_each_alone(shown: tuple[Inverter, Kgs, Picture]) -> None:
+    model, mark, picture = shown
+    given = [picture, Picture(attacks.flip(picture.rgb)), Picture(attacks.jpeg(picture.rgb, 80))]
+    together = model.noises(given, mark)
+    assert [noise.views for noise in together] == [(View(),), (View(), View(flip=True)), (View(),)]
+    for one, noise in zip(given, together, strict=True):
+        assert noise.digest() == model.noise(one, mark).digest()
+    assert model.noises([], mark) == []
+
+
 def test_what_fits_nothing_is_read_as_it_is(shown: tuple[Inverter, Kgs, Picture]) -> None:
     model, mark, _ = shown
     plain = Picture(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
