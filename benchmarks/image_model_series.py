@@ -173,7 +173,7 @@ def restyled(studio: Studio, mark: str, index: int) -> Rgb:
 def averaged(studio: Studio, mark: str, index: int, *, pictures: int) -> Rgb:
     """Less the mean difference of so many other marked pictures of the key and unmarked ones of the same prompts."""
     others = studio.after(index, pictures)
-    marked, plain = ((studio.picture(which, i) for i in others) for which in (mark, "plain"))
+    marked, plain = ([studio.picture(which, i) for i in others] for which in (mark, "plain"))
     return image.remove_average(studio.picture(mark, index), image.averaged_difference(marked, plain))
 
 
