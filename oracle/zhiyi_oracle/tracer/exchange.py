@@ -27,9 +27,11 @@ class Integers(Protocol):
 
     def digest(self) -> bytes:
         """32 bytes."""
+        ...
 
     def save(self, path: Path) -> None:
         """Writes them."""
+        ...
 
 
 class SharedTrace(Value):
