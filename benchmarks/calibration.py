@@ -422,7 +422,7 @@ def lkd(objects: Objects, pairs: int, path: Path = TINY_LKD) -> Iterator[tuple[s
     for i, picture in enumerate(objects.pictures):
         q = extractor.read(picture).q.astype(np.int64)
         key = prf.derive_key(ROOT_KEY, "lkd", i)
-        signs = image_weights.words(key, range(each), extractor.bits)
+        signs = image_weights.words(key, range(each), extractor.bits, extractor.net_hash())
         law = stats.two_point_law(q, -q, np.ones_like(q), 2)
         yield "lkd", Block(law.tail, signs.astype(np.int64) @ q)
 
