@@ -522,7 +522,8 @@ def test_pictures_are_made_and_read(xl: bool) -> None:
     before = {name: value.clone() for name, value in pipeline.unet.state_dict().items()}
     one, two = Inverter(pipeline, spec, batch=1), Inverter(pipeline, spec, batch=8)
     views = (*FLIPS, View(turn=10), View(scale=900))
-    alone, together = one._read(made[0].picture, views, 3), two._read(made[0].picture, views, 3)
+    framed = [(made[0].picture, view) for view in views]
+    alone, together = one._read(framed, 3), two._read(framed, 3)
     assert int(np.abs(alone.astype(int) - together).max()) <= 1
     assert one.noise(made[0].picture, mark).q.shape == (1, *spec.shape)
     assert all(bool((value == before[name]).all()) for name, value in pipeline.unet.state_dict().items())
