@@ -259,11 +259,13 @@ def test_a_picture_marked_by_hand_is_traced(run: Run, tmp_path: Path) -> None:
     run("mark", "image", str(plain), str(found / "marked.jpg"), *words, "--quality", "90")
     run("mark", "image", str(plain), str(found / "marked.jpg"), *words, fails=2)  # never over anything
     run("mark", "image", str(plain), str(tmp_path / "marked.xyz"), *words, fails=2)
-    told = run("trace", str(found / "marked.jpg"), "--model-key", str(key))
+    looked = ["--model-key", str(key), "--fingerprint", "123", "--fingerprint", "4567890"]
+    assert run("trace", str(found / "marked.jpg"), "--model-key", str(key))["decision"] == "inconclusive"
+    told = run("trace", str(found / "marked.jpg"), *looked)
     assert (told["found"], told["user_number"], told["fingerprint"]) == (True, 7, 123)
     shutil.copy(plain, found / "plain.png")
     (found / "cut.png").write_bytes(plain.read_bytes()[:2000])
-    rows_told = run("trace", str(found), "--model-key", str(key), fails=2)
+    rows_told = run("trace", str(found), *looked, fails=2)
     assert [(Path(row["file"]).name, row["found"]) for row in rows_told] == [
         ("cut.png", None),
         ("marked.jpg", True),

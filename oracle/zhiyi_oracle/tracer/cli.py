@@ -73,7 +73,6 @@ WARNING: Final = (
 )
 MAX_DEPTH: Final = 100  # of folders in what was found
 REFUSED: Final = 5  # exit code where another operator's gradient must not be signed
-FIRST_NUMBERS: Final = 1 << 16  # of licenses, where it is not said which are registered
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,7 @@ class Asked:
     bases: Sequence[str]
     writers: Sequence[str]
     licenses_of: int | None
+    fingerprints: Sequence[int]
     gradient_out: Path | None
     gradient_in: Path | None
     pipelines: Sequence[str]
@@ -137,8 +137,16 @@ def trace(
         typer.Option(
             "--licenses-of",
             help="For a picture, or a text of 64 bits: id of the model whose registered licenses alone can be named."
-            " [default: the numbers 0 to 65535]",
+            " [default: all 2^28 numbers, of which too many fit a picture that had to be searched by chance]",
             min=0,
+        ),
+    ] = None,
+    fingerprint: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="The same without a chain: fingerprint number of a license that can be named; repeat for more.",
+            min=0,
+            max=MAX_FINGERPRINT,
         ),
     ] = None,
     profile: Annotated[
@@ -223,7 +231,7 @@ def trace(
         raise BadInput(f"{_shown(strange[0])} is no text; only texts are traced --together")
     asked = Asked(
         model_key, tokenizer, provider, bits, profile or [], kit or [], base or [], writer or [], licenses,
-        gradient_out, gradient_in, pipeline or [], pipeline_spec or [], turned, noise_out, noise_in,
+        fingerprint or [], gradient_out, gradient_in, pipeline or [], pipeline_spec or [], turned, noise_out, noise_in,
     )  # fmt: skip
     if asked.turned and not asked.pipelines:
         raise ConfigError("--turned needs --pipeline")
@@ -466,10 +474,11 @@ def _reader(key: bytes, folder: Path, spec: KgsSpec | None, turned: bool) -> Kgs
 
 
 def _fingerprints(session: Session, asked: Asked) -> int | Collection[int]:
-    """The numbers that can be named: those of the model's licenses, and 0, which the owner's own service carries."""
-    if asked.licenses_of is None:
-        return FIRST_NUMBERS
-    return {0, *(n & MAX_FINGERPRINT for n in licenses_of(session.reader, asked.licenses_of))}
+    """The numbers that can be named: those given, and of the model's licenses, with 0 of the owner's own service."""
+    known = set(asked.fingerprints)
+    if asked.licenses_of is not None:
+        known |= {0, *(n & MAX_FINGERPRINT for n in licenses_of(session.reader, asked.licenses_of))}
+    return known or MAX_FINGERPRINT + 1
 
 
 def _numbered(option: str, given: Sequence[str]) -> dict[int, Path]:
