@@ -9,12 +9,9 @@ Sizes in px are those of the papers, for pictures of 512 px a side, times side /
 64 px a median of 7 is one of .9, which is none: the smallest there is, 3, stands for it; a blur's kernel of 8 x 8 would
 be one pixel, so the whole kernel is used. JPEG's blocks of 8 x 8 px and noise a pixel have no size to scale.
 
-What it costs, measured on the small model half trained, one core: a pass of the denoiser 31 ms a picture in batches of
-16 or 32, 37 in fours; the autoencoder 8 and 18 ms; plain attention instead of the fused one 2 % less; bfloat16 half as
-much alone and a third less of an inversion. Signs of the noise found right, mean of 8 pictures: 50 steps of inversion
-.857, 25 .850, 20 .851, 10 .841, 5 .828, 4 .823; with bfloat16 the same to .001. So 20 steps read (.6 s a picture
-instead of 1.5) and 4 look for turns and crops (sync pattern at z = 15 instead of 16), in float32: it is a third slower
-and the same on every processor. Turns and crops are looked for in pictures that are not mirrored, half of the views.
+20 steps of inversion read, as 50 find hardly more of the noise's signs, and 4 look for turns and crops; in float32, which
+bfloat16 would outrun, but differently on each processor. Turns and crops are looked for in pictures that are not
+mirrored, half of the views.
 """
 
 from __future__ import annotations

@@ -436,7 +436,7 @@ class _Both:
         from diffusers.models.attention_processor import AttnProcessor
 
         self.unet = new_unet(plan).to(device(), memory_format=torch.channels_last)
-        if device() == "cpu":  # a fifth faster there than the fused attention, backward above all
+        if device() == "cpu":  # faster there than the fused attention, backward above all
             self.unet.set_attn_processor(AttnProcessor())
         self.text = new_text_encoder(plan, tokenizer).to(device())
         self.mean = _host(self.weights())

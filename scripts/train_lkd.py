@@ -1,6 +1,6 @@
 """Train LKD for the decoder of a latent diffusion model: the extractor, and how words change the decoder.
 
-    python scripts/train_lkd.py --stage train --minutes 90   # build/lkd; an hour and a half on one core
+    python scripts/train_lkd.py --stage train --minutes 90   # build/lkd; takes long on one core
     python scripts/train_lkd.py --stage export               # writes tests/models/tiny-image-lkd
     python scripts/train_lkd.py --stage check                # bits right, PSNR, identification, seconds to issue
     python scripts/train_lkd.py --stage train --vae FOLDER --out FOLDER2   # of another AutoencoderKL of diffusers
@@ -14,7 +14,7 @@ right, in a running mean), so it waits where it is hard instead of losing what w
   blurred error and error in the features of a fixed random net together; below it quality costs nothing;
 - at the same time attacks come in at growing strength: JPEG (rounding passed straight through), blur, noise,
   brightness, contrast, saturation, resizing, turning and zooming, cropping, dropping;
-- in the last part of the steps the rates fall. 6,000 steps of 16 pictures of 64 x 64 px take 80 CPU minutes.
+- in the last part of the steps the rates fall.
 
 Resumes from its checkpoint under build/lkd, and without one from the exported folder (float16, no optimizer moments).
 Each step draws from its own number, so a run that was stopped and goes on from a checkpoint makes the same weights as
