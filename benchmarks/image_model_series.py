@@ -9,8 +9,8 @@ Sizes in px are those of the papers, for pictures of 512 px a side, times side /
 64 px a median of 7 is one of .9, which is none: the smallest there is, 3, stands for it; a blur's kernel of 8 x 8 would
 be one pixel, so the whole kernel is used. JPEG's blocks of 8 x 8 px and noise a pixel have no size to scale.
 
-20 steps of inversion read, as 50 find hardly more of the noise's signs, and 4 look for turns and crops; in float32, which
-bfloat16 would outrun, but differently on each processor. Turns and crops are looked for in pictures that are not
+20 steps of inversion read, as 50 find hardly more of the noise's signs, and 4 look for turns and crops; in float32,
+which bfloat16 would outrun, but differently on each processor. Turns and crops are looked for in pictures that are not
 mirrored, half of the views.
 """
 
