@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -80,6 +81,21 @@ def clopper_pearson(hits: int, n: int, level: float = 0.95) -> tuple[float, floa
     return low, high
 
 
+def bootstrap(values: Sequence[float], draws: int = 2000) -> tuple[float, float] | None:
+    """95 % interval of a mean, from means of the values drawn again by a fixed seed; None for fewer than two.
+
+    Where all values are equal it has no width: what no picture showed it cannot tell.
+    """
+    if len(values) < 2:
+        return None
+    import numpy as np
+
+    given, rng = np.asarray(values, dtype=float), np.random.default_rng(0)
+    means = [float(given[rng.integers(0, len(given), len(given))].mean()) for _ in range(draws)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def environment(**more: str) -> dict[str, str]:
     """What the values depend on, read from the machine."""
     found = {
@@ -96,18 +112,26 @@ def environment(**more: str) -> dict[str, str]:
     return {**found, **more}
 
 
-def write(name: str, command: str, rows: list[Row], *, environment: dict[str, str], notes: str = "") -> Path:
+def write(
+    name: str,
+    command: str,
+    rows: list[Row],
+    *,
+    environment: dict[str, str],
+    notes: str = "",
+    folder: Path = FOLDER,
+) -> Path:
     """Write docs/benchmarks/NAME.json and NAME.md; returns the JSON's path."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     report = {
         "command": command,
         "commit": (measured := commit()),  # before this call changes tracked files
         "environment": environment,
         "rows": [row.to_json() for row in rows],
     }
-    path = FOLDER / f"{name}.json"
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    (FOLDER / f"{name}.md").write_text(markdown(name, command, rows, environment, measured, notes))
+    (folder / f"{name}.md").write_text(markdown(name, command, rows, environment, measured, notes))
     return path
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -62,7 +63,7 @@ MUST_CHANGE: Final = 0.4  # of the words, for a paraphrase to count
 HUMAN: Final = 500  # human texts a language
 HUMAN_TOKENS: Final = 200
 SLOW_HUMAN: Final = 100  # human texts a language for SWEET, whose detector runs the model: a second a text
-SLOW_ATTACKS: Final = ("del10", "del30", "syn10")  # all that SWEET is tried on, at full length alone
+DISTINCT_TOKENS: Final = 200  # of each text, in which repetitions are counted
 ZERO_TOKENS: Final = (50, 100, 150, 200)
 BIN_TOKENS: Final = (150, 250, 350, 500)
 
@@ -343,6 +344,12 @@ def increase(texts: Sequence[Text]) -> tuple[float, float, float]:
     return math.expm1(low), math.expm1(mean), math.expm1(high)
 
 
+def distinct(tokens: Sequence[int]) -> float:
+    """Share of distinct ones among the pairs of neighboring tokens: 1 where nothing repeats, 0 of fewer than two."""
+    pairs = [*pairwise(tokens)]
+    return len(set(pairs)) / max(1, len(pairs))
+
+
 def auc(marked: Sequence[float], plain: Sequence[float]) -> float:
     """Chance that a marked text scores higher than a plain one, ties half. Raises ValueError without texts."""
     if not marked or not plain:
@@ -420,8 +427,13 @@ RENAMED: Final = {
     "zero_tournament_tpr_200": "zero_tpr_200_t1",
     "zero_tournament_t07_tpr_200": "zero_tpr_200_t07",
     "zero_unigram_auc_paraphrase": "zero_paraphrase_auc",
-    "gsw_e0.057_tpr_1000": "gsw_tpr_1000",
+    "gsw_e0.05_tpr_1000": "gsw_tpr_1000",  # the strongest within 5 % of perplexity
     "gsw_e0.044_tpr_2000": "gsw_tpr_2000",
+}
+AGAINST: Final = {  # of our rows, the peer's name and row
+    "bin32_message_500": ("MPAC", "mpac_message_500"),
+    "zero_tpr_200_t1": ("transformers KGW", "kgw_tpr_200"),
+    "zero_paraphrase_auc": ("MarkLLM Unigram", "unigram_auc_paraphrase"),
 }
 
 
@@ -437,7 +449,10 @@ class Figures:
     _near: dict[str, float] = field(default_factory=dict)  # chrF of paraphrases, by series
 
     def derive(self) -> None:
-        """Everything that the kept texts allow."""
+        """Everything that the kept texts allow, with the peers' figures beside ours; a target without a row is
+        missing."""
+        if plain := self._need("plain"):
+            self._distinct("plain", "plain texts of the model", plain)
         for multi in MULTI:
             if texts := self._need(multi.series):
                 self._multi(multi, texts)
@@ -453,6 +468,12 @@ class Figures:
         for series in SERIES.values():
             if isinstance(series, GswSeries):
                 self._gsw(series, self._need(series.name))
+        found = {row.id: row.value for row in self.rows}
+        for at, row in enumerate(self.rows):
+            peer, other = AGAINST.get(row.id, ("", ""))
+            if other in found:
+                self.rows[at] = replace(row, against=(peer, found[other]))
+        self.missing += [f"{id_}: no row" for id_ in TARGETS if id_ not in found]
 
     def _need(self, series: str) -> list[Text]:
         texts = self.kept.texts(series)
@@ -465,6 +486,7 @@ class Figures:
     def _multi(self, multi: Multi, texts: Sequence[Text]) -> None:
         """Strength, then bits and messages by length and by attack."""
         self._increase(f"{multi.prefix}_ppl_increase", multi.what, texts)
+        self._distinct(multi.prefix, multi.what, texts)
         for tokens in multi.lengths:
             read = self._messages(multi, texts, tokens)
             self._bits(f"{multi.prefix}_acc_{tokens}", f"{multi.what}, {tokens} tokens", read)
@@ -510,6 +532,7 @@ class Figures:
         plain = [score.score for score in null]
         own_p = null[0].log2_p is not None
         self._increase(f"{zero.prefix}_ppl_increase", zero.what, texts)
+        self._distinct(zero.prefix, zero.what, texts)
         if own_p:
             self._share(f"{zero.prefix}_human_hits", f"{zero.what}, human texts: its p < 1e-6", below(null))
             if (unmarked := self.kept.decoded(self.kept.texts("plain"), HUMAN_TOKENS)) and not slow:
@@ -524,6 +547,8 @@ class Figures:
             name: (attack.what, [attack.run(t, i) for i, t in enumerate(whole)])
             for name, attack in ATTACKS.items()
         }
+        if rewritten := self._paraphrased(zero.series):
+            given["paraphrase"] = ("paraphrased by the model itself", rewritten)
         for name, (what, attacked) in given.items():
             read = self._scores(zero, attacked)
             marked = [score.score for score in read]
@@ -563,6 +588,8 @@ class Figures:
         known = read_scores()
         what = f"GSW, epsilon {series.epsilon:g}"
         label = f"gsw_e{series.epsilon:g}"
+        if texts:
+            self._distinct(label, what, texts)
         if texts and series.name in known:
             grown = float(known[series.name]["ppl_increase"])
             self._add(Row(f"{label}_ppl_increase", f"{what}: perplexity of human texts", grown, "", HELD_OUT))
@@ -622,6 +649,11 @@ class Figures:
         self._add(
             Row(id_, f"{what}: step-wise perplexity over plain", value, "", len(texts), interval=(low, high))
         )
+
+    def _distinct(self, prefix: str, what: str, texts: Sequence[Text]) -> None:
+        low, mean, high = mean_of([distinct(text.tokens[:DISTINCT_TOKENS]) for text in texts])
+        title = f"{what}: distinct pairs of neighbors in the first {DISTINCT_TOKENS} tokens"
+        self._add(Row(f"{prefix}_distinct", title, mean, "", len(texts), interval=(low, high)))
 
     def _share(self, id_: str, what: str, hits: Sequence[bool]) -> float:
         row = proportion(id_, what, sum(hits), len(hits))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from zhiyi.errors import BadInput, ConfigError
+from zhiyi_watermark.detect import Progress, no_progress
 from zhiyi_watermark.errors import UnavailableError
 from zhiyi_watermark.model_folder import load_model, load_tokenizer
 from zhiyi_watermark.text_stream import Processor
@@ -41,8 +42,11 @@ class TransformersGenerator:
         max_new_tokens: int,
         seed: int | None,
         min_new_tokens: int = 0,
+        progress: Progress = no_progress,
     ) -> str:
         """Samples among the top k, of what the processor makes of them; the text does not end before min_new_tokens.
+
+        progress is told the tokens written so far, of max_new_tokens.
 
         Raises:
             BadInput: the prompt has too many tokens.
@@ -61,6 +65,11 @@ class TransformersGenerator:
             raise BadInput(
                 f"the prompt has {length} tokens, at most {MAX_CONTEXT_TOKENS} are read; shorten it"
             )
+
+        def counted(written: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+            progress(written.shape[1] - length, max_new_tokens)
+            return logits
+
         if seed is not None:
             torch.manual_seed(seed)
         with torch.no_grad():
@@ -71,7 +80,7 @@ class TransformersGenerator:
                 top_k=top_k,
                 max_new_tokens=max_new_tokens,
                 min_new_tokens=min_new_tokens,
-                logits_processor=[processor],
+                logits_processor=[processor, counted],
                 pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
             )
         text: str = self.tokenizer.decode(

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from report import Row, compare
+from report import Row, bootstrap, compare
 
 
 def row(value: float, target: float | None = None, id_: str = "open") -> Row:
     return Row(id_, "what", value, "gas", 1, target, None if target is None else "<=")
+
+
+def test_a_bootstrap_covers_the_mean_and_narrows() -> None:
+    rng = np.random.default_rng(0)
+    few, many = rng.random(20), rng.random(2000)
+    low, high = bootstrap(few.tolist()) or (0.0, 0.0)
+    assert low < few.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * few.std() / math.sqrt(20), rel=0.2)
+    narrow = bootstrap(many.tolist()) or (0.0, 1.0)
+    assert narrow[1] - narrow[0] < (high - low) / 4
+    assert bootstrap([0.5, 0.5]) == (0.5, 0.5)
+    assert bootstrap([0.5]) is None
 
 
 def test_an_equal_row_is_neither_change_nor_fault() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import text_bench
 import text_figures
 import text_series
+from report import FOLDER, Row
 from text_model import Llama, Sampling, sample, stream
 from text_series import MATCHED, OnSurvivors, Paraphrase, Prompts, Series
 from texts import Origin, Store, StoreError, Text
@@ -290,21 +292,26 @@ def test_a_matched_strength_is_needed_and_part_of_the_key(
 def test_the_best_strength_tried_is_kept(
     prompts: Prompts, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    main, peer = a_series("main", "plain"), a_series("peer", "mpac", parameters={"delta": MATCHED})
+    main = a_series("main", "plain", tokens=500)
+    peer = a_series("peer", "mpac", tokens=500, parameters={"delta": MATCHED})
     for name, value in {"SERIES": {"main": main, "peer": peer}, "MAIN": "main"}.items():
         monkeypatch.setattr(text_bench, name, value)
     monkeypatch.setattr(text_bench, "STRENGTHS", store.folder / "strengths.json")
-    monkeypatch.setattr(text_bench, "current", lambda *_: [Text("k", 0, (1,) * 10, 1.0)])
     tried: list[float] = []
 
     def made(model: Any, asked: Any, series: Series, *_: Any) -> list[Text]:
+        assert (series.tokens, series.count) == (
+            150,
+            peer.rows,
+        )  # later tokens repeat the first, which is free
+        if series.method == "plain":
+            return [Text("k", 0, (1,) * 10, 1.0)]
         tried.append(series.parameters["delta"])
-        assert (series.tokens, series.count) == (peer.tokens, peer.rows)
         return [Text("k", 0, (1,) * 10, [0.3, 0.6, 1.1, 1.4, 0.7][len(tried) - 1])]
 
     monkeypatch.setattr(text_bench, "make", made)
     store.folder.mkdir()
-    assert text_bench.match(prompts, store, ["mpac"]) == 0
+    assert text_bench.match(prompts, ["mpac"]) == 0
     assert len(tried) == 5
     kept = json.loads((store.folder / "strengths.json").read_text())["mpac"]
     assert kept["delta"] == tried[2]
@@ -358,10 +365,19 @@ class Numbers:
         self._texts = texts
 
     def texts(self, series: str) -> list[Text]:
-        return self._texts if series == "tournament" else []
+        return self._texts if series == "numbers" else []
 
     def decoded(self, texts: list[Text], tokens: int) -> list[str]:
         return [" ".join(map(str, text.tokens[:tokens])) for text in texts]
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Human texts, prose and synonyms without a corpus."""
+    human = ("1 2 3 9 4 4 1 1",) * 50
+    monkeypatch.setattr(text_figures, "human_texts", lambda language, count, tokens: human)
+    monkeypatch.setattr(text_figures, "_prose", lambda: ("just some human words here",))
+    monkeypatch.setattr(text_figures, "_wordnet", lambda: SimpleNamespace(synonyms=lambda word: ()))
 
 
 def nines(series: str, text: str) -> text_figures.Score:
@@ -369,15 +385,11 @@ def nines(series: str, text: str) -> text_figures.Score:
     return text_figures.Score(share, -30.0 if share > 0.2 else -1.0)
 
 
-def test_rows_of_a_zero_bit_mark(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        text_figures, "human_texts", lambda language, count, tokens: ("1 2 3 9 4 4 1 1",) * 50
-    )
-    monkeypatch.setattr(text_figures, "_prose", lambda: ("just some human words here",))
-    monkeypatch.setattr(text_figures, "_wordnet", lambda: SimpleNamespace(synonyms=lambda word: ()))
+@pytest.mark.usefixtures("little")
+def test_rows_of_a_zero_bit_mark() -> None:
     marked = [Text("a", i, (9,) * 200, 2.0) for i in range(3)] + [Text("a", 3, (1,) * 200, 2.0)]
     figures = text_figures.Figures(Numbers(marked), InTurn())  # type: ignore[arg-type]
-    zero = text_figures.Zero("zero_tournament", "tournament", "Tournament", nines)
+    zero = text_figures.Zero("zero_tournament", "numbers", "Tournament", nines)
     figures._zero(zero, marked)
     rows = {row.id: row for row in figures.rows}
     assert rows["zero_tpr_200_t1"].value == 0.75
@@ -387,16 +399,78 @@ def test_rows_of_a_zero_bit_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows["zero_tournament_human_hits"].value == 0
     assert rows["zero_tournament_human_hits"].n == 100
     assert rows["zero_tournament_ppl_increase"].value == pytest.approx(np.expm1(0.01))
+    assert rows["zero_tournament_distinct"].value == pytest.approx(1 / 199)
+    assert not any("paraphrase" in id_ for id_ in rows)  # there are none of these texts
     assert rows["zero_tournament_tpr_invisible"].value == 0  # this detector does not read canonical text
     assert {f"zero_tournament_auc_{name}" for name in text_figures.ATTACKS} <= set(rows)
     assert figures.curves.tokens["Tournament"] == [(50, 0.75), (100, 0.75), (150, 0.75), (200, 0.75)]
 
 
+@pytest.mark.usefixtures("little")
+def test_paraphrases_have_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    marked = [Text("a", i, (9,) * 200, 2.0) for i in range(3)]
+    figures = text_figures.Figures(Numbers(marked), InTurn())  # type: ignore[arg-type]
+
+    def rewritten(source: str) -> list[str]:
+        assert source == "numbers"
+        figures._near[source] = 0.5
+        return ["9 9 9", "1 1 1"]
+
+    monkeypatch.setattr(figures, "_paraphrased", rewritten)
+    figures._zero(text_figures.Zero("zero_unigram", "numbers", "Unigram", nines), marked)
+    rows = {row.id: row for row in figures.rows}
+    assert (rows["zero_paraphrase_auc"].value, rows["zero_paraphrase_auc"].n) == (0.5, 2)
+    assert rows["zero_paraphrase_auc"].target == 0.955
+    assert rows["zero_unigram_tpr_paraphrase"].value == 0.5
+    assert (0.5, 0.5) in figures.curves.removal["Unigram"]
+
+
+def test_a_target_without_a_row_is_missing_and_peers_stand_beside_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    figures = text_figures.Figures(Numbers([]), InTurn())  # type: ignore[arg-type]
+    figures.rows = [
+        Row("bin32_message_500", "ours", 0.9, "", 200),
+        Row("mpac_message_500", "theirs", 0.8, "", 60),
+        Row("zero_tpr_200_t1", "ours, its peer not installed", 1.0, "", 200),
+    ]
+    figures.derive()
+    assert [row.against for row in figures.rows] == [("MPAC", 0.8), None, None]
+    absent = set(text_figures.TARGETS) - {"bin32_message_500", "zero_tpr_200_t1"}
+    assert {f"{id_}: no row" for id_ in absent} <= set(figures.missing)
+    assert "bin32_message_500: no row" not in figures.missing
+
+
+def test_every_target_is_in_the_committed_table() -> None:
+    rows = {row["id"]: row for row in json.loads((FOLDER / "text.json").read_text())["rows"]}
+    for id_, (sense, target) in text_figures.TARGETS.items():
+        assert (rows[id_]["sense"], rows[id_]["target"]) == (sense, target)
+    assert rows["gsw_e0.05_ppl_increase"]["value"] <= 0.05  # the strength of gsw_tpr_1000
+    assert rows["gsw_e0.044_ppl_increase"]["value"] <= 0.03  # and of gsw_tpr_2000
+
+
+def test_repetitions_are_counted() -> None:
+    assert text_figures.distinct([1, 2, 3, 4]) == 1
+    assert text_figures.distinct([1, 2, 1, 2, 1]) == 0.5
+    assert text_figures.distinct([1]) == 0
+
+
+def test_one_missed_target_does_not_keep_the_other_tables_from_being_made() -> None:
+    root = Path(__file__).resolve().parents[2]
+    run = subprocess.run(
+        ["make", "-o", "setup", "-o", "contracts", "bench", "PY=false"],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode != 0
+    for script in ("gas.py", "text_bench.py", "weights_bench.py", "image_model_bench.py"):
+        assert f"false benchmarks/{script}" in run.stdout
+
+
 def test_rows_of_marked_weights_come_from_kept_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    series = text_series.SERIES["gsw-e0.057"]
+    series = text_series.SERIES["gsw-e0.05"]
     assert isinstance(series, text_series.GswSeries)
     known = {
-        "gsw-e0.057": {"ppl_increase": 0.04},
+        "gsw-e0.05": {"ppl_increase": 0.04},
         "a 1000 gsw-2": {"log2_p": -25.0, "innocent": 0},
         "b 1000 gsw-2": {"log2_p": -3.0, "innocent": 1},
     }
@@ -405,9 +479,9 @@ def test_rows_of_marked_weights_come_from_kept_scores(monkeypatch: pytest.Monkey
     figures._gsw(series, [Text(key, i, (1,) * 1000, 0.0) for i, key in enumerate("abc")])
     rows = {row.id: row for row in figures.rows}
     assert (rows["gsw_tpr_1000"].value, rows["gsw_tpr_1000"].n, rows["gsw_tpr_1000"].met) == (0.5, 2, False)
-    assert rows["gsw_e0.057_innocent_1000"].value == 1 / 20
-    assert rows["gsw_e0.057_ppl_increase"].value == 0.04
-    assert figures.missing == ["gsw-e0.057, 1000 tokens: 2 of 3 scores; run --score"]
+    assert rows["gsw_e0.05_innocent_1000"].value == 1 / 20
+    assert rows["gsw_e0.05_ppl_increase"].value == 0.04
+    assert figures.missing == ["gsw-e0.05, 1000 tokens: 2 of 3 scores; run --score"]
     assert "signs" in text_series.code_version(series)
 
 

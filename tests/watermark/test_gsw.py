@@ -23,6 +23,7 @@ from scipy.stats import beta
 
 from zhiyi_watermark import prf, stats
 from zhiyi_watermark import text_gaussian as gsw
+from zhiyi_watermark.attacks import weights as attacks
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.model_folder import load_model, load_tokenizer
 from zhiyi_watermark.tensorfile import Checkpoint, TensorFile
@@ -151,6 +152,20 @@ def test_two_copies_averaged_name_both(base: Any, copy: Path, spec: gsw.GswSpec,
     averaged.load_state_dict({name: (value + parts[1][name]) / 2 for name, value in parts[0].items()})
     found = gsw.detect(gsw.gradient(base, written(averaged, 6, 200, 3), strong), strong, KEYS)
     assert {found.license, *found.also} == {3, 4}
+
+
+@pytest.mark.parametrize("attack", ["prune", "int8", "int4"])
+def test_an_attacked_copys_texts_still_name_its_license(
+    base: Any, copy: Path, spec: gsw.GswSpec, tmp_path: Path, attack: str
+) -> None:
+    """A fifth of the weights pruned, and rounding to 8 and to 4 bits."""
+    out = tmp_path / "attacked"
+    if attack == "prune":
+        attacks.prune(copy, out, 0.2)
+    else:
+        attacks.quantise(copy, out, int(attack[3:]), group=32)
+    found = gsw.detect(gsw.gradient(base, written(load(out), 5, 200, 1), spec), spec, KEYS)
+    assert (found.decision, found.license, found.also) == ("detected", GUILTY, ())
 
 
 # --- the gradient ---
@@ -425,7 +440,7 @@ def test_other_files_are_no_gradient(marked: gsw.Gradient, spec: gsw.GswSpec, tm
 
     refused("cannot be read")  # missing
     path.mkdir()
-    refused("cannot be read")
+    refused("is no plain file")
     path.rmdir()
     whole = good.read_bytes()
     for cut in (0, 7, 100, len(whole) - 1):
@@ -531,6 +546,33 @@ def test_totals_are_sums_over_signs_that_are_used_once() -> None:
     found = gsw.totals(gsw.Gradient(q, made.spec_hash().hex(), "", 1), made, keys)
     assert found.tolist() == (signs.astype(np.int64) @ q.astype(np.int64)).tolist()
     assert abs(int((signs[0].astype(np.int64) * signs[1]).sum())) < 6 * math.sqrt(made.weights)
+
+
+def test_a_golden_verdict_from_fixed_integers() -> None:
+    """Any machine and release says this of these integers: signs, totals, law, decision, digest."""
+    tensors = (TensorShape("a.up_proj.weight", (64, 48)), TensorShape("b.up_proj.weight", (3, 7)))
+    made = gsw.GswSpec(tensors, "0" * 64, "1" * 64)
+    place = np.arange(made.weights)
+    q = (place * place * 7919 % 23 - 11).astype(np.int16)
+    of_a = prf.signs(prf.derive_key(KEYS[2], "gsw signs", b"a.up_proj.weight", 0), 64 * 48)
+    q[: 64 * 48] += 2 * of_a.astype(np.int16)
+    gradient = gsw.Gradient(q, made.spec_hash().hex(), "2" * 64, 500)
+    keys = {license: KEYS[license] for license in (1, 2, 3)}
+    found = gsw.detect(gradient, made, keys)
+    assert made.spec_hash().hex() == "d9082e110a7e73b90735de0742b99e460802d35e9633c2e74ebd0e417afc3dee"
+    assert gsw.totals(gradient, made, list(keys.values())).tolist() == [-61, 6379, 481]
+    said = (
+        found.decision,
+        found.license,
+        found.also,
+        found.law,
+        found.n,
+        found.T,
+        found.sum_q2,
+        found.bucket,
+    )
+    assert said == ("detected", 2, (), "bound", 3091, 6379, 158367, 40)
+    assert found.digest(MODEL_KEY).hex() == "cd24192d96eec2c6fb17fcbb8e44fe6b2ba932fdc4d51b8c844cc32279920aaf"
 
 
 def test_bad_keys_and_foreign_gradients_are_refused(marked: gsw.Gradient, spec: gsw.GswSpec) -> None:

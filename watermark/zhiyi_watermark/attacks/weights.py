@@ -124,15 +124,16 @@ def quantise(
 ) -> None:
     """Rounded to `bits` and back, each group of consecutive weights of a row on a grid of its own.
 
-    group: weights, None for whole rows; rows that it does not divide are one group. absmax: 2^bits - 1 levels about
-    zero; minmax: 2^bits from the least to the largest. Papers: int8 by rows, int4 by 32 to 128.
+    group: weights, None for whole rows (of a convolution all weights of an output channel); rows that it does not
+    divide are one group. absmax: 2^bits - 1 levels about zero; minmax: 2^bits from the least to the largest. Papers:
+    int8 by rows, int4 by 32 to 128.
     Raises SpecError on bits outside 2 .. 16.
     """
     if not 2 <= bits <= 16:
         raise SpecError(f"2 to 16 bits are rounded to, given {bits}")
 
     def change(name: str, values: Float32) -> Float32:
-        width = values.shape[-1]
+        width = math.prod(values.shape[1:])
         grouped = values.reshape(-1, group if group and width % group == 0 else width)
         if grid == "absmax":
             low, steps = np.float32(0), 2 ** (bits - 1) - 1
