@@ -1,12 +1,12 @@
 """The marks of pictures under attack: DSS beside three peers on photographs that it was not designed on.
 
-    python benchmarks/image_bench.py               # measures what is missing; writes docs/benchmarks/image.*
+    python benchmarks/image_bench.py               # measures what is missing; writes docs/benchmarks/image_finished.*
     python benchmarks/image_bench.py --minutes 50  # the same, but stops before a photograph that would end later
     python benchmarks/image_bench.py --mark dss    # measures one mark alone; another process may measure the others
     python benchmarks/image_bench.py --derive      # writes the table of what has been measured
     python benchmarks/image_bench.py --quick       # DSS on 14 photographs; prints, writes no table
 
-A photograph takes the CPU seconds that image.md tells, most of them RivaGAN's. What is measured is kept under
+A photograph takes the CPU seconds that image_finished.md tells, most of them RivaGAN's. What is measured is kept under
 build/image_bench and used again unless the code of its mark has changed (image_series), so a run may be ended at any
 time. Peers come by `make peers`; one that is not installed is said and left out. Photographs and their licenses:
 scripts/fetch_pictures.py. Attacks and their parameters: zhiyi_watermark.attacks.image. See image_figures for the rows.
@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import image_figures as figures
+from image_regenerated import HARMED, LEARNED
 from image_series import (
     FOLDER,
     MAIN,
@@ -29,11 +30,14 @@ from image_series import (
     PeerProcess,
     Photo,
     Result,
+    averages_of,
     held_out,
     marks,
     measure,
+    measure_averages,
     wanted,
 )
+from image_table import unite
 from report import ROOT, Row, environment, write
 
 sys.path.append(str(ROOT / "scripts"))
@@ -49,7 +53,7 @@ def say(line: str) -> None:
 
 
 def run(kept: Kept, photos: Sequence[Photo], chosen: Mapping[str, Mark], minutes: float) -> int:
-    """Measures what is missing, photograph by photograph. Returns how many (mark, photograph) are still missing."""
+    """Measures what is missing, photograph by photograph, then averages. Returns how many of them are still missing."""
     started = time.monotonic()
     left, slowest = 0, 0.0  # seconds; the first is measured in any case
     for place, photo in enumerate(photos):
@@ -70,6 +74,15 @@ def run(kept: Kept, photos: Sequence[Photo], chosen: Mapping[str, Mark], minutes
                 f"{sum(r.found for r in result.readings.values())} of {len(result.readings)} attacks, "
                 f"{time.monotonic() - began:.1f} s"
             )
+    for name, mark in chosen.items():
+        if name not in MAIN or len(photos) < HARMED + LEARNED or averages_of(kept, name, mark, photos):
+            continue
+        if left or time.monotonic() - started > 60 * minutes:
+            left += 1
+            continue
+        began = time.monotonic()
+        measure_averages(kept, name, mark, photos)
+        say(f"averages of {name}: {time.monotonic() - began:.1f} s")
     return left
 
 
@@ -113,8 +126,9 @@ def publish(
         "Each picture:",
         "\n".join(f"- {line}" for line in figures.per_picture(results, photos)),
     ]  # fmt: skip
-    command = "python benchmarks/image_bench.py"
-    print(write("image", command, list(rows), environment=environment(), notes="\n\n".join(notes)))
+    command = "make bench-image-finished"
+    print(write("image_finished", command, list(rows), environment=environment(), notes="\n\n".join(notes)))
+    unite()
 
 
 def credits() -> list[str]:
@@ -161,7 +175,8 @@ def main() -> int:
             sys.exit(
                 f"error: nothing is kept in {FOLDER.relative_to(ROOT)} for this code; run without --derive"
             )
-        rows = figures.rows(results)
+        averages = {name: averages_of(kept, name, chosen[name], photos) for name in MAIN if name in chosen}
+        rows = figures.rows(results, averages)
         show(rows)
         if not only:
             publish(rows, results, photos, chosen)

@@ -32,9 +32,11 @@ from fetch_model import FetchError
 from image_data import NAMES, Pictures
 from image_model_figures import Figures, plot
 from image_model_series import MARKS, Condition, Rgb, Settings, Studio, conditions, todo
+from image_table import unite
 from inversions import FOLDER, LIMIT, Store
-from train_image_model import MODEL, load_pipeline
+from train_image_model import MODEL, device
 from zhiyi_watermark.errors import UnavailableError
+from zhiyi_watermark.model_folder import load_pipeline
 
 EXAMPLES: Final = "examples.png"
 SHOWN: Final = (
@@ -155,16 +157,20 @@ of a mark with one message under one key; read by {inversion} steps of inversion
 when it names the message at global p < 1e-6 among 65,536 users and 2^28 fingerprint numbers; Gaussian Shading, own
 re-implementation, when the {bits} known bits match at p < 1e-6; Tree-Ring, own re-implementation, names nobody and
 is given by its area under the ROC curve. n grows as pictures are made and is told for each row.
+Intervals of bits right are bootstrapped over pictures.
 
 - Distortions leave every pixel at its place or mirror the picture; turns and crops have rows of their own, where KGS
-  looks for them ({search} steps an inversion) and the peers, which have no search, read the picture as it is. Sizes in
+  looks for them ({search} steps an inversion) and the peers, which have no search, read the picture as it is.
+  `cropscale75` keeps the proportions; `cropstretch75`, the whole height and 75 % of the width stretched to the size
+  before, is what Tree-Ring's own code does under the name of crop and scale, and nothing searches for it. Sizes in
   px are the papers' for 512 px times side / 512; `*_px` rows and `distortions_px` use the papers' px on these
   pictures of {side} px. JPEG's blocks and noise a pixel are as they are.
 - Averaging subtracts the mean difference of marked pictures of ONE key and message and unmarked ones, or, in
   `average_noise20`, draws the picture again without the mean of the noise found in 20. The papers' 5,000 are not
   reached.
 - Forgery: whoever has the model finds the noise of one marked picture and puts it into another, without the key. A
-  high share there is a success of the forger. A mark of this kind traces, it convicts nobody.
+  high share there is a success of the forger. `forged_proxy_*`: the forger has the model fine-tuned on 100 unmarked
+  pictures, the detector the model itself. A mark of this kind traces, it convicts nobody.
 - `weights_*`: the picture is read by a model whose weights are not those that drew it.
 - `kgs_fid_*`: features are 32 means of a random network with a fixed seed, and the 32 outputs of RivaGAN's decoder
   where it is installed (`make peers`). Real pictures are composed ones of the held-out split.
@@ -200,6 +206,7 @@ def derive(store: Store, studio: Studio, all_: Mapping[str, Condition], quick: b
         )
         write("image_generated", "make bench-image-model", figures.rows, environment=found, notes=notes)
         plot(figures.shares)
+        unite()
     return int(any(row.met is False for row in figures.rows))
 
 
@@ -237,13 +244,14 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="CONDITION,...", help="these conditions alone")
     parser.add_argument("--minutes", type=float, default=1e6, help="stop before a unit that would end later")
     parser.add_argument("--threads", type=int, default=1, help="of torch, while generating")
-    parser.add_argument("--model", type=Path, default=MODEL, help="a folder of StableDiffusionPipeline")
+    parser.add_argument("--model", type=Path, default=MODEL, help="a folder of Stable Diffusion 1, 2 or XL")
     parser.add_argument(
         "--prompts", type=Path, help="a text file, one prompt a line; else the model's captions"
     )
     parser.add_argument("--kept", type=Path, default=FOLDER, help="where what is read is kept")
     parser.add_argument("--steps", type=int, default=Settings.steps, help="of drawing")
     parser.add_argument("--guidance", type=float, default=Settings.guidance)
+    parser.add_argument("--inversion", type=int, default=Settings.inversion, help="steps of reading")
     given = parser.parse_args()
     if not (given.model / "model_index.json").is_file():
         sys.exit(f"error: {given.model} holds no pipeline; give a folder with model_index.json")
@@ -259,9 +267,13 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(given.threads)
-    settings = Settings(steps=given.steps, guidance=given.guidance)
+    settings = Settings(steps=given.steps, guidance=given.guidance, inversion=given.inversion)
+    try:
+        pipeline = load_pipeline(given.model).to(device())
+    except UnavailableError as error:
+        sys.exit(f"error: {error}")
     studio = Studio(
-        load_pipeline(given.model),
+        pipeline,
         captions,
         settings,
         reference=composed() if own and given.generate else None,

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from image_model_series import KEY, PAYLOAD, Condition, Group, Studio, unpacked
 from inversions import Item, Store
-from report import FOLDER, Row, clopper_pearson, proportion
+from report import FOLDER, Row, bootstrap, clopper_pearson, proportion
 from zhiyi_watermark.image_generated import Kgs, KgsSpec
 
 Float64 = npt.NDArray[np.float64]
@@ -153,8 +153,14 @@ class Figures:
                     target=target, sense=">=" if target else None, against=against,
                 )
             )  # fmt: skip
-            right = float(np.mean([one.right for one in seen]))
-            self.rows.append(Row(f"{mark}_bits_{id_}", f"{what}: bits right", right, "", n))
+            rights = [one.right for one in seen]
+            others = ("gs", float(np.mean([one.right for one in peer]))) if mark == "kgs" and peer else None
+            self.rows.append(
+                Row(
+                    f"{mark}_bits_{id_}", f"{what}: bits right", float(np.mean(rights)), "", n,
+                    against=others, interval=bootstrap(rights),
+                )
+            )  # fmt: skip
             self.shares[mark, name] = hits / n
         one, other = scores["treering", name], scores["plain", name]
         other = other if len(other) else scores["plain", "none"]

@@ -209,6 +209,29 @@ def imprinted(studio: Studio, mark: str, index: int, *, rounds: int, rate: float
     )
 
 
+def by_proxy(studio: Studio, mark: str, index: int, *, forger: str, **parameters: Any) -> Rgb:
+    """Forged by the named attack with a model like the mark's own: the fine-tuned one. Pictures are of the real one."""
+    studio.picture(mark, index)
+    studio.picture("plain", studio.after(index, 1)[0])
+    with studio.weights("tuned"):
+        return FORGERS[forger](studio, mark, index, **parameters)
+
+
+FORGERS: Final[dict[str, Callable[..., Rgb]]] = {"reprompt": reprompted, "imprint": imprinted}
+
+
+def stretched(studio: Studio, mark: str, index: int, *, width: float) -> Rgb:
+    """The whole height and that part of the width, from a place by seed, stretched to the size before."""
+    from PIL import Image
+
+    picture = studio.picture(mark, index)
+    rows, columns = picture.shape[:2]
+    wide = max(1, round(columns * width))
+    left = int(np.random.default_rng([0x57, index]).integers(0, columns - wide + 1))
+    cut = Image.fromarray(np.ascontiguousarray(picture[:, left : left + wide]))
+    return np.asarray(cut.resize((columns, rows), Image.Resampling.BILINEAR))
+
+
 def conditions(side: int) -> dict[str, Condition]:
     """All, in the order in which they are made, for pictures of that side in px."""
     scale = side / PAPERS
@@ -288,6 +311,14 @@ def conditions(side: int) -> dict[str, Condition]:
             wide=True,
         ),
         Condition(
+            "cropstretch75",
+            "75 % of the width, stretched to the size before, not searched",
+            "geometry",
+            stretched,
+            {"width": 0.75},
+            (50, 25, 25, 25),
+        ),
+        Condition(
             "style", "style of another picture, in the latent", "style", restyled, counts=(50, 25, 25, 25)
         ),
         *(
@@ -320,6 +351,22 @@ def conditions(side: int) -> dict[str, Condition]:
             "forgery",
             imprinted,
             {"rounds": 50, "rate": 0.02, "steps": 5},
+            (10, 10, 10, 0),
+        ),
+        Condition(
+            "forged_proxy_reprompt",
+            "forged with a fine-tuned model: another prompt, noise of one marked picture",
+            "forgery",
+            by_proxy,
+            {"forger": "reprompt"},
+            (25, 25, 25, 0),
+        ),
+        Condition(
+            "forged_proxy_imprint",
+            "forged with a fine-tuned model: imprinted on an unmarked picture",
+            "forgery",
+            by_proxy,
+            {"forger": "imprint", "rounds": 50, "rate": 0.02, "steps": 5},
             (10, 10, 10, 0),
         ),
         image_of("blur4_px", "Gaussian blur, sigma 4 px", "blur", "pixels", few, sigma=4.0),
@@ -554,6 +601,8 @@ class Studio:
     def weights(self, name: str) -> Iterator[None]:
         """The pipeline with other weights for a while."""
         parts = [self.pipeline.unet, self.pipeline.vae, self.pipeline.text_encoder]
+        if getattr(self.pipeline, "text_encoder_2", None) is not None:
+            parts.append(self.pipeline.text_encoder_2)
         before = [copy.deepcopy(part.state_dict()) for part in parts]
         try:
             if name == "tuned":
@@ -573,7 +622,11 @@ class Studio:
 
         unet = copy.deepcopy(self.pipeline.unet).train()
         alphas = torch.from_numpy(kgs._alphas(self.pipeline)).float()
-        hidden = self.model._conditions["encoder_hidden_states"].clone()
+        prompt = {
+            name: value.clone().expand(int(TUNED["rows"]), *value.shape[1:])
+            for name, value in self.model._conditions.items()
+        }
+        hidden = prompt.pop("encoder_hidden_states")
         optimizer = torch.optim.AdamW(unet.parameters(), lr=TUNED["rate"])
         rows = int(TUNED["rows"])
         for step in range(int(TUNED["steps"])):
@@ -589,7 +642,7 @@ class Studio:
             wanted = signal * eps - rest * start if self.spec.prediction == "v_prediction" else eps
             out = unet(
                 signal * start + rest * eps, t.to(start.device),
-                encoder_hidden_states=hidden.expand(rows, *hidden.shape[1:]), return_dict=False,
+                encoder_hidden_states=hidden, added_cond_kwargs=prompt or None, return_dict=False,
             )[0]  # fmt: skip
             loss = torch.nn.functional.mse_loss(out, wanted)
             optimizer.zero_grad()

@@ -25,6 +25,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from image_regenerated import AVERAGED, AVERAGES, HARMED, LEARNED, REGENERATED, RUN, averaged, patterns
 from report import ROOT
 
 sys.path.append(str(ROOT / "scripts"))
@@ -346,7 +347,8 @@ def wanted(name: str, place: int) -> list[str]:
     """Attacks that a mark is read after on the photograph at that place of the order."""
     if name not in MAIN:
         return list(CAPACITY) if place < WEIGHED else []
-    return list(ATTACKS if place < SWEPT else attacks.SUITE)
+    model = [one.name for one in REGENERATED.values() if place < one.most]
+    return [*(ATTACKS if place < SWEPT else attacks.SUITE), *model]
 
 
 # --- quality ------------------------------------------------------------------------------------------------
@@ -428,9 +430,45 @@ def measure(mark: Mark, photo: Photo, names: Sequence[str], before: Result | Non
     marked = mark.embed(photo.picture, photo.number)
     readings = dict(before.readings) if before else {}
     missing = [name for name in names if name not in readings]
-    attacked = [ATTACKS[name](marked.picture, photo.number) for name in missing]
+    attacked = [{**ATTACKS, **RUN}[name](marked.picture, photo.number) for name in missing]
     readings |= zip(missing, mark.read(attacked, photo.number), strict=True)
     return Result(
         photo.number, mark.bits, psnr(marked.picture, photo.picture), ssim(marked.picture, photo.picture),
         clips(photo.picture), marked.seconds, readings,
     )  # fmt: skip
+
+
+# --- averages -----------------------------------------------------------------------------------------------
+
+
+def averages_of(kept: Kept, name: str, mark: Mark, photos: Sequence[Photo]) -> list[Result]:
+    """What is kept of a mark's averages; empty unless whole."""
+    if len(photos) < HARMED + LEARNED:
+        return []
+    found = [kept.load(_averages_name(name, photos), mark, photo) for photo in photos[:HARMED]]
+    whole = [one for one in found if one is not None and one.readings.keys() == AVERAGED.keys()]
+    return whole if len(whole) == HARMED else []
+
+
+def measure_averages(kept: Kept, name: str, mark: Mark, photos: Sequence[Photo]) -> None:
+    """Marks all photographs with one message, learns on some and reads others; photos: HARMED + LEARNED at least."""
+    others = photos[HARMED : HARMED + LEARNED]
+    learned = patterns(
+        [mark.embed(photo.picture, 0).picture for photo in others], [photo.picture for photo in others]
+    )
+    for photo in photos[:HARMED]:
+        marked = mark.embed(photo.picture, 0)
+        harmed = [averaged(id_, marked.picture, photo.picture, learned[id_]) for id_ in AVERAGED]
+        readings = dict(zip(AVERAGED, mark.read(harmed, 0), strict=True))
+        made = Result(
+            photo.number, mark.bits, psnr(marked.picture, photo.picture), ssim(marked.picture, photo.picture),
+            clips(photo.picture), marked.seconds, readings,
+        )  # fmt: skip
+        kept.save(_averages_name(name, photos), mark, photo, made)
+
+
+def _averages_name(name: str, photos: Sequence[Photo]) -> str:
+    state = hashlib.sha256()
+    for photo in photos[HARMED : HARMED + LEARNED]:
+        state.update(np.ascontiguousarray(photo.picture).data)
+    return f"{name}-averages{AVERAGES}-{state.hexdigest()[:8]}"

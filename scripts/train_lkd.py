@@ -3,12 +3,12 @@
     python scripts/train_lkd.py --stage train --minutes 90   # build/lkd; takes long on one core
     python scripts/train_lkd.py --stage export               # writes tests/models/tiny-image-lkd
     python scripts/train_lkd.py --stage check                # bits right, PSNR, identification, seconds to issue
-    python scripts/train_lkd.py --stage train --vae FOLDER --out FOLDER2   # of another AutoencoderKL of diffusers
+    python scripts/train_lkd.py --stage train --vae FOLDER --work FOLDER2 --out FOLDER3   # another AutoencoderKL
 
 Both are trained together over random words, the decoder itself frozen. In every 3 x 3 convolution of it a word scales
 the output channels and adds a product of low rank to the kernel (zhiyi_watermark/image_weights.py has the formula), so
-a copy is issued by folding, without training. The curriculum goes on only while bits are read (Plan.enough of them
-right, in a running mean), so it waits where it is hard instead of losing what was learned:
+a copy is issued by folding, without training. The curriculum goes on only while bits are read (Plan.enough_at_first,
+then Plan.enough of them right, in a running mean), so it waits where it is hard instead of losing what was learned:
 - it begins with few bits and a loud change, without attacks; the other bits come in by and by;
 - when all are in use the budget for the change falls from Plan.loud to Plan.quiet dB. The budget is of squared error,
   blurred error and error in the features of a fixed random net together; below it quality costs nothing;
@@ -16,7 +16,8 @@ right, in a running mean), so it waits where it is hard instead of losing what w
   brightness, contrast, saturation, resizing, turning and zooming, cropping, dropping;
 - in the last part of the steps the rates fall.
 
-Resumes from its checkpoint under build/lkd, and without one from the exported folder (float16, no optimizer moments).
+Resumes from its checkpoint under --work, and without one from the exported folder where --out names it (float16, no
+optimizer moments); either has to be of the same decoder.
 Each step draws from its own number, so a run that was stopped and goes on from a checkpoint makes the same weights as
 one that was not, on the same kind of machine with the same torch and threads.
 """
@@ -91,15 +92,16 @@ class Plan(NamedTuple):
     pool: int = 4096  # pictures encoded once
     batch: int = 16
     group: int = 4  # pictures under one attack
-    steps: int = 6000
+    steps: int = 20000
     rate: float = 1e-3  # of the extractor
-    rate_of_words: float = 3e-4  # of what the words change
+    rate_of_words: float = 6e-4  # of what the words change
     warmup: int = 100
     slow_from: float = 0.6  # part of all steps after which the rates fall, to a twentieth
     few: int = 8  # bits at the beginning
     loud: float = 15.0  # dB, where the change begins
     quiet: float = 36.5  # dB, where it ends
-    enough: float = 0.9  # share of bits right while which the curriculum goes on, by these each step:
+    enough_at_first: float = 0.8  # share of bits right while which more come in
+    enough: float = 0.9  # and, with all in use, while which the curriculum goes on, by these each step:
     bits_a_step: float = 0.1
     decibels_a_step: float = 0.01
     strength_a_step: float = 1 / 1500
@@ -132,10 +134,11 @@ class Curriculum(NamedTuple):
     def after(self, right: float, plan: Plan) -> Curriculum:
         """After a step in which that share of the bits was right."""
         mean = 0.98 * self.right + 0.02 * right
+        if self.active < plan.bits:
+            more = plan.bits_a_step if mean >= plan.enough_at_first else 0.0
+            return self._replace(right=mean, bits=min(plan.bits, self.bits + more))
         if mean < plan.enough:
             return self._replace(right=mean)
-        if self.active < plan.bits:
-            return self._replace(right=mean, bits=min(plan.bits, self.bits + plan.bits_a_step))
         decibels = min(plan.quiet, self.decibels + plan.decibels_a_step)
         return Curriculum(self.bits, decibels, min(1.0, self.strength + plan.strength_a_step), mean)
 
@@ -525,12 +528,23 @@ def train(
     """Train until plan.steps, the minutes or `steps` are reached; the state that was saved.
 
     folder: of the AutoencoderKL. exported: a folder of export() to go on from where there is no checkpoint.
+    Raises FetchError on a saved state of another decoder or plan, or one that does not say of which it is.
     """
     import torch
     import torch.nn.functional as F
 
     on = device()
     vae = load_vae(folder)
+    ours = decoder_hash(folder)
+    saved = work / "lkd.pt"
+    state, told = _load(saved), None
+    if state is not None:
+        _same_plan(plan, state["plan"])
+        _same_decoder(ours, state.get("decoder"), saved)
+    elif exported is not None and (exported / LOG).is_file():
+        told = json.loads((exported / LOG).read_text(encoding="utf-8"))
+        _same_plan(plan, told["plan"])
+        _same_decoder(ours, Modulation.load(exported / MODULATION).base_hash, exported)
     decoder = Modulated(vae, layer_names(folder), plan)
     reader = new_reader(plan).to(on, memory_format=torch.channels_last)
     started = time.process_time()
@@ -540,20 +554,17 @@ def train(
     rates = (plan.rate, plan.rate_of_words)
     groups = [{"params": part} for part in (list(reader.parameters()), list(decoder.parameters.values()))]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99), weight_decay=0.0)
-    saved = work / "lkd.pt"
     first, since, log, spent = 0, 0, [], 0.0
     now = Curriculum(plan.few, plan.loud)
-    if state := _load(saved):
-        _same_plan(plan, state["plan"])
+    if state is not None:
         reader.load_state_dict(state["reader"])
         decoder.load(state["modulation"])
         optimizer.load_state_dict(state["optimizer"])
         first, since, now = int(state["step"]), int(state["since"]), Curriculum(*state["curriculum"])
         log, spent = state["log"], float(state["minutes"])
         _say(f"lkd: resuming at step {first}")
-    elif exported is not None and (exported / LOG).is_file():
-        told = json.loads((exported / LOG).read_text(encoding="utf-8"))
-        _same_plan(plan, told["plan"])
+    elif told is not None:
+        assert exported is not None
         weights = _exported(exported)
         reader.load_state_dict(
             weights["reader"], strict=False
@@ -567,13 +578,14 @@ def train(
         _fresh(plan, decoder, pool)
     seen, clock, end = Seen(), _Clock(minutes), min(plan.steps, steps or plan.steps)
     sums = np.zeros(4)
-    state = {}
+    if first >= end:
+        _say(f"lkd: nothing left to train, {first} of {end} steps are done")
 
     def save(step: int) -> dict[str, Any]:
         out = {
             "reader": _host(reader.state_dict()), "modulation": _host(decoder.parameters),
             "optimizer": optimizer.state_dict(), "plan": dict(plan._asdict()), "step": step, "since": since,
-            "curriculum": list(now), "log": log, "minutes": spent,
+            "curriculum": list(now), "log": log, "minutes": spent, "decoder": ours,
         }  # fmt: skip
         _save(saved, out)
         return out
@@ -633,6 +645,15 @@ def _same_plan(plan: Plan, told: Mapping[str, Any]) -> None:
             raise FetchError(
                 f"{name} of the saved state is {theirs}, of the plan {ours}; take the state away to begin anew"
             )
+
+
+def _same_decoder(ours: str, theirs: object, where: Path) -> None:
+    """Raises FetchError where what was trained with one decoder would go on, or be exported, as another's."""
+    if theirs != ours:
+        said = f"has SHA-256 {theirs}" if theirs is not None else "is not told"
+        raise FetchError(
+            f"the decoder of {where} {said}, that of --vae has {ours}; give another --work, and another --out"
+        )
 
 
 # --- the folder ---------------------------------------------------------------------------------------------
@@ -696,6 +717,7 @@ def export(plan: Plan, folder: Path, draw: Draw, work: Path, out: Path) -> dict[
     if state is None:
         raise FetchError("nothing was trained yet; run --stage train first")
     _same_plan(plan, state["plan"])
+    _same_decoder(decoder_hash(folder), state.get("decoder"), work / "lkd.pt")
     vae = load_vae(folder)
     decoder = Modulated(vae, layer_names(folder), plan)
     decoder.load(state["modulation"])
@@ -715,6 +737,8 @@ def export(plan: Plan, folder: Path, draw: Draw, work: Path, out: Path) -> dict[
     modulation = decoder.modulation(folder, extractor.net_hash().hex())
     kept = {k: v.half() if v.ndim > 1 else v.float() for k, v in reader.state_dict().items() if v.ndim}
     told = {
+        "net_hash": extractor.net_hash().hex(), "detector_hash": extractor.spec_hash().hex(),
+        "detector_hash_turned": extractor.spec_hash(wide=True).hex(),
         "plan": dict(plan._asdict()), "step": state["step"], "cpu_minutes": round(state["minutes"], 1),
         "curriculum": state["curriculum"],
         "columns": ["step", "cross entropy of the bits", "share right", "PSNR in dB", "bits", "attacks", "CPU minutes"],
@@ -731,6 +755,11 @@ def export(plan: Plan, folder: Path, draw: Draw, work: Path, out: Path) -> dict[
         modulation.save(made / MODULATION)
         save_file(kept, made / READER)
         (made / LOG).write_text(text, encoding="utf-8")
+        if not out.resolve().is_relative_to(
+            ROOT
+        ):  # those of the repository are an example, others secret like a key
+            for path in (made, *made.rglob("*")):
+                path.chmod(0o700 if path.is_dir() else 0o600)
         if out.is_dir():
             os.replace(out, former)
         try:
@@ -850,7 +879,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--stage", choices=("train", "export", "check"), required=True)
     parser.add_argument("--vae", type=Path, default=IMAGE_MODEL / "vae", help="folder of the AutoencoderKL")
-    parser.add_argument("--out", type=Path, default=MODEL)
+    parser.add_argument(
+        "--out", type=Path, help=f"folder of the export, or to train on from [export, check: {MODEL.name}]"
+    )
     parser.add_argument("--work", type=Path, default=WORK)
     parser.add_argument("--bits", type=int, default=Plan().bits)
     parser.add_argument("--steps", type=int, default=Plan().steps, help="of the whole curriculum")
@@ -868,17 +899,20 @@ def main() -> int:
         sys.exit(f"error: {error}")
 
 
-def run(stage: str, plan: Plan, vae: Path, out: Path, work: Path, minutes: float) -> int:
+def run(stage: str, plan: Plan, vae: Path, given: Path | None, work: Path, minutes: float) -> int:
     """One stage. Raises FetchError where something it needs is not there."""
+    out = given or MODEL
     pictures = Pictures("check" if stage == "check" else "train")
 
     def draw(step: int, size: int) -> Batch:
         return pictures.batch(step, size, 0.3)
 
     if stage == "train":
-        train(plan, vae, draw, work, minutes, exported=out)
+        train(plan, vae, draw, work, minutes, exported=given)
     elif stage == "export":
-        export(plan, vae, draw, work, out)
+        told = export(plan, vae, draw, work, out)
+        for name in ("net_hash", "detector_hash", "detector_hash_turned"):
+            _say(f"{name}: {told[name]}")
         _say(f"{out}: {sum(f.stat().st_size for f in out.rglob('*') if f.is_file()) / 1e6:.2f} MB")
     else:
         figures = check(plan, vae, draw, out)

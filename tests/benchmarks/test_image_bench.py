@@ -14,6 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import image_bench as bench
 import image_figures as figures
+import image_regenerated as regenerated
 import image_series as series
 from image_series import ATTACKS, MAIN, SWEEPS, Kept, Marked, Photo, Reading, Result, Rgb
 from zhiyi_watermark import stats
@@ -52,21 +53,31 @@ def make_result(
     return Result(number, bits, db, 0.99, clipped, 0.2, readings)
 
 
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attacks with the model leave the picture."""
+    for name in regenerated.RUN:
+        monkeypatch.setitem(regenerated.RUN, name, lambda picture, seed: picture)
+
+
+@pytest.mark.usefixtures("no_model")
 def test_a_run_goes_on_where_it_ended(tmp_path: Path) -> None:
+    every = len(ATTACKS) + len(regenerated.RUN)
     kept, mark = Kept(tmp_path), Counted()
     photos = [make_photo(0, "a-0"), make_photo(1, "b-0"), make_photo(2, "a-1")]
     assert bench.run(kept, photos, {"rivagan": mark}, minutes=1e-9) == 2  # the first is measured in any case
-    assert mark.reads == len(ATTACKS)
+    assert mark.reads == every
     assert bench.run(kept, photos, {"rivagan": mark}, minutes=1) == 0
-    assert mark.reads == 3 * len(ATTACKS)
+    assert mark.reads == 3 * every
     assert bench.run(kept, photos, {"rivagan": mark}, minutes=1) == 0
-    assert mark.reads == 3 * len(ATTACKS)
+    assert mark.reads == 3 * every
     found = bench.results_of(kept, photos, {"rivagan": mark})["rivagan"]
     assert [result.number for result in found] == [0, 1, 2]
     assert found[0].readings["jpeg50"] == Reading(32, True, -20.0, 0.1)
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.usefixtures("no_model")
 def test_results_of_other_code_or_pixels_are_not_used(tmp_path: Path) -> None:
     kept, photo = Kept(tmp_path), make_photo()
     bench.run(kept, [photo], {"dss": Counted("a")}, minutes=1)
@@ -107,8 +118,9 @@ def test_the_curves_are_of_attacks_that_are_there() -> None:
     for strengths in SWEEPS.values():
         assert set(strengths.values()) <= set(ATTACKS)
     assert {line.attack for line in figures.LINES} == set(SUITE)
-    assert set(series.wanted("dss", 0)) == set(ATTACKS)
+    assert set(series.wanted("dss", 0)) == {*ATTACKS, *regenerated.RUN}
     assert set(series.wanted("dss", series.SWEPT)) == set(SUITE)
+    assert len(series.wanted("dss", 8)) == len(ATTACKS) + 2
     assert series.wanted("blindwm-32", series.WEIGHED) == []
 
 
@@ -121,6 +133,84 @@ def test_ours_is_read_as_the_detector_reads(tmp_path: Path) -> None:
     unmarked = ours.read([photo.picture], photo.number)[0]
     assert not unmarked.found
     assert 16 < unmarked.right < 48
+
+
+@pytest.mark.parametrize("name", regenerated.REGENERATED)
+def test_regeneration_changes_the_picture_a_little_and_repeats(name: str) -> None:
+    photo, one = make_photo(), regenerated.REGENERATED[name]
+    made = one.run(photo.picture, 3)
+    assert made.shape == photo.picture.shape
+    assert made.dtype == np.uint8
+    assert not np.array_equal(made, photo.picture)
+    if name != "style":
+        assert series.psnr(made, photo.picture) > 14
+    assert np.array_equal(made, one.run(photo.picture, 3))
+    assert one.name.startswith(f"{name} ")
+
+
+class Adding:
+    """A mark that adds a pattern to gray pictures and is found where it is there."""
+
+    bits = 32
+
+    def __init__(self) -> None:
+        self.numbers: set[int] = set()
+        self.pattern = np.random.default_rng(1).integers(0, 9, (16, 16, 3))
+
+    def version(self) -> str:
+        return "a"
+
+    def embed(self, picture: Rgb, number: int) -> Marked:
+        self.numbers.add(number)
+        return Marked((picture + self.pattern).astype(np.uint8), 0.5)
+
+    def read(self, pictures: Sequence[Rgb], number: int) -> list[Reading]:
+        self.numbers.add(number)
+        found = [float(np.corrcoef(p.ravel(), self.pattern.ravel())[0, 1]) > 0.7 for p in pictures]
+        return [Reading(32 if one else 16, one, -20.0, 0.1) for one in found]
+
+
+def test_averages_are_of_one_message_and_of_other_pictures(tmp_path: Path) -> None:
+    """A pattern that is the same in every picture goes with the average, and comes with it."""
+    kept, mark = Kept(tmp_path), Adding()
+    rng = np.random.default_rng(0)
+    count = regenerated.HARMED + regenerated.LEARNED
+    photos = [
+        Photo(i, f"p{i}-0", np.clip(rng.normal(120, 2, (16, 16, 3)), 0, 255).astype(np.uint8))
+        for i in range(count)
+    ]
+    assert series.averages_of(kept, "dss", mark, photos) == []
+    series.measure_averages(kept, "dss", mark, photos)
+    found = series.averages_of(kept, "dss", mark, photos)
+    assert mark.numbers == {0}
+    assert [one.number for one in found] == list(range(regenerated.HARMED))
+    for one in found:
+        said = {name: reading.found for name, reading in one.readings.items()}
+        assert said == {**dict.fromkeys(regenerated.AVERAGED, False), "copied50": True}
+    assert series.averages_of(kept, "dss", mark, photos[:-1]) == []  # too few to learn on
+    other = [*photos[:-1], photos[-1]._replace(picture=photos[-1].picture[::-1])]
+    assert series.averages_of(kept, "dss", mark, other) == []  # learned on others
+    rows = {row.id: row for row in figures.rows({"dss": [make_result(0, 64)]}, {"dss": found})}
+    assert rows["dss_message_average5"].value == 0
+    assert (rows["dss_message_copied50"].value, rows["dss_message_copied50"].n) == (1, regenerated.HARMED)
+    assert rows["dss_copied50"].target is None
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_run_averages_where_there_are_enough_photographs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "HARMED", 1)
+    monkeypatch.setattr(bench, "LEARNED", 2)
+    monkeypatch.setattr(series, "HARMED", 1)
+    monkeypatch.setattr(series, "LEARNED", 2)
+    kept, mark, photos = Kept(tmp_path), Counted(), [make_photo(i, f"p{i}-0") for i in range(3)]
+    assert bench.run(kept, photos, {"dss": mark}, minutes=1e-9) == 3  # two photographs and the averages
+    assert bench.run(kept, photos, {"dss": mark}, minutes=1) == 0
+    assert [one.number for one in series.averages_of(kept, "dss", mark, photos)] == [0]
+    reads = mark.reads
+    assert bench.run(kept, photos, {"dss": mark}, minutes=1) == 0
+    assert mark.reads == reads
 
 
 def test_peers_are_found_at_a_millionth() -> None:

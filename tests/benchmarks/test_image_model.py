@@ -59,6 +59,8 @@ def test_the_card_says_what_was_measured(pipeline: Any) -> None:
     parts = tiny.parameters(pipeline)
     text = (tiny.MODEL / "README.md").read_text(encoding="utf-8")
     assert text == tiny.card(told, figures, [Source(**row) for row in rows], parts)
+    assert figures["drawn_prompts"] == 50
+    assert figures["drawn_top5"] >= tiny.TARGET
     assert 0 <= told["unet"]["step"] - told["unet"]["log"][-1][0] < tiny.SAY_EVERY
 
 

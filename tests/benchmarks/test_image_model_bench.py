@@ -217,7 +217,13 @@ def test_what_another_model_or_setting_made_is_never_used(made: Path) -> None:
     assert not store.current("crop50", studio(made).keys(harder))
 
 
-@pytest.mark.parametrize("name", ["average_noise20", "forged_average20", "style", "img2img30", "blur4_px"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "average_noise20", "forged_average20", "forged_proxy_reprompt", "style", "img2img30", "blur4_px",
+        "cropstretch75",
+    ],
+)  # fmt: skip
 def test_every_kind_of_attack_gives_a_picture_and_repeats(made: Path, name: str) -> None:
     subject, condition = studio(made), conditions(32)[name]
     assert condition.run is not None
@@ -242,6 +248,43 @@ def test_averages_are_over_other_pictures(made: Path) -> None:
         }
     subject._pictures["gs", 0] = np.full((32, 32, 3), 100, dtype=np.uint8)  # not in its own average
     assert np.array_equal(series.averaged(subject, "gs", 0, pictures=5), 100 - pattern)
+
+
+def test_a_proxy_is_another_model_and_the_marked_picture_is_of_the_real_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = studio(tmp_path)
+    real_one = {key: value.clone() for key, value in subject.pipeline.unet.state_dict().items()}
+    seen = []
+
+    def watched(self: Studio, mark: str, index: int) -> series.Rgb:
+        state = self.pipeline.unet.state_dict()
+        seen.append((mark, all(bool((state[key] == value).all()) for key, value in real_one.items())))
+        return self.picture(mark, index)
+
+    monkeypatch.setitem(series.FORGERS, "watched", watched)
+    forged = series.by_proxy(subject, "kgs", 0, forger="watched")
+    assert seen == [("kgs", False)]  # the forger works inside the other weights
+    assert np.array_equal(forged, studio(tmp_path / "again").picture("kgs", 0))
+    one = series.by_proxy(subject, "kgs", 0, forger="reprompt")
+    assert not np.array_equal(one, series.reprompted(subject, "kgs", 0))
+    few = {"rounds": 1, "rate": 0.02, "steps": 2}
+    assert series.by_proxy(subject, "kgs", 0, forger="imprint", **few).shape == one.shape
+
+
+def test_a_stretched_crop_keeps_the_height_and_three_quarters_of_the_width(tmp_path: Path) -> None:
+    subject = studio(tmp_path)
+    ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[None, :, None] * 8, (32, 32, 3)).copy()
+    ramp[..., 1] = np.arange(32, dtype=np.uint8)[:, None] * 8  # rows
+    lefts = set()
+    for i in range(4):
+        subject._pictures["kgs", i] = ramp
+        out = series.stretched(subject, "kgs", i, width=0.75)
+        assert out.shape == ramp.shape
+        assert np.array_equal(out[..., 1], ramp[..., 1])  # rows stay
+        assert 22 * 8 <= int(out[0, -1, 0]) - int(out[0, 0, 0]) <= 23 * 8
+        lefts.add(int(out[0, 0, 0]))
+    assert len(lefts) > 1
 
 
 @pytest.mark.parametrize("name", ["bf16", "int8", "int4", "tuned"])
@@ -287,6 +330,10 @@ def test_rows_say_what_is_there_and_what_is_not(made: Path) -> None:
         for part in ("kgs_tpr", "kgs_bits", "gs_tpr", "gs_bits", "treering_auc"):
             assert 0 <= rows[f"{part}_{name}"].value <= 1
     assert rows["kgs_tpr_none"].n == 6
+    assert rows["kgs_bits_none"].against == ("gs", rows["gs_bits_none"].value)
+    assert rows["kgs_bits_weights_int8"].against is None
+    low, high = rows["kgs_bits_none"].interval or (1.0, 0.0)
+    assert low <= rows["kgs_bits_none"].value <= high
     assert rows["kgs_tpr_crop50"].n == 4
     assert rows["kgs_bits_weights_int8"].n == 4
     assert "gs_tpr_weights_int8" not in rows
@@ -350,3 +397,40 @@ def test_what_is_kept_is_listed(made: Path, capsys: pytest.CaptureFixture[str]) 
     bench.report_kept(Store(made / "kept"), studio(made, replace(SETTINGS, inversion=3)), chosen("none"))
     assert "kgs 0 of 6" in (said := capsys.readouterr().out)
     assert "24 of another model or code" in said
+
+
+def test_xl_is_read_the_same_way(tmp_path: Path) -> None:
+    subject = studio(tmp_path, pipeline=tiny_pipeline(xl=True))
+    wanted = chosen("weights_tuned")
+    store = Store(tmp_path / "kept")
+    assert bench.generate(store, subject, wanted, 1e6) == 0
+    assert [len(store.current(c.name, subject.keys(c))) for c in wanted] == [4]
+    encoder, name = subject.pipeline.text_encoder_2, "text_projection.weight"
+    before = encoder.state_dict()[name].clone()
+    with subject.weights("int8"):  # the second text encoder's, too
+        assert not bool((encoder.state_dict()[name] == before).all())
+
+
+@pytest.mark.parametrize("xl", [False, True])
+def test_any_pipelines_folder_is_taken(
+    xl: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[Studio] = []
+
+    class Seen(Studio):
+        def __init__(self, *given: Any, **more: Any) -> None:
+            super().__init__(*given, **more)
+            made.append(self)
+
+    monkeypatch.setattr(bench, "Studio", Seen)
+    tiny_pipeline(xl=xl).save_pretrained(tmp_path / "model")
+    (tmp_path / "prompts").write_text("owl\nlow\n")
+    words = ["--model", str(tmp_path / "model"), "--prompts", str(tmp_path / "prompts")]
+    words += ["--kept", str(tmp_path / "kept"), "--inversion", "7", "--list"]
+    monkeypatch.setattr(sys, "argv", ["image_model_bench.py", *words])
+    assert bench.main() == 0
+    assert "none" in capsys.readouterr().out
+    assert (hasattr(made[0].pipeline, "text_encoder_2"), made[0].spec.steps) == (xl, 7)
+    (tmp_path / "model" / "vae" / "config.json").unlink()
+    with pytest.raises(SystemExit, match="no pipeline can be loaded"):
+        bench.main()

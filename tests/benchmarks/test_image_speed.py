@@ -24,7 +24,23 @@ def test_an_extractor_that_is_not_there_is_left_out(tmp_path: Path) -> None:
 def test_an_extractor_is_timed_on_pictures_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "extractor.safetensors"
     small_extractor().save(path)
-    assert bench._lkd_rate(str(path), 2) > 0
+    assert bench._lkd_rate(str(path), 2, 64) > 0
+
+
+def test_a_row_says_at_which_size_the_extractor_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "LKD_LICENSES", 50)
+    monkeypatch.setattr(bench, "photograph", lambda side: np.zeros((side, side, 3), dtype=np.uint8))
+    path = tmp_path / "extractor.safetensors"
+    small_extractor().save(path)
+    own = small_extractor().side
+    said = {row.id: row for row in bench.weights(1, path, 1)}
+    for id_, side in (("lkd_detect_per_s", 256), ("lkd_detect_native_per_s", 128)):
+        how = f"as they are and at {own} px" if side <= 2 * own else f"at {own} px alone"
+        assert said[id_].what == f"pictures of {side} x {side} px read {how}, two processes"
+        assert said[id_].value > 0
+    assert (said["lkd_detect_per_s"].target, said["lkd_detect_native_per_s"].target) == (50, None)
 
 
 def test_a_peer_that_does_not_read_is_not_timed() -> None:

@@ -29,7 +29,7 @@ KEY = bytes(range(32))
 NET = bytes(range(2, 34))  # hash of an extractor
 TOY = lkd.Plan(
     bits=8, rank=2, channels=(8, 16, 24), strides=(2, 2, 2), pool=32, batch=8, steps=6, warmup=2, few=4, loud=12.0,
-    enough=0.3, bits_a_step=2.0, strength_a_step=0.4, group=2,
+    enough_at_first=0.3, enough=0.3, bits_a_step=2.0, strength_a_step=0.4, group=2,
 )  # fmt: skip
 
 
@@ -114,7 +114,15 @@ def test_what_is_exported_reads_as_it_was_trained(
     """And training lowers the loss, goes on from the export, and the check tells its figures."""
     monkeypatch.setattr(lkd, "SAY_EVERY", 20)
     plan = TOY._replace(
-        steps=160, few=8, loud=6.0, quiet=6.0, enough=2.0, warmup=10, rate=4e-3, rate_of_words=2e-3
+        steps=160,
+        few=8,
+        loud=6.0,
+        quiet=6.0,
+        enough_at_first=2.0,
+        enough=2.0,
+        warmup=10,
+        rate=4e-3,
+        rate_of_words=2e-3,
     )
     work, out = tmp_path / "work", tmp_path / "out"
     with pytest.raises(lkd.FetchError, match="--stage train first"):
@@ -163,6 +171,40 @@ def test_what_is_exported_reads_as_it_was_trained(
     assert float((further["modulation"][name] - torch.from_numpy(exported)).abs().max()) < 0.01
 
 
+def test_what_was_trained_with_another_decoder_is_refused(
+    vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a seller would get the modulation and extractor of the public example, stamped as his own."""
+    from safetensors.torch import load_file, save_file
+
+    other = Path(shutil.copytree(vae, tmp_path / "other"))
+    file = other / "diffusion_pytorch_model.safetensors"
+    save_file({name: value * 1.5 for name, value in load_file(file).items()}, file)
+    plan, work, out = TOY._replace(steps=1), tmp_path / "work", tmp_path / "out"
+    lkd.train(plan, vae, textures, work)
+    lkd.export(plan, vae, textures, work, out)
+    both = f"{decoder_hash(vae)}.*{decoder_hash(other)}"
+    with pytest.raises(lkd.FetchError, match=both):
+        lkd.train(plan, other, textures, work)
+    with pytest.raises(lkd.FetchError, match=both):
+        lkd.export(plan, other, textures, work, out)
+    with pytest.raises(lkd.FetchError, match=both):
+        lkd.train(plan, other, textures, tmp_path / "fresh", exported=out)
+    assert not (tmp_path / "fresh").exists()
+    state = torch.load(work / "lkd.pt", weights_only=True)
+    assert state.pop("decoder") == decoder_hash(vae)
+    capsys.readouterr()
+    lkd.train(plan, vae, textures, work)
+    assert "nothing left to train" in capsys.readouterr().out
+    torch.save(state, work / "lkd.pt")  # of before it was told
+    for step in (
+        lambda: lkd.train(plan, vae, textures, work),
+        lambda: lkd.export(plan, vae, textures, work, out),
+    ):
+        with pytest.raises(lkd.FetchError, match="is not told"):
+            step()
+
+
 def test_folders_that_hold_no_decoder_are_told(vae: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -189,6 +231,13 @@ def test_an_export_that_fails_leaves_the_former(
     work, out = tmp_path / "work", tmp_path / "out"
     lkd.train(TOY._replace(steps=1), vae, textures, work)
     lkd.export(TOY, vae, textures, work, out)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (out, *out.iterdir())}
+    assert modes.pop("out") == 0o700  # secret like a key
+    assert set(modes.values()) == {0o600}
+    told, net = json.loads((out / lkd.LOG).read_text(encoding="utf-8")), Parts.load(out).extractor
+    assert told["net_hash"] == net.net_hash().hex()
+    assert told["detector_hash"] == net.spec_hash().hex()
+    assert told["detector_hash_turned"] == net.spec_hash(wide=True).hex()
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     lkd.train(TOY._replace(steps=2), vae, textures, work)
     monkeypatch.setattr(lkd, "appear", full)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from chain_stage import DAY, Node, Sold, World, build_world
-from tiny_model import Registered, make_registered
+from tiny_model import MODEL_KEY, Registered, make_registered
 
+from zhiyi.cli import main
 from zhiyi.ipfs_node import EmbeddedNode
+from zhiyi.keys import KeyKind, save_key
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +39,29 @@ def sold(world: World) -> Sold:
     second, second_copy = world.buy(service, "buyer2", 1)
     world.node.travel(8 * DAY)
     return Sold(service, first, second, first_copy, second_copy)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """`zhiyi --json` with these words, without a chain; what it prints."""
+
+    def call(*words: str | int | Path, fails: int = 0) -> Any:
+        capsys.readouterr()
+        try:
+            main(["--json", *map(str, words)])
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        text = capsys.readouterr().out
+        assert code == fails, text
+        return json.loads(text) if text.strip() else None
+
+    return call
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """Trace key of the model."""
+    path = tmp_path / "model.key"
+    save_key(path, KeyKind.TRACE, MODEL_KEY, unsafe_plain=True)
+    return path

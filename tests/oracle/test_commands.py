@@ -21,8 +21,10 @@ from zhiyi.delivery import mark_commit
 from zhiyi.keys import KeyKind, save_key
 from zhiyi.types import OrderState, to_hex
 from zhiyi_oracle.fingerprinter.service import Prepared
+from zhiyi_oracle.language_model import TransformersGenerator
 from zhiyi_oracle.tracer.trace_weights import licenses_of
 from zhiyi_watermark import weights
+from zhiyi_watermark.text_zerobit import ZeroBit
 
 Run = Callable[..., Any]
 
@@ -224,8 +226,31 @@ def test_a_text_marked_by_hand_is_traced(run: Run, tmp_path: Path, method: str) 
     assert run("trace", str(plain), *looked)["found"] is False
     (tmp_path / "binary.md").write_bytes(bytes(range(256)))
     run("trace", str(tmp_path / "binary.md"), *looked, fails=2)
+    (tmp_path / "empty.txt").write_text("\n")
+    run("trace", str(tmp_path / "empty.txt"), *looked, fails=2)
+    looked += ["--provider", str(provider), "--detector", made["detector_hash"]]
+    assert run("trace", str(text), *looked) == found
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(TINY / name, other)
+    (other / "tokenizer.json").write_text((TINY / "tokenizer.json").read_text() + "\n")
+    looked[looked.index(str(TINY))] = str(other)
+    run("trace", str(text), *looked, fails=3)
+    assert run("trace", str(text), *looked[:-2])["found"] is True  # read alike, though it is another file
+    if method == "binplus":
+        run("trace", str(text), *looked, "--bits", "64", fails=3)
     run("trace", str(text), "--model-key", str(key), "--tokenizer", str(TINY), fails=3)
     run("mark", "text", str(TINY), *words, "--prompt-file", str(plain), fails=3)
+
+
+def test_a_generator_tells_how_many_tokens_are_written() -> None:
+    said: list[tuple[int, int]] = []
+    TransformersGenerator(TINY).generate(
+        "The", ZeroBit(MODEL_KEY).processor(), top_k=50, max_new_tokens=5, min_new_tokens=5, seed=1,
+        progress=lambda done, total: said.append((done, total)),
+    )  # fmt: skip
+    assert said == [(done, 5) for done in range(5)]
 
 
 def test_the_license_of_a_copy_shows_in_what_it_writes(
@@ -246,14 +271,19 @@ def test_the_license_of_a_copy_shows_in_what_it_writes(
     assert found["detection"]["hypotheses"] == len(licenses_of(world.as_("creator"), world.model_id))
 
 
-def test_a_picture_marked_by_hand_is_traced(run: Run, tmp_path: Path) -> None:
-    key, found = tmp_path / "model.key", tmp_path / "found"
-    save_key(key, KeyKind.TRACE, MODEL_KEY, unsafe_plain=True)
+def picture() -> Image.Image:
+    """Of 400 x 320 px, with texture enough for a mark."""
     rows, columns = np.mgrid[0:320, 0:400]
     ripples = sum(np.sin((rows * a + columns * b) / 9) for a, b in ((1, 3), (4, 1), (2, -5), (7, 2)))
     grain = np.random.default_rng(1).normal(0, 12, (320, 400))
+    return Image.fromarray(np.clip(128 + 18 * ripples + grain, 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def test_a_picture_marked_by_hand_is_traced(run: Run, tmp_path: Path) -> None:
+    key, found = tmp_path / "model.key", tmp_path / "found"
+    save_key(key, KeyKind.TRACE, MODEL_KEY, unsafe_plain=True)
     plain = tmp_path / "plain.png"
-    Image.fromarray(np.clip(128 + 18 * ripples + grain, 0, 255).astype(np.uint8)).convert("RGB").save(plain)
+    picture().save(plain)
     found.mkdir()
     words = ["--model-key", str(key), "--user", "7", "--fingerprint", "123"]
     run("mark", "image", str(plain), str(found / "marked.jpg"), *words, "--quality", "90")
@@ -272,6 +302,47 @@ def test_a_picture_marked_by_hand_is_traced(run: Run, tmp_path: Path) -> None:
         ("plain.png", False),
     ]
     run("trace", str(plain), fails=3)
+
+
+def test_a_folder_of_pictures_is_marked_one_by_one(run: Run, tmp_path: Path) -> None:
+    key, folder, out = tmp_path / "model.key", tmp_path / "photos", tmp_path / "marked"
+    save_key(key, KeyKind.TRACE, MODEL_KEY, unsafe_plain=True)
+    folder.mkdir()
+    for name in ("b.bmp", "c.jpg", "e.PNG"):
+        picture().save(folder / name)
+    (folder / "a.png").write_bytes((folder / "e.PNG").read_bytes()[:2000])
+    picture().save(folder / "b.bmp.png")  # a name that b.bmp takes
+    (folder / "d.png").symlink_to(folder / "e.PNG")
+    (folder / "notes.txt").write_text("not looked at")
+    (folder / "inner").mkdir()
+    words = ["mark", "image", str(folder), str(out), "--model-key", str(key), "--user", "7"]
+    words += ["--fingerprint", "123"]
+    rows = run(*words, fails=2)
+    assert [(Path(row["file"]).name, row["marked"] and Path(row["marked"]).name) for row in rows] == [
+        ("a.png", None),
+        ("b.bmp", "b.bmp.png"),
+        ("b.bmp.png", None),
+        ("c.jpg", "c.jpg"),
+        ("e.PNG", "e.PNG"),
+    ]
+    assert "malformed" in rows[0]["error"]
+    assert "rename" in rows[2]["error"]
+    made = sorted(path for path in out.iterdir())
+    assert [path.name for path in made] == ["b.bmp.png", "c.jpg", "e.PNG"]
+    traced = run("trace", str(out), "--model-key", str(key), "--fingerprint", "123")
+    assert [(row["found"], row["user_number"]) for row in traced] == [(True, 7)] * 3
+    run(*words, fails=2)  # never into a folder that is there
+    assert [path.stat().st_mtime_ns for path in made] == [
+        path.stat().st_mtime_ns for path in sorted(out.iterdir())
+    ]
+    words[2:4] = [str(folder / "inner"), str(tmp_path / "none")]
+    run(*words, fails=2)
+    assert not (tmp_path / "none").exists()
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    picture().save(whole / "c.png")
+    words[2:4] = [str(whole), str(tmp_path / "all")]
+    assert [Path(row["marked"]).name for row in run(*words)] == ["c.png"]
 
 
 def test_users_are_added_and_dropped_by_command(run: Run, tmp_path: Path) -> None:

@@ -9,24 +9,30 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from tiny_model import MODEL_KEY
 
-from zhiyi.cli import main
+sys.path.append(str(Path(__file__).resolve().parents[1] / "watermark"))
+
+from gray_word import gray_extractor
+
 from zhiyi.errors import BadInput, ConfigError
 from zhiyi.keys import KeyKind, save_key
 from zhiyi_oracle.marker import generated, nonces
 from zhiyi_oracle.tracer import trace_picture
 from zhiyi_watermark import image_generated as kgs
-from zhiyi_watermark.detect import Finding, Found
+from zhiyi_watermark.detect import DecoderSuspect, Finding, Found, PictureSuspect
 from zhiyi_watermark.errors import UnavailableError
+from zhiyi_watermark.image_finished import Dss
 from zhiyi_watermark.image_generated import NONCES, Kgs, KgsSpec, Noise
+from zhiyi_watermark.image_weights import METHOD as LKD
+from zhiyi_watermark.image_weights import LkdReader
 from zhiyi_watermark.model_folder import load_pipeline
 from zhiyi_watermark.payload import Long
 from zhiyi_watermark.pictures import Picture, save_picture
@@ -38,29 +44,6 @@ MODEL = 3
 OTHER_KEY = b"\x09" * 32
 
 Run = Callable[..., Any]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*words: str | int | Path, fails: int = 0) -> Any:
-        capsys.readouterr()
-        try:
-            main(["--json", *map(str, words)])
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        text = capsys.readouterr().out
-        assert code == fails, text
-        return json.loads(text) if text.strip() else None
-
-    return call
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "model.key"
-    save_key(path, KeyKind.TRACE, MODEL_KEY, unsafe_plain=True)
-    return path
 
 
 def plain(path: Path, side: int = 64) -> Path:
@@ -218,12 +201,15 @@ def said(method: str, payload: bytes | None, log2_p: int) -> Detection:
 def test_a_mark_that_names_goes_before_a_better_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     payload = bytes(8)
     nameless, names, none = said("kgs", None, 200), said("dss", payload, 90), said("kgs", None, 1)
-    suspects: Any = [SimpleNamespace(users=1, fingerprints=1)]
+    suspects = [
+        PictureSuspect("", Dss(MODEL_KEY), 1, 1),
+        DecoderSuspect(str(MODEL), LkdReader(gray_extractor(), MODEL_KEY), [7, 8]),
+    ]
 
     def traced(*passing: Finding) -> Any:
         best = passing[0] if passing else Finding(str(MODEL), none)
         monkeypatch.setattr(trace_picture, "detect", lambda *_: Found(*best, passing))
-        return trace_picture.trace_picture(Path("a.png"), suspects)
+        return trace_picture.trace_picture([Path("a.png")], suspects)
 
     both, told = traced(Finding(str(MODEL), nameless), Finding("", names))
     assert (both.found, both.method, both.model_id, both.user_number) == (True, "dss", None, 0)
@@ -235,6 +221,11 @@ def test_a_mark_that_names_goes_before_a_better_one_that_does_not(monkeypatch: p
     nothing, _ = traced()
     assert (nothing.found, nothing.decision, nothing.method) == (False, "not_detected", None)
     assert nothing.model_id is None
+    copy = replace(said(LKD, None, 150), license=7, also=(8,))
+    decoded, told = traced(Finding(str(MODEL), nameless), Finding(str(MODEL), copy), Finding("", names))
+    assert (decoded.found, decoded.license_id, decoded.also, told) == (True, 7, (8,), copy)
+    assert (decoded.method, decoded.model_id, decoded.payload, decoded.copies_tried) == (LKD, MODEL, None, 2)
+    assert (both.license_id, both.also) == (None, ())
 
 
 # --- pipelines in folders

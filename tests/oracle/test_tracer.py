@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,11 +12,9 @@ from typing import Any
 import pytest
 from tiny_model import MODEL_KEY
 
-from zhiyi.cli import main
 from zhiyi.cli.session import Session
 from zhiyi.delivery import Bundle
 from zhiyi.errors import BadInput
-from zhiyi.keys import KeyKind, save_key
 from zhiyi_oracle.api_users import ApiUsers
 from zhiyi_oracle.tracer import cli
 from zhiyi_watermark import text_gaussian, weights
@@ -33,33 +30,10 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    def call(*words: str | Path, fails: int = 0) -> Any:
-        capsys.readouterr()
-        try:
-            main(["--json", *map(str, words)])
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        text = capsys.readouterr().out
-        assert code == fails, text
-        return json.loads(text) if text.strip() else None
-
-    return call
-
-
-@pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """The licenses of one model, in place of a chain."""
     monkeypatch.setattr(Session, "reader", None)
     monkeypatch.setattr(cli, "licenses_of", lambda _, model: LICENSES if model == MODEL else [])
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "model.key"
-    save_key(path, KeyKind.TRACE, MODEL_KEY, unsafe_plain=True)
-    return path
 
 
 def names(value: Any) -> set[str]:

@@ -38,6 +38,21 @@ def test_every_attack_gives_a_picture_again_and_leaves_the_rest_alone(pipeline: 
     assert all(parameter.requires_grad for parameter in pipeline.unet.parameters())
 
 
+@pytest.mark.parametrize("own_mark", [False, True])
+def test_xl_pictures_are_drawn_again_without_another_mark(
+    own_mark: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where invisible-watermark is installed, the library marks what its XL pipelines draw, unless it is told."""
+    from diffusers.pipelines.stable_diffusion_xl import pipeline_stable_diffusion_xl_img2img as library
+
+    monkeypatch.setattr(library, "is_invisible_watermark_available", lambda: own_mark)
+    xl = tiny_pipeline(xl=True)
+    one, other = (attacks.img2img(xl, PICTURE, 0.5, seed=seed, steps=4) for seed in (1, 2))
+    assert one.shape == PICTURE.shape
+    assert not np.array_equal(one, other)
+    assert np.array_equal(one, attacks.img2img(xl, PICTURE, 0.5, seed=1, steps=4))
+
+
 def test_no_style_transfer_is_a_reencoding(pipeline: Any) -> None:
     assert np.array_equal(
         attacks.transfer_style(pipeline, PICTURE, OTHER, 0.0), attacks.reencode(pipeline, PICTURE)

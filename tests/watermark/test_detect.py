@@ -110,6 +110,12 @@ def test_a_file_is_a_text_by_its_suffix(tmp_path: Path) -> None:
             detect(path, suspects())
     with pytest.raises(CarrierError, match="cannot be read"):
         detect(tmp_path / "none.txt", suspects())
+    for nothing in (b"", b"\xef\xbb\xbf \n\t", "\u200b \u2060\n".encode()):
+        path.write_bytes(nothing)
+        with pytest.raises(CarrierError, match="empty"):
+            detect(path, suspects())
+        with pytest.raises(CarrierError, match="empty"):
+            detect([nothing.decode("utf-8-sig"), ""], suspects())
     path.write_bytes(b"1 " * (1 << 24))
     with pytest.raises(CarrierError, match="more than"):
         detect(path, suspects())

@@ -23,6 +23,7 @@ KEY = hashlib.sha256(b"picture key").digest()
 PAYLOAD = Long(123_456, 77)
 USERS = 1000
 Rgb = npt.NDArray[np.uint8]
+Matrix = npt.NDArray[np.float64]
 
 
 def textured(height: int, width: int, name: bytes = b"texture") -> Rgb:
@@ -119,6 +120,35 @@ def test_any_size_and_proportion_is_marked(size: tuple[int, int], dss: Dss) -> N
     assert made.shape == picture.shape
     assert psnr(made, picture) > 37.4
     assert names(dss, attacks.jpeg(made, 80))
+
+
+def to_light(red: tuple[float, float], green: tuple[float, float], blue: tuple[float, float]) -> Matrix:
+    """Linear colors of these primaries (CIE x, y) under D65 to XYZ (IEC 61966-2-1, Adobe RGB 1998, Display P3)."""
+    x, y = np.array([red, green, blue]).T
+    primaries = np.array([x / y, np.ones(3), (1 - x - y) / y])
+    white = np.array([0.3127 / 0.329, 1, (1 - 0.3127 - 0.329) / 0.329])
+    return np.asarray(primaries * np.linalg.solve(primaries, white), dtype=np.float64)
+
+
+SRGB = to_light((0.64, 0.33), (0.3, 0.6), (0.15, 0.06))
+PROFILES = {
+    "Adobe RGB": to_light((0.64, 0.33), (0.21, 0.71), (0.15, 0.06)),
+    "Display P3": to_light((0.68, 0.32), (0.265, 0.69), (0.15, 0.06)),
+}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_it_lives_through_a_conversion_to_srgb(profile: str, dss: Dss, marked: Rgb) -> None:
+    """Profiles are kept and never applied, so whoever converts a marked picture changes its stored values."""
+    stored = marked / 255
+    curve = stored**2.2 if profile == "Adobe RGB" else np.where(
+        stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4
+    )  # fmt: skip
+    linear = np.clip(curve @ np.linalg.solve(SRGB, PROFILES[profile]).T, 0, 1)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    converted = np.rint(255 * srgb).astype(np.uint8)
+    assert psnr(converted, marked) < 36
+    assert names(dss, converted)
 
 
 def test_nobody_is_named_from_an_unmarked_picture_or_by_another_key(
@@ -303,6 +333,18 @@ def test_memory_is_bounded_by_the_picture_and_strips(dss: Dss) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < rgb.nbytes + (40 << 20)
+
+
+def test_fifty_megapixels_are_marked_in_bounded_memory(dss: Dss) -> None:
+    rgb = np.tile(textured(512, 512, b"large"), (12, 16, 1))  # 6144 x 8192
+    tracemalloc.start()
+    made = dss.embed(Picture(rgb), PAYLOAD).rgb
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (
+        peak < rgb.nbytes + 256 * 8192 * 40
+    )  # the marked picture, and 40 bytes a pixel of a strip of 256 rows
+    assert names(dss, made)
 
 
 def test_a_lattice_that_twelve_others_hide_at_first_is_found(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -567,6 +568,40 @@ def test_a_copy_that_its_types_cannot_hold_is_refused(decoder: Path, tmp_path: P
     with pytest.raises(SpecError, match="float16 cannot hold"):
         loud.save(tmp_path / "loud.safetensors")
     assert not (tmp_path / "loud.safetensors").exists()
+
+
+@pytest.mark.parametrize("prefix", ["first_stage_model.", "model."])
+def test_a_decoder_under_a_longer_name_is_refused(decoder: Path, tmp_path: Path, prefix: str) -> None:
+    """As single-file checkpoints call it: a buyer would find the unmarked decoder there."""
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(decoder / "diffusion_pytorch_model.safetensors")
+    old = {prefix + name: value for name, value in weights.items() if name.startswith("decoder.")}
+    for part, said in (("unet", "may hold the unmarked decoder"), ("vae", "none of an AutoencoderKL")):
+        pipeline = tmp_path / part
+        shutil.copytree(decoder, pipeline / "vae")
+        (pipeline / "unet").mkdir()
+        index = {"vae": ["diffusers", "AutoencoderKL"], "unet": ["diffusers", "x"]}
+        (pipeline / "model_index.json").write_text(json.dumps(index))
+        save_file(old, pipeline / part / "extra.safetensors")
+        with pytest.raises(CarrierError, match=said):
+            issue(pipeline, tmp_path / "x", modulation_of(decoder), KEY, 1)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_copy_is_not_written_where_a_link_leads_nowhere(decoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "x").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SpecError, match="never written over"):
+        issue(decoder, tmp_path / "x", modulation_of(decoder), KEY, 1)
+
+
+def test_pipes_and_layers_without_channels_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MODULATION)
+    with pytest.raises(CarrierError, match="no plain file"):
+        Parts.load(tmp_path)
+    empty = Layer(np.zeros((0, 3, 3, 3), np.int8), np.zeros(0, np.int32), np.zeros(0, np.int32), 1)
+    with pytest.raises(SpecError, match="layer 0 of the extractor"):
+        Extractor((empty,), np.zeros((BITS, 0), np.int8), np.zeros(BITS, np.int64), 1, 64)
 
 
 def test_what_a_killed_run_left_is_taken_away_and_a_living_ones_stays(tmp_path: Path) -> None:

@@ -155,11 +155,91 @@ def test_an_animation_needs_a_frame(kind: str) -> None:
     second = IMAGE.rotate(180)
     options = {"lossless": True} if kind == "WEBP" else {}
     body = stored(IMAGE, kind, save_all=True, append_images=[second], **options)
-    with pytest.raises(UnavailableError, match="2 frames"):
+    with pytest.raises(UnavailableError, match="it is an animation"):
         open_picture(body)
     assert not np.array_equal(open_picture(body, frame=0).rgb, open_picture(body, frame=1).rgb)
-    with pytest.raises(SpecError, match="outside 0"):
+    with pytest.raises(SpecError, match="no frame 2"):
         open_picture(body, frame=2)
+    for frame in (-1, 1000):
+        with pytest.raises(SpecError, match="outside 0"):
+            open_picture(body, frame=frame)
+
+
+def directories(count: int) -> bytes:
+    """A TIFF of 1 x 1 px with so many directories, each of one more picture."""
+    about = ((256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 1))
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in about)
+    size = 2 + len(fields) + 4
+    out = b"II*\0" + struct.pack("<II", 12, 0)
+    for at in range(count):
+        follows = 12 + size * (at + 1) if at + 1 < count else 0
+        out += struct.pack("<H", len(about)) + fields + struct.pack("<I", follows)
+    return out
+
+
+def test_nobody_counts_the_frames_of_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To count them takes time with the square of the directories."""
+
+    def counted(self: object) -> int:
+        raise AssertionError("n_frames was asked for")
+
+    for name in ("TiffImagePlugin.TiffImageFile", "GifImagePlugin.GifImageFile"):
+        monkeypatch.setattr(f"PIL.{name}.n_frames", property(counted))
+    many = directories(300)
+    with pytest.raises(UnavailableError, match="it is an animation"):
+        open_picture(many)
+    assert open_picture(directories(1)).rgb.shape == open_picture(many, frame=2).rgb.shape == (1, 1, 3)
+    with pytest.raises(SpecError, match="no frame 300"):
+        open_picture(many, frame=300)
+    assert open_picture(stored(IMAGE, "GIF")).rgb.shape == (40, 60, 3)
+
+
+def test_of_a_telephones_photograph_the_first_picture_is_read() -> None:
+    body = stored(IMAGE, "MPO", save_all=True, append_images=[IMAGE.resize((20, 10))])
+    assert Image.open(io.BytesIO(body)).format == "MPO"
+    assert np.array_equal(open_picture(body).rgb, open_picture(stored(IMAGE, "JPEG")).rgb)
+    assert open_picture(body, frame=1).rgb.shape == (10, 20, 3)
+
+
+def segments(*inner: bytes) -> bytes:
+    """A progressive JPEG with these segments before its first scan."""
+    whole = stored(IMAGE, "JPEG", progressive=True)
+    return whole[:2] + b"".join(inner) + whole[2:]
+
+
+def scanned(count: int, inner: bytes = b"") -> bytes:
+    """A progressive JPEG with so many scans."""
+    whole = segments(inner)
+    first = whole.index(b"\xff\xda")
+    own = whole.count(b"\xff\xda", first)
+    last = whole[whole.rindex(b"\xff\xda") : -2]  # the last bits of one color, which may come again
+    return whole[:-2] + last * (count - own) + whole[-2:]
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes are a scan, and each scan goes over all pixels."""
+    assert open_picture(scanned(100)).rgb.shape == (40, 60, 3)
+    hidden = b"\xff\xe1\x00\x06\xff\xd9\xff\xd9"  # ends of a picture, inside a segment
+    padded = b"\xff" * 9 + hidden[1:]
+    monkeypatch.setattr(Image, "open", lambda *given, **more: pytest.fail("it was opened"))
+    for inner in (b"", hidden, padded):
+        with pytest.raises(CarrierError, match="more than 100 scans"):
+            open_picture(scanned(101, inner))
+
+
+def test_a_jpeg_of_many_segments_or_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    comment = b"\xff\xfe\x00\x03c"
+    assert open_picture(segments(comment * 50, b"junk", comment)).rgb.shape == (40, 60, 3)
+    monkeypatch.setattr(Image, "open", lambda *given, **more: pytest.fail("it was opened"))
+    for inner, said in (
+        (comment * (1 << 16), "65536 segments"),
+        (bytes(1 << 16) + b"\0" + comment, "65536 bytes between"),
+        (b"\xff\xfe\x00\x01", "malformed"),
+        (b"\xff\xf0\x00\x02", "malformed"),
+        (b"\xff\xd9", "no scan"),
+    ):
+        with pytest.raises(CarrierError, match=said):
+            open_picture(segments(inner))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P"])

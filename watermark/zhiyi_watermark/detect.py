@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from zhiyi_watermark import weights
+from zhiyi_watermark import image_finished, image_generated, image_weights, weights
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.image_finished import Dss
 from zhiyi_watermark.image_generated import KgsReader
-from zhiyi_watermark.image_weights import LkdReader
+from zhiyi_watermark.image_weights import MAX_PICTURES, LkdReader
 from zhiyi_watermark.payload import MAX_FINGERPRINT
-from zhiyi_watermark.pictures import open_picture
+from zhiyi_watermark.pictures import Picture, open_picture
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.stats import Order
 from zhiyi_watermark.text_gaussian import MAX_TOKENS, Base, GswSpec
@@ -29,6 +29,7 @@ from zhiyi_watermark.text_zerobit import ZeroBit
 
 TEXT_SUFFIXES: Final = frozenset({".txt", ".md"})
 PICTURE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+MAX_CASE_PIXELS: Final = 1 << 27  # of all pictures of a case
 _MAX_BYTES: Final = 4 * MAX_CHARACTERS  # of a text file in UTF-8
 
 
@@ -101,42 +102,53 @@ class Finding(NamedTuple):
     detection: Detection
 
 
+class PassedOver(NamedTuple):
+    """A picture of a case that one suspect's mark is not looked for in."""
+
+    model: str
+    method: str
+    path: Path
+    reason: str
+
+
 class Found(NamedTuple):
     """The best suspect, what its detector said, and all whose mark was detected."""
 
     model: str | None  # None where no suspect could be tried
     detection: Detection | None
     passing: tuple[Finding, ...] = ()  # the smallest p_global first
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 def detect(
-    found: str | Path | Sequence[str], suspects: Sequence[Suspect], progress: Progress = no_progress
+    found: str | Path | Sequence[str] | Sequence[Path],
+    suspects: Sequence[Suspect],
+    progress: Progress = no_progress,
 ) -> Found:
     """Whose mark is in what was found: a text as a str, or a path of a text, a picture or safetensors.
 
-    Several texts are one case: all were committed before, each place counts once over all of them. A suspect of another
-    architecture or tokenizer, or texts too short or too long for it, is passed over; it counts.
-    Raises SpecError without a suspect of the object's kind, CarrierError on what can't be examined, UnavailableError on
-    an animation.
+    Several texts, or paths of several pictures, are one case: all were committed before, each place counts once over
+    all of them. A suspect of another architecture or tokenizer, or texts too small or too large for it, is passed
+    over; it counts. A picture that a suspect's mark does not read is left out of the case for that suspect, and told:
+    its size is no function of the key, so nothing is paid for that.
+    Raises SpecError without a suspect of the object's kind, CarrierError on what can't be examined, as an empty
+    text, UnavailableError on an animation.
     """
-    if isinstance(found, str):
-        texts: list[str] | None = [found]
-    elif isinstance(found, Path):
-        texts = [read_text(found)] if is_text(found) else None
-    else:
-        texts = list(found)
-    if texts == []:
-        raise SpecError("no text was given to look into")
+    paths, texts = _sorted_out(found)
     if texts is not None and sum(map(len, texts)) > MAX_CHARACTERS:
         raise CarrierError(
             f"the texts have more than {MAX_CHARACTERS} characters in all; give fewer, or parts"
         )
-    picture = open_picture(found) if isinstance(found, Path) and is_picture(found) else None
+    if texts is not None and not any(canonical_text(text).strip() for text in texts):
+        raise CarrierError("the text is empty: it has no visible character; give one with words")
+    if len(paths) > MAX_PICTURES:
+        raise CarrierError(f"{len(paths)} pictures were given, a case has at most {MAX_PICTURES}")
+    pictures = _opened(paths) if paths and is_picture(paths[0]) else []
     what, kinds = (
         ("a text", (TextSuspect, WriterSuspect))
         if texts is not None
         else ("a picture", (PictureSuspect, DecoderSuspect))
-        if picture
+        if pictures
         else ("weights", (WeightsSuspect,))
     )
     tried = [suspect for suspect in suspects if isinstance(suspect, kinds)]
@@ -145,13 +157,19 @@ def detect(
             f"nothing to look for in {what}: none of the {len(suspects)} suspects marks such objects"
         )
     said: list[Finding] = []
+    passed_over: list[PassedOver] = []
     ids: dict[int, list[list[int]]] = {}  # of the texts under each tokenizer
     for suspect in tried:
+        read: list[Picture] = []
+        if isinstance(suspect, PictureSuspect | DecoderSuspect):
+            read, unread = _readable(suspect, paths, pictures)
+            passed_over += unread
+            if not read:
+                continue
         try:
             if isinstance(suspect, WeightsSuspect):
-                assert isinstance(found, Path)
                 one = weights.trace(
-                    found,
+                    paths[0],
                     suspect.kit,
                     suspect.licenses,
                     base=suspect.base,
@@ -159,11 +177,9 @@ def detect(
                     progress=progress,
                 )
             elif isinstance(suspect, PictureSuspect):
-                assert picture is not None
-                one = suspect.mark.detect(picture, suspect.users, suspect.fingerprints, models=len(tried))
+                one = suspect.mark.detect_case(read, suspect.users, suspect.fingerprints, models=len(tried))
             elif isinstance(suspect, DecoderSuspect):
-                assert picture is not None
-                one = suspect.mark.detect(picture, suspect.licenses, models=len(tried))
+                one = suspect.mark.detect_case(read, suspect.licenses, models=len(tried))
             elif isinstance(suspect, WriterSuspect):
                 assert texts is not None
                 one = _written(suspect, texts, len(tried), progress)
@@ -175,15 +191,81 @@ def detect(
                         tokenizer.encode(canonical_text(text), add_special_tokens=False) for text in texts
                     ]
                 one = _generated(suspect, ids[id(tokenizer)], len(tried))
-        except UnavailableError:
+        except UnavailableError as error:
+            if isinstance(suspect, PictureSuspect | DecoderSuspect):
+                passed_over += [PassedOver(suspect.model, _method(suspect), p, str(error)) for p in paths]
             continue
         said.append(Finding(suspect.model, one))
     if not said:
-        return Found(None, None)
+        return Found(None, None, passed_over=tuple(passed_over))
     said.sort(key=_order)
     passing = tuple(finding for finding in said if finding.detection.decision == "detected")
     best = passing[0] if passing else said[0]
-    return Found(best.model, best.detection, passing)
+    return Found(best.model, best.detection, passing, tuple(passed_over))
+
+
+def _opened(paths: Sequence[Path]) -> list[Picture]:
+    """Raises CarrierError and UnavailableError as open_picture does, of several with the path, and over the limit."""
+    out: list[Picture] = []
+    pixels = 0
+    for path in paths:
+        try:
+            out.append(open_picture(path))
+        except (CarrierError, UnavailableError) as error:
+            if len(paths) == 1:
+                raise
+            raise type(error)(f"{path}: {error}") from error
+        pixels += out[-1].rgb.shape[0] * out[-1].rgb.shape[1]
+        if pixels > MAX_CASE_PIXELS:
+            raise CarrierError(
+                f"the first {len(out)} of {len(paths)} pictures have {pixels} px, a case has at most "
+                f"{MAX_CASE_PIXELS}; give fewer"
+            )
+    return out
+
+
+def _method(suspect: PictureSuspect | DecoderSuspect) -> str:
+    if isinstance(suspect, DecoderSuspect):
+        return image_weights.METHOD
+    return image_finished.METHOD if isinstance(suspect.mark, Dss) else image_generated.METHOD
+
+
+def _readable(
+    suspect: PictureSuspect | DecoderSuspect, paths: Sequence[Path], pictures: Sequence[Picture]
+) -> tuple[list[Picture], list[PassedOver]]:
+    """The pictures whose size the suspect's mark is read from, and the others."""
+    of = (
+        image_weights
+        if isinstance(suspect, DecoderSuspect)
+        else image_finished
+        if isinstance(suspect.mark, Dss)
+        else image_generated
+    )
+    read, unread = [], []
+    for path, picture in zip(paths, pictures, strict=True):
+        try:
+            of.check_size(picture)
+            read.append(picture)
+        except UnavailableError as error:
+            unread.append(PassedOver(suspect.model, of.METHOD, path, str(error)))
+    return read, unread
+
+
+def _sorted_out(found: str | Path | Sequence[str] | Sequence[Path]) -> tuple[list[Path], list[str] | None]:
+    """Paths of pictures or of one checkpoint, else texts. Raises SpecError on none, or on a case of other kinds."""
+    if isinstance(found, str):
+        return [], [found]
+    given = [found] if isinstance(found, Path) else list(found)
+    if not given:
+        raise SpecError("no text or picture was given to look into")
+    paths = [one for one in given if isinstance(one, Path)]
+    if len(given) == 1 and paths and is_text(paths[0]):
+        return [], [read_text(paths[0])]
+    if not paths:
+        return [], [one for one in given if isinstance(one, str)]
+    if len(paths) < len(given) or (len(paths) > 1 and not all(is_picture(path) for path in paths)):
+        raise SpecError("a case is of texts alone, each a str, or of paths of pictures alone")
+    return paths, None
 
 
 def _order(finding: Finding) -> Order:

@@ -123,20 +123,27 @@ def spec_hash() -> bytes:
 # --- the picture in integers ---------------------------------------------------------------------------------
 
 
-def canonical(picture: Picture) -> Int64:
-    """Mean luma (x 256, BT.601 weights) on the canonical grid: short side 512, square px, rounded.  # (h, w)
-
-    Rows and columns of the picture that fill no whole canonical px are left out at the bottom and right.
-    Raises UnavailableError on a picture that is too small or too long.
-    """
-    rgb = picture.rgb
-    height, width = rgb.shape[:2]
+def check_size(picture: Picture) -> None:
+    """Raises UnavailableError on a picture that is too small, too large or too long."""
+    height, width = picture.rgb.shape[:2]
     short, long = min(height, width), max(height, width)
     if short < MIN_SIDE or long > MAX_ASPECT * short or height * width > MAX_PIXELS:
         raise UnavailableError(
             f"the picture has {width} x {height} px; marks are put into and read from pictures of at least "
             f"{MIN_SIDE} px a side, at most {MAX_ASPECT} : 1 and {MAX_PIXELS} px"
         )
+
+
+def canonical(picture: Picture) -> Int64:
+    """Mean luma (x 256, BT.601 weights) on the canonical grid: short side 512, square px, rounded.  # (h, w)
+
+    Rows and columns of the picture that fill no whole canonical px are left out at the bottom and right.
+    Raises UnavailableError on a picture that is too small or too long.
+    """
+    check_size(picture)
+    rgb = picture.rgb
+    height, width = rgb.shape[:2]
+    short = min(height, width)
     rows, columns = height * GRID // short, width * GRID // short
     edges = np.arange(columns + 1, dtype=np.int64) * short  # in px / 512
     at, part = edges // GRID, edges % GRID

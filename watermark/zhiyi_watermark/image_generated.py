@@ -732,16 +732,7 @@ class Inverter:
         if mark.spec != self.spec:
             raise SpecError("the mark is of another specification than the pipeline")
         for picture in pictures:
-            height, width = picture.rgb.shape[:2]
-            if (
-                min(height, width) < 8
-                or max(height, width) > MAX_ASPECT * min(height, width)
-                or height * width > MAX_PIXELS
-            ):
-                raise UnavailableError(
-                    f"the picture has {width} x {height} px; read are pictures of at least 8 px a side, at most "
-                    f"{MAX_ASPECT} : 1 and {MAX_PIXELS} px"
-                )
+            check_size(picture)
         first = self._read([(picture, View()) for picture in pictures], self.spec.steps)
         out = []
         for picture, q in zip(pictures, first, strict=True):
@@ -844,7 +835,21 @@ class KgsReader:
         models: int = 1,
     ) -> Detection:
         """Whose message is in one picture; see Kgs.verdict and Inverter.noise."""
-        return self.mark.verdict([self.noise(picture)], users, fingerprints, models=models)
+        return self.detect_case([picture], users, fingerprints, models=models)
+
+    def detect_case(
+        self,
+        pictures: Sequence[Picture],
+        users: int | Collection[int],
+        fingerprints: int | Collection[int] = MAX_FINGERPRINT + 1,
+        *,
+        models: int = 1,
+    ) -> Detection:
+        """Whose message is in these pictures together, all committed before detection; equal ones count once."""
+        distinct = {picture.digest: picture for picture in pictures}.values()
+        return self.mark.verdict(
+            [self.noise(picture) for picture in distinct], users, fingerprints, models=models
+        )
 
     def noise(self, picture: Picture) -> Noise:
         """The picture's readings, see Inverter.noise; those of the last picture are kept."""
@@ -853,6 +858,17 @@ class KgsReader:
             self._read.clear()
             self._read[picture.digest] = found
         return self._read[picture.digest]
+
+
+def check_size(picture: Picture) -> None:
+    """Raises UnavailableError on a picture that is too small, too large or too long."""
+    height, width = picture.rgb.shape[:2]
+    short, long = min(height, width), max(height, width)
+    if short < 8 or long > MAX_ASPECT * short or height * width > MAX_PIXELS:
+        raise UnavailableError(
+            f"the picture has {width} x {height} px; read are pictures of at least 8 px a side, at most "
+            f"{MAX_ASPECT} : 1 and {MAX_PIXELS} px"
+        )
 
 
 def _reaches(fit: tuple[int, int, int, int], square: int) -> bool:

@@ -26,11 +26,11 @@ word is used for that, so it costs nothing.
 needs p of 2^-59.6, so all bits right but at most a few that hardly weigh: of several pictures added, seldom of one.
 64 bits hold no allowance of 2^40 for ground keys or nets; where a case asks for it, plan for 128.
 
-Limits: the extractor and the trained modulation stay with the seller. Who has both can take a word off, and with the
-key put another on; who has the base decoder swaps it in; who has copies of several licenses and puts their channels in
-order can average them: bits in which they differ cancel, of 64 too many for a name. Whoever has a copy can draw
-pictures with it, so a name is that of a copy, not of a hand. Fine-tuning the decoder at the cost of quality removes the
-word in the end. A picture without texture holds few bits.
+Limits: the extractor and the trained modulation stay with the seller. Who has both and one picture of a copy, without
+the key, makes that copy's decoder, and can take its word off; who has the base decoder swaps it in; who has copies of
+several licenses and puts their channels in order can average them: bits in which they differ cancel, of 64 too many for
+a name. Whoever has a copy can draw pictures with it, so a name is that of a copy, not of a hand. Fine-tuning the
+decoder at the cost of quality removes the word in the end. A picture without texture holds few bits.
 """
 
 from __future__ import annotations
@@ -85,6 +85,8 @@ MAX_ACTIVATIONS: Final = 1 << 27  # of one layer, of the largest picture that is
 MAX_RELATIVE: Final = (
     100.0  # |W' - W| / |W| of a convolution; toy decoders of random weights are changed by 13
 )
+VAE: Final = "vae"  # the part of a pipeline
+INDEX: Final = "model_index.json"
 MODULATION: Final = "modulation.safetensors"  # of a folder of parts, by scripts/train_lkd.py
 EXTRACTOR: Final = "extractor.safetensors"
 
@@ -98,7 +100,9 @@ _AT_ONCE: Final = 1 << 14  # words compared at once
 _CELLS: Final = 1 << 21  # numbers of a picture worked on at once
 _GROUPS: Final = 32  # of an AutoencoderKL whose config.json does not say
 _MAX_CONFIG: Final = 1 << 16  # bytes
+_MAX_INDEX: Final = 1 << 16  # bytes
 _RESIDUAL: Final = re.compile(r"(.*\bdecoder\..*resnets\.\d+)\.conv1\.weight")
+_OWN: Final = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")  # of an AutoencoderKL's tensors
 _FACTORS: Final = (0.5, 1.0, 2.0)  # of a group's channels; powers of two round nothing
 _PARTS: Final = ("gain", "left", "right", "mix")
 
@@ -296,22 +300,31 @@ def _check_base(base: Path, modulation: Modulation) -> None:
 def issue(
     base: Path, out: Path, modulation: Modulation, model_key: bytes, license: int, *, reorder: bool = True
 ) -> dict[str, float]:
-    """Writes the copy of one license: the AutoencoderKL's folder `base` with its word in the decoder.
+    """Writes the copy of one license: the AutoencoderKL's folder `base`, or a diffusers pipeline with it in its folder
+    `vae`, with the license's word in the decoder.
 
     Every other tensor and file stays as it is; types and shapes too. reorder: put the channels of residual blocks in
-    an order, and at a scale, of the license's own. The result appears under its name when complete; `out` must not
-    exist. Returns each changed convolution's |W' - W| / |W| before it was put in that order.
+    an order, and at a scale, of the license's own. The same key and license give the same bytes again. The result
+    appears under its name when complete; `out` must not exist. Returns each changed convolution's |W' - W| / |W|
+    before it was put in that order.
     Raises SpecError, CarrierError (malformed shards, symbolic links, files that would carry the unmarked weights),
     UnavailableError (a decoder of other shapes or weights than the modulation was trained with; a copy that would be
     another decoder, or hold values that its type cannot).
     """
     signs = word(model_key, license, modulation.bits, bytes.fromhex(modulation.extractor))
     if not base.is_dir() or base.is_symlink():
-        raise SpecError(f"{base} is no folder; give the folder of the AutoencoderKL, `vae` of a pipeline")
+        raise SpecError(f"{base} is no folder; give the folder of the pipeline, or of its part `{VAE}`")
     check_out(base, out)
-    shards = files_of(base)
-    _check_base(base, modulation)
-    with Checkpoint(base) as checkpoint:
+    vae = vae_of(base)
+    shards = files_of(vae)
+    every = _weights_of(base, modulation) if vae != base else {shard.name for shard in shards}
+    _check_base(vae, modulation)
+    with Checkpoint(vae) as checkpoint:
+        strange = next((entry.name for entry in checkpoint if not entry.name.startswith(_OWN)), None)
+        if strange is not None:
+            raise CarrierError(
+                f"{vae} holds tensor {strange:.120}, which is none of an AutoencoderKL; it would be part of every copy"
+            )
         entries = {entry.name: entry for entry in checkpoint if entry.dtype in FLOATS}
         changed, relative = _with_word(checkpoint, modulation, signs)
         if reorder:
@@ -327,14 +340,51 @@ def issue(
         )
     with scratch_beside(out, ".zhiyi-issue-") as scratch:
         made = scratch / "copy"
-        copy_bundle(base, made, {shard.name for shard in shards})
+        copy_bundle(base, made, every)
         for shard in shards:
-            with TensorFile(made / shard.name, writable=True) as file:
+            with TensorFile(made / shard.relative_to(base), writable=True) as file:
                 for entry in file.entries:
                     if entry.name in changed:
                         file.store(entry, _stored(changed[entry.name], entry))
         appear(made, out)
     return relative
+
+
+def vae_of(folder: Path) -> Path:
+    """The folder of the AutoencoderKL: `vae` of a diffusers pipeline, any other folder itself."""
+    return folder / VAE if (folder / INDEX).exists() else folder
+
+
+def _weights_of(pipeline: Path, modulation: Modulation) -> set[str]:
+    """Paths in a pipeline's folder of the safetensors of its parts; check_bundle then refuses weights elsewhere.
+
+    Raises CarrierError where a part but `vae` holds tensors whose names end as the decoder's,
+    UnavailableError without the index.
+    """
+    try:
+        with (pipeline / INDEX).open("rb") as listed:
+            index = parsed(listed.read(_MAX_INDEX))
+    except (OSError, ValueError) as error:
+        raise UnavailableError(
+            f"{pipeline / INDEX} is no list of a pipeline's parts: {error!s:.120}"
+        ) from error
+    if not isinstance(index, dict) or not isinstance(index.get(VAE), list):
+        raise UnavailableError(f"{pipeline / INDEX} names no part `{VAE}`")
+    wanted = tuple(tensor.name for tensor in modulation.tensors)
+    out = set()
+    for part in index:
+        folder = pipeline / part
+        if folder.parent != pipeline or not folder.is_dir():
+            continue
+        for file in sorted(folder.glob("*.safetensors")):
+            if part != VAE:
+                with TensorFile(file) as opened:
+                    if any(entry.name.endswith(wanted) for entry in opened.entries):
+                        raise CarrierError(
+                            f"{file} may hold the unmarked decoder; take it out of the folder first"
+                        )
+            out.add(f"{part}/{file.name}")
+    return out
 
 
 def _stored(values: Float32, entry: Entry) -> bytes:
@@ -447,7 +497,8 @@ class Extractor:
         for i, layer in enumerate(self.layers):
             out = len(layer.weight)
             if (
-                layer.weight.shape != (out, channels, KERNEL, KERNEL)
+                not out
+                or layer.weight.shape != (out, channels, KERNEL, KERNEL)
                 or layer.weight.dtype != np.int8
                 or not layer.bias.shape == layer.factor.shape == (out,)
                 or not layer.bias.dtype == layer.factor.dtype == np.int32
@@ -561,13 +612,9 @@ class Extractor:
 
         Raises UnavailableError on sizes that are not read.
         """
+        check_size(picture)
         height, width = picture.rgb.shape[:2]
         short, long = min(height, width), max(height, width)
-        if short < MIN_SIDE or long > MAX_ASPECT * short or height * width > MAX_PIXELS:
-            raise UnavailableError(
-                f"the picture has {width} x {height} px; read are pictures of at least {MIN_SIDE} px a side, at most "
-                f"{MAX_ASPECT} : 1 and {MAX_PIXELS} px"
-            )
         upright: list[UInt8] = []
         if short != self.side:
             upright.append(resized(picture.rgb, height * self.side // short, width * self.side // short))
@@ -618,6 +665,17 @@ class Parts:
         Raises CarrierError on other files, UnavailableError on an extractor of another training.
         """
         return cls(Modulation.load(folder / MODULATION), Extractor.load(folder / EXTRACTOR))
+
+
+def check_size(picture: Picture) -> None:
+    """Raises UnavailableError on a picture that is too small, too large or too long."""
+    height, width = picture.rgb.shape[:2]
+    short, long = min(height, width), max(height, width)
+    if short < MIN_SIDE or long > MAX_ASPECT * short or height * width > MAX_PIXELS:
+        raise UnavailableError(
+            f"the picture has {width} x {height} px; read are pictures of at least {MIN_SIDE} px a side, at most "
+            f"{MAX_ASPECT} : 1 and {MAX_PIXELS} px"
+        )
 
 
 def _convolved(x: Float32, layer: Layer) -> Float32:
@@ -722,7 +780,15 @@ class LkdReader:
 
     def detect(self, picture: Picture, licenses: Sequence[int], *, models: int = 1) -> Detection:
         """Whose copy decoded one picture; see verdict and Extractor.read."""
-        return self.verdict([self.extractor.read(picture, wide=self.wide)], licenses, models=models)
+        return self.detect_case([picture], licenses, models=models)
+
+    def detect_case(
+        self, pictures: Sequence[Picture], licenses: Sequence[int], *, models: int = 1
+    ) -> Detection:
+        """Whose copy decoded these pictures together, all committed before detection; equal ones count once."""
+        distinct = {picture.digest: picture for picture in pictures}.values()
+        read = [self.extractor.read(picture, wide=self.wide) for picture in distinct]
+        return self.verdict(read, licenses, models=models)
 
     def verdict(
         self,

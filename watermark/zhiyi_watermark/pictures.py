@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -24,8 +25,14 @@ from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 MAX_BYTES: Final = 256 << 20  # of a file
 MAX_PIXELS: Final = 1 << 26
 MAX_SIDE: Final = 1 << 16
+MAX_FRAMES: Final = 1000  # of an animation, as far as `frame` reaches
+MAX_SCANS: Final = (
+    100  # of a JPEG; each goes over all pixels, and a few bytes are one. libtiff has the same limit
+)
+MAX_SEGMENTS: Final = 1 << 16  # of a JPEG
+MAX_JUNK: Final = 1 << 16  # bytes between the segments before its first scan
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
-_WRITTEN: Final = {
+WRITTEN: Final = {  # by endings
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -34,6 +41,12 @@ _WRITTEN: Final = {
     ".tiff": "TIFF",
 }
 _READ: Final = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "RGBX", "La", "RGBa", "CMYK", "YCbCr")
+
+# Of JPEG (ITU-T T.81, table B.1): the next marker that is no restart; those that a length follows
+_SEGMENT: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_SEGMENTS: Final = frozenset({*range(0xC0, 0xC8), *range(0xC9, 0xD0), *range(0xDA, 0xF0), 0xFE})
+_SCAN: Final = 0xDA
+_END: Final = 0xD9
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PilImage
@@ -79,14 +92,18 @@ class Picture:
 def open_picture(source: str | Path | bytes, *, frame: int | None = None) -> Picture:
     """A picture file (PNG, JPEG, WebP, TIFF, BMP, GIF), turned as its EXIF orientation says.
 
-    source: a path or the file's bytes. frame: which one of an animation.
-    Sizes are checked before pixels are decoded. 16-bit and CMYK pictures are read as RGB8, and `lossy` says so.
-    Raises CarrierError on what is no such file, is cut short or is over a limit (256 MiB, 2^26 px, 2^16 px a side),
-    UnavailableError on an animation without `frame` and on modes that are no RGB picture (floats, Lab).
+    source: a path or the file's bytes. frame: which one of an animation, 0 .. 999.
+    Sizes are checked before pixels are decoded. 16-bit and CMYK pictures are read as RGB8, and `lossy` says so. Of a
+    JPEG with further pictures behind it (MPO, as telephones write) the first is read.
+    Raises CarrierError on what is no such file, is cut short or is over a limit (256 MiB, 2^26 px, 2^16 px a side; of
+    a JPEG 100 scans), UnavailableError on an animation without `frame` and on modes that are no RGB picture (floats,
+    Lab), SpecError on a frame that is not there.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     body = _bytes_of(source)
+    if body.startswith(b"\xff\xd8"):
+        _check_scans(body)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from 89 Mpx; ours are fewer
@@ -113,16 +130,16 @@ def save_picture(picture: Picture, path: str | Path, *, quality: int = 95) -> No
     Raises SpecError on another ending or quality, or alpha in a JPEG.
     """
     ending = Path(path).suffix.lower()
-    if ending not in _WRITTEN:
-        raise SpecError(f"can't write {Path(path).name}: its ending must be one of {', '.join(_WRITTEN)}")
-    Path(path).write_bytes(encode_picture(picture, _WRITTEN[ending], quality=quality))
+    if ending not in WRITTEN:
+        raise SpecError(f"can't write {Path(path).name}: its ending must be one of {', '.join(WRITTEN)}")
+    Path(path).write_bytes(encode_picture(picture, WRITTEN[ending], quality=quality))
 
 
 def encode_picture(picture: Picture, kind: str, *, quality: int = 95) -> bytes:
     """The bytes of a picture file; kind: PNG, JPEG, WEBP or TIFF. See save_picture."""
     from PIL import Image
 
-    if kind not in _WRITTEN.values() or not 1 <= quality <= 95:
+    if kind not in WRITTEN.values() or not 1 <= quality <= 95:
         raise SpecError(f"kind {kind} must be PNG, JPEG, WEBP or TIFF, and quality {quality} lie in 1 .. 95")
     if kind == "JPEG" and picture.alpha is not None:
         raise SpecError("JPEG holds no alpha; write PNG or WebP, or drop the alpha first")
@@ -162,15 +179,49 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
+def _check_scans(body: bytes) -> None:
+    """Walks the segments of a JPEG up to the end of its first picture, before anything is decoded.
+
+    Raises CarrierError on more scans, segments or bytes between them than a picture has.
+    """
+    at = scans = segments = junk = 0
+    while found := _SEGMENT.search(body, at):
+        marker, start = body[found.end() - 1], found.end()
+        junk += found.start() - at
+        if marker == _END:
+            break
+        length = int.from_bytes(body[start : start + 2], "big")
+        if marker not in _SEGMENTS or length < 2:
+            raise CarrierError(
+                f"the JPEG is malformed: byte {start - 1} begins segment {marker:#x}, {length} bytes"
+            )
+        segments += 1
+        if not scans and junk > MAX_JUNK:
+            raise CarrierError(f"the JPEG has more than {MAX_JUNK} bytes between its segments")
+        scans += marker == _SCAN
+        if scans > MAX_SCANS or segments > MAX_SEGMENTS:
+            raise CarrierError(
+                f"the JPEG has more than {MAX_SCANS} scans or {MAX_SEGMENTS} segments; save it again to examine it"
+            )
+        at = start + length
+    if not scans:
+        raise CarrierError("the JPEG is malformed or cut short: it has no scan")
+
+
 def _seek(image: PilImage, frame: int | None) -> None:
-    frames = int(getattr(image, "n_frames", 1))
     if frame is None:
-        if frames > 1:
-            raise UnavailableError(f"the file holds {frames} frames; name one with frame=0 .. {frames - 1}")
+        # Not n_frames: it walks the file, in TIFF with the square of the directories
+        if image.format != "MPO" and getattr(image, "is_animated", False):
+            raise UnavailableError(
+                "it is an animation; save the picture that is meant by itself (in Python: frame=0 for the first)"
+            )
         return
-    if not 0 <= frame < frames:
-        raise SpecError(f"frame {frame} is outside 0 .. {frames - 1}")
-    image.seek(frame)
+    if not 0 <= frame < MAX_FRAMES:
+        raise SpecError(f"frame {frame} is outside 0 .. {MAX_FRAMES - 1}")
+    try:
+        image.seek(frame)
+    except EOFError as error:
+        raise SpecError(f"the file has no frame {frame}; the first is 0") from error
     _check_size(*image.size)
 
 

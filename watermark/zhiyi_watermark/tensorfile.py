@@ -154,6 +154,8 @@ class TensorFile:
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = path
         self._writable = writable
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise CarrierError(f"{path} is no plain file; give a safetensors file")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             head = file.read(8)
@@ -337,7 +339,7 @@ OTHER_WEIGHTS: Final = frozenset(
 
 def check_out(base: Path, out: Path) -> None:
     """Before a copy of a model's folder is written. Raises SpecError where it would lie on or in something."""
-    if out.exists():
+    if os.path.lexists(out):
         raise SpecError(f"{out} exists; a marked copy is never written over anything")
     if out.resolve().is_relative_to(base.resolve()):
         raise SpecError(f"{out} lies inside {base}; write the copy elsewhere")
@@ -354,11 +356,14 @@ def _everything(folder: Path) -> Iterator[Path]:
 
 
 def check_bundle(base: Path, shards: set[str]) -> None:
-    """That a folder holds its weights once, in these shards. Raises CarrierError on others, links and devices."""
+    """That a folder holds its weights once, in these shards. Raises CarrierError on others, links and devices.
+
+    shards: by their paths in the folder, with slashes.
+    """
     for source in _everything(base):
         if source.is_symlink() or not (source.is_file() or source.is_dir()):
             raise CarrierError(f"{source} is neither a plain file nor a folder; give a folder of plain files")
-        is_shard = source.parent == base and source.name in shards
+        is_shard = source.relative_to(base).as_posix() in shards
         if source.is_file() and source.suffix.lower() in OTHER_WEIGHTS and not is_shard:
             raise CarrierError(f"{source} may hold the unmarked weights; take it out of the folder first")
 

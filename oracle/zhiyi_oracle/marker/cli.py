@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic import field_validator
@@ -20,13 +21,15 @@ from zhiyi.types import U256, Bytes32, Value, to_hex
 from zhiyi_oracle.language_model import TransformersGenerator
 from zhiyi_oracle.marker.generated import Wanted, draw
 from zhiyi_oracle.secret_files import write_private
-from zhiyi_watermark import text_gaussian, weights
-from zhiyi_watermark.errors import SpecError, WatermarkError
+from zhiyi_watermark import image_weights, text_gaussian, weights
+from zhiyi_watermark.detect import is_picture
+from zhiyi_watermark.errors import SpecError, UnavailableError, WatermarkError
 from zhiyi_watermark.image_finished import Dss
 from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER, Long, Short
-from zhiyi_watermark.pictures import open_picture, save_picture
+from zhiyi_watermark.pictures import WRITTEN, open_picture, save_picture
 from zhiyi_watermark.tensorfile import check_bundle, check_out, copy_bundle, files_of
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
+from zhiyi_watermark.text_stream import tokenizer_hash
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, ZeroBit
 
 app = typer.Typer(name="mark", help="Mark weights, texts or pictures by hand.", no_args_is_help=True)
@@ -113,7 +116,7 @@ def mark_weights(
     except WatermarkError as exc:
         raise BadInput(f"{folder} cannot be marked: {exc}") from exc
     commit = to_hex(mark_commit(license_id, given.seeds))
-    _tell_copy(session, out, license_id, report, seeds=str(seeds), mark_commit=commit)
+    _tell_copy(session, out, license_id, report.max_relative_change, seeds=str(seeds), mark_commit=commit)
 
 
 @app.command("writer")
@@ -154,7 +157,50 @@ def mark_writer(
     except WatermarkError as exc:
         raise BadInput(f"{folder} cannot be marked: {exc}") from exc
     detector = to_hex(chosen.spec_hash())
-    _tell_copy(session, out, license_id, report, spec=str(spec), detector_hash=detector)
+    _tell_copy(session, out, license_id, report.max_relative_change, spec=str(spec), detector_hash=detector)
+
+
+@app.command("decoder")
+def mark_decoder(
+    ctx: typer.Context,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a latent diffusion pipeline of diffusers, or of its AutoencoderKL alone."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder of the marked copy; must not exist.")],
+    parts: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of what was trained once for this decoder (scripts/train_lkd.py): modulation and extractor."
+        ),
+    ],
+    model_key: Annotated[Path, typer.Option(help="Key file of the model (`zhiyi keys new trace FILE`).")],
+    license_id: Annotated[
+        int, typer.Option("--license", help="License that the copy is for.", min=0, max=(1 << 256) - 1)
+    ],
+) -> None:
+    """Write a copy whose pictures show its license: the license's word is folded into the decoder's weights.
+
+    Nothing is trained and drawing costs nothing. The same parts, key and license give the same bytes again.
+    `zhiyi trace --decoder` reads it from pictures. Parts and key stay with the seller: whoever has the
+    parts and one picture of a copy makes that copy's decoder, without the key.
+    """
+    session = session_of(ctx)
+    _outside(folder, parts, model_key)
+    key = open_key(session, model_key, KeyKind.TRACE).secret
+    try:
+        trained = image_weights.Parts.load(parts)
+        relative = image_weights.issue(folder, out, trained.modulation, key, license_id)
+    except WatermarkError as exc:
+        raise BadInput(f"{folder} cannot be marked: {exc}") from exc
+    _tell_copy(
+        session, out, license_id, max(relative.values()),
+        parts=str(parts), bits=trained.modulation.bits, extractor_hash=to_hex(trained.extractor.net_hash()),
+        detector_hash=to_hex(trained.extractor.spec_hash()),
+        detector_hash_turned=to_hex(trained.extractor.spec_hash(wide=True)),
+    )  # fmt: skip
 
 
 @app.command("text")
@@ -191,7 +237,10 @@ def mark_text(
     seed: Annotated[int | None, typer.Option(help="Seed of the sampler: the same text again.")] = None,
     out: Annotated[Path | None, typer.Option(help="File for the text, else it is printed.")] = None,
 ) -> None:
-    """Generate a text that carries a mark of the model's key; `zhiyi trace` finds it again."""
+    """Generate a text that carries a mark of the model's key; `zhiyi trace` finds it again.
+
+    Keep the `detector_hash` that is told: `zhiyi trace --detector` refuses to look with another tokenizer or mark.
+    """
     session = session_of(ctx)
     if (prompt is None) == (prompt_file is None):
         raise ConfigError("give --prompt or --prompt-file")
@@ -203,32 +252,45 @@ def mark_text(
     if method == Method.TOURNAMENT and strength is not None:
         raise ConfigError("a tournament has no strength to choose")
     asked = prompt if prompt_file is None else _utf8(prompt_file)
+    try:
+        tokenizer = tokenizer_hash(model)
+    except UnavailableError as exc:
+        raise ConfigError(str(exc)) from exc
     key = open_key(session, model_key, KeyKind.TRACE).secret
+    mark: BinPlus | ZeroBit
     try:
         if method == Method.BINPLUS:
             assert user is not None
             config = BinPlusConfig(temperature=temperature, horizon=max(16, tokens), long=long)
             config = config if strength is None else replace(config, delta=strength)
             payload = Long(fingerprint or 0, user) if long else Short(user)
-            processor, top_k = BinPlus(key, config).processor(payload), config.top_k
+            mark = BinPlus(key, config, tokenizer)
+            processor, top_k = mark.processor(payload), config.top_k
         elif method == Method.TOURNAMENT:
             drawn = replace(TOURNAMENT, temperature=temperature)
-            processor, top_k = ZeroBit(key, drawn).processor(), drawn.top_k
+            mark = ZeroBit(key, drawn, tokenizer)
+            processor, top_k = mark.processor(), drawn.top_k
         else:
             green = replace(UNIGRAM if method == Method.UNIGRAM else KGW, temperature=temperature)
             green = green if strength is None else replace(green, bias=strength)
-            processor, top_k = ZeroBit(key, green).processor(), green.top_k
+            mark = ZeroBit(key, green, tokenizer)
+            processor, top_k = mark.processor(), green.top_k
     except SpecError as exc:
         raise BadInput(f"the mark cannot be made so: {exc}") from exc
-    text = TransformersGenerator(model, temperature=temperature).generate(
-        asked or "",
-        processor,
-        top_k=top_k,
-        max_new_tokens=tokens,
-        min_new_tokens=min(at_least, tokens),
-        seed=seed,
-    )
-    told = {"method": method.value, "user": user, "characters": len(text)}
+    generator = TransformersGenerator(model, temperature=temperature)
+    with session.console.progress("writing") as progress:
+        text = generator.generate(
+            asked or "",
+            processor,
+            top_k=top_k,
+            max_new_tokens=tokens,
+            min_new_tokens=min(at_least, tokens),
+            seed=seed,
+            progress=progress,
+        )
+    told = {
+        "method": method.value, "user": user, "characters": len(text), "detector_hash": to_hex(mark.spec_hash())
+    }  # fmt: skip
     if long:
         told["fingerprint"] = fingerprint or 0
     if out is None:
@@ -244,14 +306,15 @@ def mark_image(
     picture: Annotated[
         Path,
         typer.Argument(
-            help="Picture: PNG, JPEG, WebP, TIFF, BMP or a GIF of one frame. With --generate, folder of a diffusers"
-            " pipeline (Stable Diffusion 1, 2 or XL)."
+            help="Picture: PNG, JPEG, WebP, TIFF, BMP or a GIF of one frame; or a folder of them. With --generate,"
+            " folder of a diffusers pipeline (Stable Diffusion 1, 2 or XL)."
         ),
     ],
     out: Annotated[
         Path,
         typer.Argument(
-            help="Marked picture to write: .png, .jpg, .webp or .tif. With --generate, new folder for the pictures."
+            help="Marked picture to write: .png, .jpg, .webp or .tif. Of a folder, or with --generate, new folder for"
+            " the pictures."
         ),
     ],
     model_key: Annotated[Path, typer.Option(help="Key file of the model (`zhiyi keys new trace FILE`).")],
@@ -303,6 +366,7 @@ def mark_image(
 ) -> None:
     """Mark a finished picture, as far as its texture hides it, or draw marked ones with --generate.
 
+    Of a folder each picture has its row; one that cannot be marked has an error there, and the exit code is 2.
     `zhiyi trace` finds the numbers again; of drawn pictures with --pipeline. Each drawn picture spends one of the key's
     4,096 nonces; the ledger beside the key file, FILE.nonces, says how many are spent: keep both together. Each is
     logged in pictures.jsonl beside it.
@@ -341,21 +405,74 @@ def mark_image(
             "prompts, --spec, --height, --width, --seed, --steps, --guidance and --batch are for --generate; a "
             "finished picture takes none"
         )
+    payload, chosen = Long(fingerprint, user), 95 if quality is None else quality
+    if picture.is_dir():
+        _mark_folder(session, picture, out, model_key, payload, chosen)
+        return
     if out.exists():
         raise BadInput(f"{out} exists; a marked picture is never written over anything")
-    try:
-        given = open_picture(picture)
-        made = Dss(open_key(session, model_key, KeyKind.TRACE).secret).embed(given, Long(fingerprint, user))
-        save_picture(made, out, quality=95 if quality is None else quality)
-    except WatermarkError as exc:
-        raise BadInput(f"{picture} cannot be marked: {exc}") from exc
+    mark = Dss(open_key(session, model_key, KeyKind.TRACE).secret)
+    _mark_picture(mark, picture, out, payload, chosen)
     session.console.result({"file": str(out), "user": user, "fingerprint": fingerprint})
 
 
-def _tell_copy(session: Session, out: Path, license_id: int, report: weights.MarkReport, **more: str) -> None:
-    """What came of marking a model's copy."""
+def _mark_folder(
+    session: Session, folder: Path, out: Path, model_key: Path, payload: Long, quality: int
+) -> None:
+    """Each picture that lies in the folder itself, no link, under its name in the new folder `out`.
+
+    One in a format that is not written becomes NAME.png. Raises typer.Exit where one cannot be marked.
+    """
+    found = sorted(path for path in folder.iterdir() if is_picture(path) and not path.is_symlink())
+    if not found:
+        raise BadInput(f"no picture lies in {folder}")
+    mark = Dss(open_key(session, model_key, KeyKind.TRACE).secret)
+    try:
+        out.mkdir()
+    except FileExistsError as exc:
+        raise BadInput(f"{out} exists; the pictures of a folder are marked into a new one") from exc
+    except OSError as exc:
+        raise BadInput(f"{out} cannot be made: {exc.strerror}") from exc
+    rows: list[dict[str, Any]] = []
+    failed = 0
+    with session.console.progress("marking") as progress:
+        for number, path in enumerate(found):
+            progress(number, len(found))
+            target = out / (path.name if path.suffix.lower() in WRITTEN else f"{path.name}.png")
+            told: dict[str, Any] = {"file": _shown(path)}
+            try:
+                if target.exists():
+                    raise BadInput(f"{target} exists, made of another picture; rename one of them")
+                _mark_picture(mark, path, target, payload, quality)
+                told |= {"marked": _shown(target), "user": payload.user, "fingerprint": payload.fingerprint}
+            except BadInput as exc:
+                failed += 1
+                told |= {"marked": None, "error": str(exc)}
+            rows.append(told)
+    session.console.result(rows)
+    if failed:
+        session.console.note(f"{failed} of {len(found)} could not be marked")
+        raise typer.Exit(2)
+
+
+def _mark_picture(mark: Dss, picture: Path, out: Path, payload: Long, quality: int) -> None:
+    try:
+        save_picture(mark.embed(open_picture(picture), payload), out, quality=quality)
+    except WatermarkError as exc:
+        raise BadInput(f"{_shown(picture)} cannot be marked: {exc}") from exc
+    except OSError as exc:
+        raise BadInput(f"{_shown(out)} cannot be written: {exc.strerror}") from exc
+
+
+def _shown(path: Path) -> str:
+    """A file's name as text, also where it is no UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _tell_copy(session: Session, out: Path, license_id: int, change: float, **more: str | int) -> None:
+    """What came of marking a model's copy. change: the largest of a tensor, relative."""
     told = {"copy": str(out), "license_id": license_id, **more}
-    session.console.result({**told, "largest_relative_change": report.max_relative_change})
+    session.console.result({**told, "largest_relative_change": change})
 
 
 def _outside(folder: Path, *files: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +18,7 @@ from zhiyi.cli.keys import open_key
 from zhiyi.cli.session import Session, read_bytes, session_of
 from zhiyi.errors import BadInput, ConfigError, ZhiyiError
 from zhiyi.keys import KeyKind
-from zhiyi.types import TraceKey
+from zhiyi.types import TraceKey, model_of_license, to_hex
 from zhiyi.usage_log import UsageLog
 from zhiyi_oracle.api_users import ApiUsers
 from zhiyi_oracle.tracer.exchange import Exchange
@@ -32,21 +32,30 @@ from zhiyi_oracle.tracer.trace_weights import (
     read_kit,
     trace_weights,
 )
-from zhiyi_watermark.detect import PictureSuspect, Progress, WriterSuspect, is_picture, is_text, read_text
+from zhiyi_watermark.detect import (
+    DecoderSuspect,
+    PictureSuspect,
+    Progress,
+    WriterSuspect,
+    is_picture,
+    is_text,
+    read_text,
+)
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.image_finished import Dss
 from zhiyi_watermark.image_generated import FLIPS, Inverter, Kgs, KgsReader, KgsSpec, plan, wide_views
+from zhiyi_watermark.image_weights import Extractor, LkdReader, Parts
 from zhiyi_watermark.model_folder import load_pipeline
 from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.text_gaussian import Base, GswSpec, license_key
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 from zhiyi_watermark.text_stream import tokenizer_hash
-from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM
+from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, ZeroBit
 
 app = typer.Typer(
     name="trace",
-    help="Name the candidate of a leaked copy or a text.",
+    help="Name the candidate of a leaked copy, a text or a picture.",
     context_settings={"allow_interspersed_args": True},  # options after FILE, though a typer app is a group
 )
 
@@ -71,6 +80,7 @@ Row = dict[str, Any]
 WARNING: Final = (
     "n, T and p are secret: they are linear in the key's signs, so whoever collects them learns the key"
 )
+MAX_LICENSES_BYTES: Final = 1 << 26
 MAX_DEPTH: Final = 100  # of folders in what was found
 REFUSED: Final = 5  # exit code where another operator's gradient must not be signed
 
@@ -96,6 +106,9 @@ class Asked:
     turned: bool
     noise_out: Path | None
     noise_in: Path | None
+    decoders: Sequence[str]
+    licenses: Sequence[str]
+    detectors: Sequence[str]
 
 
 @app.callback(invoke_without_command=True)
@@ -153,6 +166,13 @@ def trace(
         list[ProfileName] | None,
         typer.Option(help="For a text: look for this mark without payload too; repeat for more."),
     ] = None,
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For a text: `detector_hash` that `zhiyi mark text` or `zhiyi mark writer` told; refused where the"
+            " tokenizer or the marks looked for are others. Repeat for more."
+        ),
+    ] = None,
     writer: Annotated[
         list[str] | None,
         typer.Option(
@@ -188,9 +208,25 @@ def trace(
         bool,
         typer.Option(
             "--turned",
-            help="With --pipeline: look for turned and cropped pictures too, by hundreds of short inversions.",
+            help="With --pipeline or --decoder: look for turned pictures too, for --pipeline by hundreds of short"
+            " inversions, cropped ones among them.",
         ),
     ] = False,
+    decoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For a picture: mark of a model's copies that shows in what their decoders make, as MODEL_ID=FILE of"
+            " the extractor, or the folder of the parts that `zhiyi mark decoder` takes; repeat for more models."
+        ),
+    ] = None,
+    known_licenses: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--licenses",
+            help="With --decoder or --writer: file of all license ids that the model ever had, one a line, as"
+            " MODEL_ID=FILE. [default: those of the chain]",
+        ),
+    ] = None,
     noise_out: Annotated[
         Path | None,
         typer.Option(
@@ -205,7 +241,10 @@ def trace(
         ),
     ] = None,
     together: Annotated[
-        bool, typer.Option("--together", help="All texts are one case: what they tell is added up.")
+        bool,
+        typer.Option(
+            "--together", help="All texts, or all pictures, are one case: what they tell is added up."
+        ),
     ] = False,
     full: Annotated[
         bool,
@@ -218,7 +257,7 @@ def trace(
     """Name the license of a weights file, or the API user of a text or picture. Nobody is convicted by a trace.
 
     Of several files, or a folder of files, each has its row; one that cannot be examined has an error there, and the
-    exit code is 2. Texts of one author, all committed to before, are traced --together.
+    exit code is 2. Texts or pictures of one author, all committed to before, are traced --together.
     """
     session = session_of(ctx)
     session.console.as_json = session.console.as_json or as_json
@@ -226,18 +265,24 @@ def trace(
     if not objects:
         raise BadInput(f"no text, picture or safetensors file lies in {', '.join(map(str, files))}")
     cases = [objects] if together else [[found] for found in objects]
-    strange = [path for path in objects if not is_text(path)] if together else []
+    kind = is_text if is_text(objects[0]) else is_picture
+    strange = [path for path in objects if not kind(path)] if together else []
     if strange:
-        raise BadInput(f"{_shown(strange[0])} is no text; only texts are traced --together")
+        raise BadInput(f"{_shown(strange[0])}: texts alone or pictures alone are traced --together")
     asked = Asked(
         model_key, tokenizer, provider, bits, profile or [], kit or [], base or [], writer or [], licenses,
         fingerprint or [], gradient_out, gradient_in, pipeline or [], pipeline_spec or [], turned, noise_out, noise_in,
+        decoder or [], known_licenses or [], detector or [],
     )  # fmt: skip
-    if asked.turned and not asked.pipelines:
-        raise ConfigError("--turned needs --pipeline")
-    if (asked.pipelines or asked.pipeline_specs) and not any(map(is_picture, objects)):
-        raise ConfigError("--pipeline, --pipeline-spec and --turned are for pictures, and there is none")
-    if (noise_out or noise_in) and not (len(asked.pipelines) == len(cases) == 1 and is_picture(objects[0])):
+    if asked.turned and not (asked.pipelines or asked.decoders):
+        raise ConfigError("--turned needs --pipeline or --decoder")
+    if (asked.pipelines or asked.pipeline_specs or asked.decoders) and not any(map(is_picture, objects)):
+        raise ConfigError(
+            "--pipeline, --pipeline-spec, --decoder and --turned are for pictures, and there is none"
+        )
+    if asked.detectors and not any(map(is_text, objects)):
+        raise ConfigError("--detector is for texts, and there is none")
+    if (noise_out or noise_in) and not (len(asked.pipelines) == len(objects) == 1 and is_picture(objects[0])):
         raise ConfigError("--noise-out and --noise-in need one --pipeline and one picture")
     if noise_out and os.path.lexists(noise_out):
         raise BadInput(f"{noise_out} exists; the noise is written into a new file")
@@ -248,8 +293,9 @@ def trace(
     if full:
         session.console.note(WARNING)
     with ExitStack() as stack:
-        of_text = _text_tracer(session, stack, asked)
-        of_picture = _picture_tracer(session, asked)
+        registered = _registered(session, asked)
+        of_text = _text_tracer(session, stack, asked, registered)
+        of_picture = _picture_tracer(session, asked, registered)
         of_weights = _weights_tracer(session, asked)
 
         def row(case: Sequence[Path], progress: Progress) -> Row:
@@ -323,6 +369,45 @@ def _shown(path: Path) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
+Registered = Callable[[int], list[int]]
+
+
+def _registered(session: Session, asked: Asked) -> Registered:
+    """The license ids that a model ever had: of the file that was given for it, else of the chain."""
+    lists = {
+        model: _license_list(path, model) for model, path in _numbered("--licenses", asked.licenses).items()
+    }
+    marked = {*_numbered("--decoder", asked.decoders), *_numbered("--writer", asked.writers)}
+    for model in lists:
+        if model not in marked:
+            raise ConfigError(f"--licenses names model {model}, no --decoder or --writer does")
+
+    def of(model: int) -> list[int]:
+        return lists[model] if model in lists else licenses_of(session.reader, model)
+
+    return of
+
+
+def _license_list(path: Path, model: int) -> list[int]:
+    """The numbers in a file, one a line, each once; all of licenses of that model."""
+    lines = read_bytes(path, MAX_LICENSES_BYTES).decode(errors="replace").split()
+    wrong = next(
+        (line for line in lines if not line.isascii() or not line.isdecimal() or len(line) > 78), None
+    )
+    if wrong is not None or not lines:
+        said = "the file is empty" if wrong is None else f"{wrong!r:.40} is no license id"
+        raise BadInput(f"{path}: {said}; write decimal numbers, one a line")
+    numbers = sorted({int(line) for line in lines})
+    if numbers[-1] >= 1 << 256:
+        raise BadInput(f"{path}: {numbers[-1]} is no license id; they are under 2^256")
+    strange = next((n for n in numbers if model_of_license(n) != model), None)
+    if strange is not None:
+        raise BadInput(
+            f"{path}: license {strange} is of model {model_of_license(strange)}, --licenses names model {model}"
+        )
+    return numbers
+
+
 def _weights_tracer(session: Session, asked: Asked) -> Tracer:
     kits = {model: read_kit(path) for model, path in _numbered("--kit", asked.kits).items()}
     bases = _numbered("--base", asked.bases)
@@ -359,7 +444,7 @@ def _weights_tracer(session: Session, asked: Asked) -> Tracer:
     return traced
 
 
-def _text_tracer(session: Session, stack: ExitStack, asked: Asked) -> Tracer:
+def _text_tracer(session: Session, stack: ExitStack, asked: Asked, registered: Registered) -> Tracer:
     specs = {model: _spec(path) for model, path in _numbered("--writer", asked.writers).items()}
 
     @cache
@@ -376,12 +461,13 @@ def _text_tracer(session: Session, stack: ExitStack, asked: Asked) -> Tracer:
         base = Base(asked.tokenizer)  # loaded once for all texts
         try:
             mark = BinPlus(key, BinPlusConfig(long=asked.bits is Bits.LONG), tokenizer_hash(asked.tokenizer))
+            _check_detectors(asked, mark, specs)
             loaded: Any = base.tokenizer
             if specs:
                 _ = base.model
         except UnavailableError as exc:
             raise ConfigError(str(exc)) from exc
-        licenses = {model: licenses_of(session.reader, model) for model in specs}
+        licenses = {model: registered(model) for model in specs}
         writers = [
             WriterSuspect(str(model), base, spec, {n: license_key(mark.key, n) for n in licenses[model]})
             for model, spec in specs.items()
@@ -423,7 +509,22 @@ def _text_tracer(session: Session, stack: ExitStack, asked: Asked) -> Tracer:
     return traced
 
 
-def _picture_tracer(session: Session, asked: Asked) -> Tracer:
+def _check_detectors(asked: Asked, mark: BinPlus, specs: Mapping[int, GswSpec]) -> None:
+    """Raises ConfigError where a --detector is none of the marks looked for with this tokenizer."""
+    tried = {to_hex(mark.spec_hash()): f"binplus of {asked.bits.value} bits"} if asked.provider else {}
+    for name in asked.profiles:
+        tried[to_hex(ZeroBit(mark.key, PROFILES[name], mark.tokenizer_hash).spec_hash())] = name.value
+    tried |= {to_hex(spec.spec_hash()): f"writer of model {model}" for model, spec in specs.items()}
+    for given in asked.detectors:
+        if given.lower() not in tried:
+            looked = ", ".join(f"{name} {hash_}" for hash_, name in tried.items())
+            raise ConfigError(
+                f"--detector {given} is none of what is looked for with the tokenizer of {asked.tokenizer}: {looked}; "
+                "give the tokenizer, --bits, --profile or --writer that the text was marked with"
+            )
+
+
+def _picture_tracer(session: Session, asked: Asked, registered: Registered) -> Tracer:
     folders = _numbered("--pipeline", asked.pipelines)
     specs = {
         model: _kgs_spec(path) for model, path in _numbered("--pipeline-spec", asked.pipeline_specs).items()
@@ -431,9 +532,10 @@ def _picture_tracer(session: Session, asked: Asked) -> Tracer:
     for model in specs:
         if model not in folders:
             raise ConfigError(f"--pipeline-spec names model {model}, no --pipeline does")
+    extractors = {model: _extractor(path) for model, path in _numbered("--decoder", asked.decoders).items()}
 
     @cache
-    def suspects() -> list[PictureSuspect]:
+    def suspects() -> list[PictureSuspect | DecoderSuspect]:
         if asked.model_key is None:
             raise ConfigError("tracing a picture needs --model-key")
         key = open_key(session, asked.model_key, KeyKind.TRACE).secret
@@ -446,8 +548,17 @@ def _picture_tracer(session: Session, asked: Asked) -> Tracer:
                 raise ConfigError("the provider has no API users yet, so nobody can be named")
         known = _fingerprints(session, asked)
         readers = {m: _reader(key, folder, specs.get(m), asked.turned) for m, folder in folders.items()}
+        copies = {model: registered(model) for model in extractors}
+        for model, licenses in copies.items():
+            if not licenses:
+                session.console.note(f"model {model} has no licenses; its --decoder is not looked for")
         return [
             PictureSuspect("", Dss(key), users, known),
+            *(
+                DecoderSuspect(str(model), LkdReader(extractor, key, wide=asked.turned), copies[model])
+                for model, extractor in extractors.items()
+                if copies[model]
+            ),
             *(PictureSuspect(str(model), reader, users, known) for model, reader in readers.items()),
         ]
 
@@ -455,8 +566,10 @@ def _picture_tracer(session: Session, asked: Asked) -> Tracer:
         tried = suspects()
         exchange = None
         if asked.noise_out or asked.noise_in:
-            exchange = Exchange(tried[-1], asked.noise_out, asked.noise_in)
-        found, detection = trace_picture(case[0], tried, exchange)
+            last = tried[-1]
+            assert isinstance(last, PictureSuspect)  # of the one --pipeline
+            exchange = Exchange(last, asked.noise_out, asked.noise_in)
+        found, detection = trace_picture(case, tried, exchange)
         return found.model_dump(), detection
 
     return traced
@@ -473,6 +586,14 @@ def _reader(key: bytes, folder: Path, spec: KgsSpec | None, turned: bool) -> Kgs
         raise ConfigError(f"{folder}: {exc}") from exc
 
 
+def _extractor(path: Path) -> Extractor:
+    """A file, or that of a folder of parts. Raises BadInput, also where its modulation is of another training."""
+    try:
+        return Parts.load(path).extractor if path.is_dir() else Extractor.load(path)
+    except (CarrierError, UnavailableError) as exc:
+        raise BadInput(f"{path} holds no mark of a model's decoders: {exc}") from exc
+
+
 def _fingerprints(session: Session, asked: Asked) -> int | Collection[int]:
     """The numbers that can be named: those given, and of the model's licenses, with 0 of the owner's own service."""
     known = set(asked.fingerprints)
@@ -482,11 +603,16 @@ def _fingerprints(session: Session, asked: Asked) -> int | Collection[int]:
 
 
 def _numbered(option: str, given: Sequence[str]) -> dict[int, Path]:
-    found = {}
+    """Raises BadInput, also on a model named twice: the last would win, and what was tried of the first not count."""
+    found: dict[int, Path] = {}
     for item in given:
         number, separator, path = item.partition("=")
-        if not separator or not number.isdecimal():
-            raise BadInput(f"{option} {item!r}: write MODEL_ID=FILE")
+        if not separator or not (number.isascii() and number.isdecimal()):
+            raise BadInput(f"{option} {item!r:.120}: write MODEL_ID=FILE")
+        if len(number) > 20 or int(number) >= 1 << 64:
+            raise BadInput(f"{option} {item!r:.120}: no model's id is over 64 bits")
+        if int(number) in found:
+            raise BadInput(f"{option} names model {int(number)} twice; give it once, with one file")
         found[int(number)] = Path(path)
     return found
 

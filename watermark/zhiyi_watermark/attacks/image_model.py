@@ -77,12 +77,19 @@ def img2img(
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import (
         StableDiffusionImg2ImgPipeline,
     )
+    from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl_img2img import (
+        StableDiffusionXLImg2ImgPipeline,
+    )
     from PIL import Image
 
     if not 0 < strength <= 1 or int(steps * strength) < 1:
         raise SpecError(f"strength {strength} must lie in (0, 1] and leave a step of {steps}")
     made: Any = StableDiffusionImg2ImgPipeline
-    again = made(**pipeline.components, requires_safety_checker=False)
+    options: dict[str, Any] = {"requires_safety_checker": False}
+    if getattr(pipeline, "text_encoder_2", None) is not None:
+        made, options = StableDiffusionXLImg2ImgPipeline, {"add_watermarker": False}  # nobody else's mark
+        options["force_zeros_for_empty_prompt"] = pipeline.config.force_zeros_for_empty_prompt
+    again = made(**pipeline.components, **options)
     again.set_progress_bar_config(disable=True)
     out = again(
         prompt=prompt,
