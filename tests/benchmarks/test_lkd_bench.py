@@ -135,7 +135,8 @@ def test_the_curve_begins_where_its_pictures_are(measured: Any) -> None:
     start = curves["lkd"][0]
     few = made.decoded(bench.trainer.load_vae(made.work / "lkd-0"), 0, SIZE.attacked)
     assert start.id == "copy"
-    assert start.error == pytest.approx(bench.mean_square(few, made.plain(0, SIZE.attacked)))
+    wanted = bench.mean_square(few, made.plain(0, SIZE.attacked))
+    assert start.error == pytest.approx(wanted, rel=1e-3)  # a byte may be rounded otherwise in another batch
 
 
 def test_the_curve_is_drawn(measured: Any, tmp_path: Path) -> None:
