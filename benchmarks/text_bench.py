@@ -254,12 +254,11 @@ All texts answer the same prompts (an instruction to continue the first 32 token
 SmolLM2-135M-Instruct in bf16, sampled at T=1 from the 50 likeliest tokens unless a row says otherwise; the end of text
 is never drawn, so that texts have full length. Step-wise perplexity is exp(mean(E_marked[-ln p] - E_plain[-ln p])) - 1
 over the steps, p the plain distribution after temperature and top-k at the same context. Peers with a strength (all but
-SynthID and EXP) run at the one that came nearest to what BIN+ costs, over texts of full length
-(benchmarks/texts/strengths.json). For MPAC and MarkLLM's Unigram the search went wrong: their texts repeat themselves
-(`*_distinct`, beside `plain_distinct`), a repeated passage costs nothing, and so the search went up to strengths that
-nobody would use; over all of their texts they cost half of what the others do. Their rows are not at matched
-perplexity. Kept ids are decoded and every detector encodes the text anew. `*_tpr1fpr_*` is the share found at a
-threshold that 1 % of the human texts exceed; the other rates are by the detector's own p. Human texts are 500 in
+SynthID and EXP) run at the one that came nearest to what BIN+ costs (benchmarks/texts/strengths.json), MPAC and
+MarkLLM's Unigram over the first 150 tokens: over longer texts the search ends at strengths whose texts repeat
+themselves, as what repeats costs nothing (`*_distinct`, beside `plain_distinct`, is the share of pairs of neighbors
+that are distinct). Kept ids are decoded and every detector encodes the text anew. `*_tpr1fpr_*` is the share found at
+a threshold that 1 % of the human texts exceed; the other rates are by the detector's own p. Human texts are 500 in
 English and 500 in Chinese; for SWEET, whose detector runs the model, 100 of each, and marked texts of 200 tokens alone.
 Paraphrases are by the model itself, of 60 texts of four series; those with fewer than 40 % of the words changed do not
 count (`paraphrase_*_counted`), and `paraphrase_*_chrf` tells how near the others are to their texts. `gsw_tpr_1000` is
