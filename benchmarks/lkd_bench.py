@@ -44,8 +44,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from report import FOLDER, Row, bootstrap, environment, proportion, write
-from weights_bench import Kept
+from report import FOLDER, Kept, Row, bootstrap, environment, proportion, write
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "scripts"))

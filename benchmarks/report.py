@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -141,6 +141,24 @@ def values(name: str) -> dict[str, float]:
     if not path.exists():
         return {}
     return {row["id"]: row["value"] for row in json.loads(path.read_text())["rows"]}
+
+
+class Kept:
+    """Results by name, on disk after each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._all: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def get(self, name: str, make: Callable[[], Any]) -> Any:
+        """The JSON value of that name, made if it is not there."""
+        if name not in self._all:
+            value = make()
+            self._all[name] = value
+            new = self._path.with_suffix(".new")
+            new.write_text(json.dumps(self._all))
+            new.replace(self._path)
+        return self._all[name]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""WFP against those who try to remove it: bit errors, naming, conviction and the quality left, on a real model.
+"""Marks in weights against those who try to remove them, and the quality left: WFP on a real model, GSW on a small one.
 
-    python benchmarks/weights_bench.py            # SmolLM2-135M-Instruct, about half an hour of one core;
-                                                  # writes docs/benchmarks/weights.json, .md and .svg
-    python benchmarks/weights_bench.py --quick    # a tiny model and few copies, writes nothing
+    python benchmarks/weights_bench.py             # SmolLM2-135M-Instruct, about half an hour of one core;
+                                                   # writes docs/benchmarks/weights.json, .md and .svg
+    python benchmarks/weights_bench.py --quick     # a tiny model and few copies, writes nothing
+    python benchmarks/weights_bench.py --only gsw  # the rows of weights_gsw.py alone, minutes; writes nothing
 
 Copies are marked with the plan that a fingerprinter makes by default. Whole models are attacked and measured for
 perplexity on held-out human text; marks are read from the declared tensors, which are the same bytes. Licenses, seeds
@@ -33,7 +34,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from report import FOLDER, Row, environment, proportion, write
+import weights_gsw
+from report import FOLDER, Kept, Row, environment, proportion, write
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "scripts"))
@@ -201,24 +203,6 @@ class Subject:
 def _each_ten(stage: attacks.Tuned) -> None:
     if stage.steps % 10 == 0:
         say(f"  step {stage.steps}: changed {stage.relative_change:.2%}, loss {stage.loss:.3f}")
-
-
-class Kept:
-    """Results by name, on disk after each."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._all: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-
-    def get(self, name: str, make: Callable[[], Any]) -> Any:
-        """The JSON value of that name, made if it is not there."""
-        if name not in self._all:
-            value = make()
-            self._all[name] = value
-            new = self._path.with_suffix(".new")
-            new.write_text(json.dumps(self._all))
-            new.replace(self._path)
-        return self._all[name]
 
 
 # --- the attacks --------------------------------------------------------------------------------------------
@@ -967,36 +951,52 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="the tests' tiny model and few copies; writes nothing"
     )
+    parser.add_argument("--only", choices=("wfp", "gsw"), help="the rows of one mark; writes nothing")
     options = parser.parse_args()
+    rows: list[Row] = []
+    printed: list[str] = []
+    more = ""
     try:
         tiny = tiny_subject(QUICK) if TINY.is_dir() else None
-        if options.quick:
-            if tiny is None:
-                sys.exit(f"error: {TINY.relative_to(ROOT)} is not there; run scripts/train_tiny_lm.py")
-            subject = tiny
-        else:
-            folder = ensure_model()
-            subject = subject_of(folder, weights.plan(folder), FULL)
+        if tiny is None and (options.quick or options.only == "gsw"):
+            sys.exit(f"error: {TINY.relative_to(ROOT)} is not there; run scripts/train_tiny_lm.py")
+        if options.only != "gsw":
+            if options.quick:
+                assert tiny is not None
+                subject = tiny
+            else:
+                folder = ensure_model()
+                subject = subject_of(folder, weights.plan(folder), FULL)
     except FetchError as error:
         sys.exit(f"error: {error}")
-    rows, lines = measured(subject)
-    if tiny is not None:
-        say("distillation")
-        found = distilled(tiny, Kept(tiny.work / "results.json"), 20 if options.quick else 400)
-        rows += distillation_rows(found)
+    if options.only != "gsw":
+        rows, lines = measured(subject)
+        printed += table(lines, subject)
+        if tiny is not None:
+            say("distillation")
+            found = distilled(tiny, Kept(tiny.work / "results.json"), 20 if options.quick else 400)
+            rows += distillation_rows(found)
+    if tiny is not None and options.only != "wfp":
+        size = weights_gsw.QUICK if options.quick else weights_gsw.FULL
+        bench = weights_gsw.Bench(tiny.folder, tiny.train, tiny.held_out, size, WORK)
+        shown = weights_gsw.survival(bench, weights_gsw.ATTACKS, say)
+        rows += weights_gsw.rows(shown, size)
+        printed += weights_gsw.table(shown, size)
+        more = weights_gsw.notes(shown, bench)
     for row in rows:
         print(
             f"{row.id:34} {row.value:.6g} {row.interval or ''} n={row.n} {'' if row.met is None else row.met}"
         )
-    print("\n".join(table(lines, subject)))
-    if options.quick:
+    print("\n".join(printed))
+    if options.quick or options.only:
         return 0
     handbook = CORPORA["debian-handbook"]
     around = environment(
         numpy=np.__version__, model=NAME, text=f"{handbook.package} {handbook.version}, sha256 {handbook.sha256[:16]}…",
         plan=subject.spec.spec_hash().hex()[:16],
     )  # fmt: skip
-    write("weights", "make bench-weights", rows, environment=around, notes=notes(lines, subject))
+    about = "\n\n".join(part for part in (notes(lines, subject).strip(), more) if part)
+    write("weights", "make bench-weights", rows, environment=around, notes=about)
     plot(lines, subject)
     return 0 if all(row.met is not False for row in rows) else 1
 

@@ -13,7 +13,8 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import weights_bench as bench
-from weights_bench import BY_ID, Kept, Size, Subject, license_of
+from report import Kept
+from weights_bench import BY_ID, Size, Subject, license_of
 from zhiyi_watermark import stats, weights
 
 SIZE = Size(2, 2, 6, 3, 2, 64, 128, 3.0, 16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -289,6 +290,17 @@ def test_fine_tuning_may_leave_most_weights_alone(model: Path, tmp_path: Path) -
     )
     before, after = floats(model), floats(tmp_path / "x")
     assert [n for n in before if (before[n] != after[n]).any()] == [name]
+
+
+def test_fine_tuning_may_stop_after_a_number_of_steps(model: Path, tmp_path: Path) -> None:
+    text = [1 + (3 * i) % 50 for i in range(400)]
+    watched = ["model.layers.0.mlp.down_proj.weight"]
+    legs = [Leg(math.inf, 1e-3, tmp_path / "a", 2), Leg(1e-9, 1e-3, tmp_path / "b", 9)]
+    stages = attacks.finetune(model, legs, text, watched=watched, seed=1, length=16)
+    assert [stage.steps for stage in stages] == [2, 3]  # the second is ended by its change
+    with pytest.raises(SpecError, match="max_steps"):
+        attacks.finetune(model, [legs[0]._replace(out=tmp_path / "c")], text, watched=watched, seed=1, length=16,
+                         max_steps=1)  # fmt: skip
 
 
 def test_what_cannot_be_fine_tuned_is_said(model: Path, tmp_path: Path) -> None:

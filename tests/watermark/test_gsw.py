@@ -168,6 +168,71 @@ def test_an_attacked_copys_texts_still_name_its_license(
     assert (found.decision, found.license, found.also) == ("detected", GUILTY, ())
 
 
+def z_of(gradient: gsw.Gradient, spec: gsw.GswSpec) -> float:
+    """The guilty license's T over the root of the sum of q^2: 0 +- 1 without a mark."""
+    return float(
+        gsw.totals(gradient, spec, [KEYS[GUILTY]])[0] / math.sqrt((gradient.q.astype(float) ** 2).sum())
+    )
+
+
+def test_fine_tuning_a_little_leaves_the_mark_and_much_of_it_does_not(
+    base: Any, copy: Path, spec: gsw.GswSpec, tmp_path: Path
+) -> None:
+    """A limit, and so said in docs/marks.md: training on other texts undoes what the pattern does to the outputs long
+    before it undoes the pattern in the weights."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(TINY)
+    text = tokenizer.encode((TINY / "piece.txt").read_text(encoding="utf-8"))
+    names = [t.name for t in spec.tensors]
+    legs = [
+        attacks.Leg(math.inf, 1e-4, tmp_path / "little", 15),
+        attacks.Leg(math.inf, 2e-3, tmp_path / "much", 40),
+    ]
+    attacks.finetune(copy, legs, text, watched=names, seed=1)
+    little = gsw.gradient(base, written(load(tmp_path / "little"), 5, 200, 1), spec)
+    assert gsw.detect(little, spec, KEYS).license == GUILTY
+    much = gsw.gradient(base, written(load(tmp_path / "much"), 5, 200, 1), spec)
+    assert gsw.detect(much, spec, KEYS).license is None
+    assert z_of(much, spec) < z_of(little, spec) - 3
+
+
+@pytest.fixture(scope="module")
+def teacher(
+    spec: gsw.GswSpec, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, gsw.GswSpec, list[int]]:
+    """A copy with a larger step, so that students need few lessons; and what it wrote for them."""
+    strong = replace(spec, epsilon=0.6)
+    out = tmp_path_factory.mktemp("gsw-teacher") / "copy"
+    gsw.mark(TINY, out, KEYS[GUILTY], strong)
+    return out, strong, [token for text in written(load(out), 40, 200, 5) for token in text]
+
+
+def test_the_base_taught_by_a_copys_texts_names_that_copy(
+    base: Any, teacher: tuple[Path, gsw.GswSpec, list[int]], tmp_path: Path
+) -> None:
+    """It never had the pattern in its weights."""
+    _, strong, lessons = teacher
+    legs = [attacks.Leg(math.inf, 1e-3, tmp_path / "taught", 30)]
+    attacks.finetune(TINY, legs, lessons, watched=[strong.tensors[0].name], seed=1, batch=2)
+    found = gsw.detect(
+        gsw.gradient(base, written(load(tmp_path / "taught"), 15, 200, 1), strong), strong, KEYS
+    )
+    assert (found.decision, found.license, found.also) == ("detected", GUILTY, ())
+
+
+def test_a_student_with_new_weights_leans_to_its_teachers_license(
+    base: Any, teacher: tuple[Path, gsw.GswSpec, list[int]], tmp_path: Path
+) -> None:
+    """After so few lessons too little to name it, but more than 99 of 100 innocent licenses would have."""
+    folder, strong, lessons = teacher
+    attacks.distil(
+        folder, tmp_path / "student", {"num_hidden_layers": 1}, lessons,
+        seed=1, steps=150, lr=5e-3, batch=4, length=32,
+    )  # fmt: skip
+    found = gsw.gradient(base, written(load(tmp_path / "student"), 15, 200, 1), strong)
+    assert z_of(found, strong) > 2.33
+    assert gsw.detect(found, strong, KEYS).license in (None, GUILTY)
+
+
 # --- the gradient ---
 
 

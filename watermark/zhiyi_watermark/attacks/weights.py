@@ -366,6 +366,7 @@ class Leg(NamedTuple):
     relative_change: float  # of the watched tensors, where it ends
     lr: float
     out: Path  # the folder that the model is then written to
+    steps: int | None = None  # of the run, where it ends at the latest
 
 
 def finetune(
@@ -418,8 +419,9 @@ def finetune(
         moved = sum(float((parameters[n].detach() - t).double().square().sum()) for n, t in start.items())
         stage = Tuned(math.sqrt(moved) / size, step, float(np.mean(losses[-10:])))
         progress(stage)
-        if stage.relative_change >= legs[len(stages)].relative_change:
-            _save(model, source, legs[len(stages)].out)
+        leg = legs[len(stages)]
+        if stage.relative_change >= leg.relative_change or step == leg.steps:
+            _save(model, source, leg.out)
             stages.append(stage)
     if len(stages) < len(legs):
         raise SpecError(
