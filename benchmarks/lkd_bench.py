@@ -937,7 +937,10 @@ def _large(folder: Path) -> list[float]:
             shapes = ((tensor.shape[0], 64), (tensor.shape[0], 16), (16, *tensor.shape[1:]), (16, 64))
             parts = [(0.01 * rng.standard_normal(shape)).astype(np.float32) for shape in shapes]
             layers[tensor.name.removesuffix(".weight")] = LayerModulation(*parts)
-    modulation = Modulation(layers, image_weights.decoder_hash(folder / "vae"), 32, "00" * 32)
+    vae = folder / "vae"
+    modulation = Modulation(
+        layers, image_weights.decoder_hash(vae), image_weights.decoder_config(vae), "00" * 32
+    )
     seconds = []
     for number in range(5):
         started = time.perf_counter()

@@ -46,7 +46,7 @@ from train_image_model import MODEL as IMAGE_MODEL
 from train_image_model import Draw, _Clock, _host, _load, _save, _say, _thinned, device, to_tensor
 from zhiyi_watermark import stats
 from zhiyi_watermark.attacks import image as attacks
-from zhiyi_watermark.errors import UnavailableError
+from zhiyi_watermark.errors import CarrierError, UnavailableError
 from zhiyi_watermark.image_weights import (
     EXTRACTOR,
     MODULATION,
@@ -57,9 +57,11 @@ from zhiyi_watermark.image_weights import (
     LkdReader,
     Modulation,
     Parts,
+    decoder_config,
     decoder_hash,
     decoder_layers,
     issue,
+    other_config,
     word,
 )
 from zhiyi_watermark.pictures import Picture
@@ -238,7 +240,7 @@ class Modulated:
             ))
             for name in self.names
         }  # fmt: skip
-        return Modulation(layers, decoder_hash(base), int(self.vae.config.norm_num_groups), extractor)
+        return Modulation(layers, decoder_hash(base), decoder_config(base), extractor)
 
 
 def load_vae(folder: Path) -> Any:
@@ -528,23 +530,24 @@ def train(
     """Train until plan.steps, the minutes or `steps` are reached; the state that was saved.
 
     folder: of the AutoencoderKL. exported: a folder of export() to go on from where there is no checkpoint.
-    Raises FetchError on a saved state of another decoder or plan, or one that does not say of which it is.
+    Raises FetchError on a saved state of another decoder, config.json or plan, or one that does not say of which it is.
     """
     import torch
     import torch.nn.functional as F
 
     on = device()
     vae = load_vae(folder)
-    ours = decoder_hash(folder)
+    ours, config = decoder_hash(folder), decoder_config(folder)
     saved = work / "lkd.pt"
     state, told = _load(saved), None
     if state is not None:
         _same_plan(plan, state["plan"])
-        _same_decoder(ours, state.get("decoder"), saved)
+        _same_decoder(folder, state.get("decoder"), state.get("config"), saved)
     elif exported is not None and (exported / LOG).is_file():
         told = json.loads((exported / LOG).read_text(encoding="utf-8"))
         _same_plan(plan, told["plan"])
-        _same_decoder(ours, Modulation.load(exported / MODULATION).base_hash, exported)
+        former = Modulation.load(exported / MODULATION)
+        _same_decoder(folder, former.base_hash, former.config, exported)
     decoder = Modulated(vae, layer_names(folder), plan)
     reader = new_reader(plan).to(on, memory_format=torch.channels_last)
     started = time.process_time()
@@ -586,6 +589,7 @@ def train(
             "reader": _host(reader.state_dict()), "modulation": _host(decoder.parameters),
             "optimizer": optimizer.state_dict(), "plan": dict(plan._asdict()), "step": step, "since": since,
             "curriculum": list(now), "log": log, "minutes": spent, "decoder": ours,
+            "config": config,
         }  # fmt: skip
         _save(saved, out)
         return out
@@ -647,13 +651,15 @@ def _same_plan(plan: Plan, told: Mapping[str, Any]) -> None:
             )
 
 
-def _same_decoder(ours: str, theirs: object, where: Path) -> None:
+def _same_decoder(folder: Path, decoder: object, config: Mapping[str, Any] | None, where: Path) -> None:
     """Raises FetchError where what was trained with one decoder would go on, or be exported, as another's."""
-    if theirs != ours:
-        said = f"has SHA-256 {theirs}" if theirs is not None else "is not told"
-        raise FetchError(
-            f"the decoder of {where} {said}, that of --vae has {ours}; give another --work, and another --out"
-        )
+    ours, advice = decoder_hash(folder), "give another --work, and another --out"
+    if decoder is None or config is None:
+        raise FetchError(f"the decoder of {where} is not told, that of --vae has {ours}; {advice}")
+    if decoder != ours:
+        raise FetchError(f"the decoder of {where} has SHA-256 {decoder}, that of --vae has {ours}; {advice}")
+    if said := other_config(decoder_config(folder), config):
+        raise FetchError(f"{folder / 'config.json'} {said} in {where}; {advice}")
 
 
 # --- the folder ---------------------------------------------------------------------------------------------
@@ -717,7 +723,7 @@ def export(plan: Plan, folder: Path, draw: Draw, work: Path, out: Path) -> dict[
     if state is None:
         raise FetchError("nothing was trained yet; run --stage train first")
     _same_plan(plan, state["plan"])
-    _same_decoder(decoder_hash(folder), state.get("decoder"), work / "lkd.pt")
+    _same_decoder(folder, state.get("decoder"), state.get("config"), work / "lkd.pt")
     vae = load_vae(folder)
     decoder = Modulated(vae, layer_names(folder), plan)
     decoder.load(state["modulation"])
@@ -895,7 +901,7 @@ def main() -> int:
     plan = Plan(bits=options.bits, steps=options.steps)
     try:
         return run(options.stage, plan, options.vae, options.out, options.work, options.minutes)
-    except FetchError as error:
+    except (FetchError, CarrierError, UnavailableError) as error:
         sys.exit(f"error: {error}")
 
 

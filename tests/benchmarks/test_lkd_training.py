@@ -18,7 +18,16 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import train_lkd as lkd
 from image_data import Batch, texture
-from zhiyi_watermark.image_weights import Extractor, Modulation, Parts, decoder_hash, issue, word
+from zhiyi_watermark.errors import UnavailableError
+from zhiyi_watermark.image_weights import (
+    Extractor,
+    Modulation,
+    Parts,
+    decoder_config,
+    decoder_hash,
+    issue,
+    word,
+)
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -190,19 +199,41 @@ def test_what_was_trained_with_another_decoder_is_refused(
         lkd.export(plan, other, textures, work, out)
     with pytest.raises(lkd.FetchError, match=both):
         lkd.train(plan, other, textures, tmp_path / "fresh", exported=out)
+    shutil.copyfile(vae / "diffusion_pytorch_model.safetensors", file)
+    config = json.loads((vae / "config.json").read_text(encoding="utf-8"))
+    (other / "config.json").write_text(
+        json.dumps(config | {"act_fn": "relu"})
+    )  # the same weights, other pictures
+    both = 'act_fn "relu", the modulation was trained with "silu"'
+    with pytest.raises(lkd.FetchError, match=both):
+        lkd.train(plan, other, textures, work)
+    with pytest.raises(lkd.FetchError, match=both):
+        lkd.export(plan, other, textures, work, out)
+    with pytest.raises(lkd.FetchError, match=both):
+        lkd.train(plan, other, textures, tmp_path / "fresh", exported=out)
+    with pytest.raises(UnavailableError, match=both):
+        lkd.check(plan, other, textures, out, copies=1, pictures=1, licenses=9)
     assert not (tmp_path / "fresh").exists()
     state = torch.load(work / "lkd.pt", weights_only=True)
-    assert state.pop("decoder") == decoder_hash(vae)
+    assert state["decoder"] == decoder_hash(vae)
+    assert state["config"] == decoder_config(vae)
     capsys.readouterr()
     lkd.train(plan, vae, textures, work)
     assert "nothing left to train" in capsys.readouterr().out
-    torch.save(state, work / "lkd.pt")  # of before it was told
-    for step in (
-        lambda: lkd.train(plan, vae, textures, work),
-        lambda: lkd.export(plan, vae, textures, work, out),
-    ):
+    for name in ("decoder", "config"):
+        torch.save({k: v for k, v in state.items() if k != name}, work / "lkd.pt")  # of before it was told
         with pytest.raises(lkd.FetchError, match="is not told"):
-            step()
+            lkd.train(plan, vae, textures, work)
+        with pytest.raises(lkd.FetchError, match="is not told"):
+            lkd.export(plan, vae, textures, work, out)
+
+
+def test_the_unfinished_training_can_be_gone_on_from() -> None:
+    folder = lkd.MODEL.with_name("tiny-image-lkd-unfinished")
+    modulation = Parts.load(folder).modulation
+    base = lkd.IMAGE_MODEL / "vae"
+    assert modulation.base_hash == decoder_hash(base)
+    assert modulation.config == decoder_config(base)
 
 
 def test_folders_that_hold_no_decoder_are_told(vae: Path, tmp_path: Path) -> None:

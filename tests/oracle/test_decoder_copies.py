@@ -52,7 +52,8 @@ def parts(tmp_path: Path) -> Path:
         if tensor.name.endswith(".weight")
     }
     net = NET.net_hash().hex()
-    Modulation(layers, lkd.decoder_hash(TINY / "vae"), 8, net).save(folder / lkd.MODULATION)
+    vae = TINY / "vae"
+    Modulation(layers, lkd.decoder_hash(vae), lkd.decoder_config(vae), net).save(folder / lkd.MODULATION)
     NET.save(folder / lkd.EXTRACTOR)
     return folder
 
@@ -137,6 +138,8 @@ def test_what_does_not_fit_is_one_clear_error(run: Run, key: Path, parts: Path, 
     found = Modulation.load(parts / lkd.MODULATION)
     replace(found, base_hash="00" * 32).save(parts / lkd.MODULATION)
     assert "was trained with" in told(TINY)
+    replace(found, config={**found.config, "act_fn": "gelu"}).save(parts / lkd.MODULATION)
+    assert 'says act_fn "silu", the modulation was trained with "gelu"' in told(TINY)
     (parts / lkd.MODULATION).write_bytes(b"x" * 100)
     assert "modulation" in told(TINY)
     assert not (tmp_path / "copy").exists()

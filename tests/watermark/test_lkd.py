@@ -31,6 +31,7 @@ from zhiyi_watermark.image_weights import (
     Modulation,
     Parts,
     Reading,
+    decoder_config,
     decoder_hash,
     decoder_layers,
     issue,
@@ -420,7 +421,7 @@ def modulation_of(folder: Path, bits: int = BITS, rank: int = 4, size: float = 0
         if name.endswith(".weight"):
             parts = (drawn(shape[0], bits), drawn(shape[0], rank), drawn(rank, *shape[1:]), drawn(rank, bits))
             layers[name.removesuffix(".weight")] = LayerModulation(*parts)
-    return Modulation(layers, decoder_hash(folder), 4, NET.hex())
+    return Modulation(layers, decoder_hash(folder), decoder_config(folder), NET.hex())
 
 
 def pictures_of(folder: Path) -> npt.NDArray[np.float32]:
@@ -508,6 +509,10 @@ def test_what_cannot_be_issued_is_told(decoder: Path, tmp_path: Path) -> None:
         replace(modulation, layers={name: rank0})
     with pytest.raises(SpecError, match="extractor is 64 hexadecimal digits"):
         replace(modulation, extractor="00")
+    for config, said in (({}, r"config is that of decoder_config\(\), given \[\]"),
+                         ({**modulation.config, "norm_num_groups": True}, "from 1, given True")):  # fmt: skip
+        with pytest.raises(SpecError, match=said):
+            replace(modulation, config=config)
     with pytest.raises(SpecError, match="infinite"):
         replace(modulation, layers={name: layer._replace(gain=layer.gain * np.float32(np.inf))})
 
@@ -524,7 +529,14 @@ def test_a_decoder_that_computes_otherwise_is_refused(decoder: Path, tmp_path: P
             "says norm_num_groups 8, the modulation was trained with 4",
         ),
         (json.dumps({k: v for k, v in config.items() if k != "norm_num_groups"}), "norm_num_groups 32"),
-        ("[]", "norm_num_groups None"),
+        (
+            json.dumps(config | {"act_fn": "relu"}),
+            'says act_fn "relu", the modulation was trained with "silu"',
+        ),
+        (json.dumps(config | {"scaling_factor": 0.5}), "says scaling_factor 0.5, .* trained with 0.18215"),
+        (json.dumps(config | {"force_upcast": False}), "says force_upcast false, .* trained with true"),
+        (json.dumps(config | {"shift_factor": 0.1}), "says shift_factor 0.1, .* trained with null"),
+        ("[]", "it is no object"),
         ("{", "cannot be read"),
     )
     for i, (text, said) in enumerate(cases):
@@ -534,6 +546,9 @@ def test_a_decoder_that_computes_otherwise_is_refused(decoder: Path, tmp_path: P
             issue(other, tmp_path / "x", modulation, KEY, 1)
     (other / "config.json").unlink()
     with pytest.raises(UnavailableError, match="cannot be read"):
+        issue(other, tmp_path / "x", modulation, KEY, 1)
+    os.mkfifo(other / "config.json")
+    with pytest.raises(UnavailableError, match="no plain file"):
         issue(other, tmp_path / "x", modulation, KEY, 1)
     for name in (
         "decoder.conv_norm_out.weight",
@@ -547,6 +562,36 @@ def test_a_decoder_that_computes_otherwise_is_refused(decoder: Path, tmp_path: P
         with pytest.raises(UnavailableError, match="the modulation was trained with"):
             issue(other, tmp_path / "x", modulation, KEY, 1)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_configuration_is_what_diffusers_makes_of_it(decoder: Path, tmp_path: Path) -> None:
+    """Defaults are filled in, and versions, names and what is the encoder's or a tile's are no matter."""
+    import inspect
+
+    from diffusers import AutoencoderKL
+
+    parameters = inspect.signature(AutoencoderKL.__init__).parameters
+    defaults = {name: p.default for name, p in parameters.items() if name != "self"}
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_text("{}")
+    found = decoder_config(bare)
+    assert found.pop("_class_name") == "AutoencoderKL"
+    assert found.pop("quantization_config") is None
+    assert found == {name: list(v) if isinstance(v := defaults[name], tuple) else v for name in found}
+    assert defaults.keys() - found.keys() == {
+        "in_channels", "down_block_types", "sample_size", "use_quant_conv"
+    }  # fmt: skip
+
+    other = Path(shutil.copytree(decoder, tmp_path / "other"))
+    config = json.loads((decoder / "config.json").read_text())
+    noted = {"_diffusers_version": "9.9.9", "_name_or_path": "x", "sample_size": 9, "further": 1}
+    said = {k: v for k, v in config.items() if v != defaults.get(k)} | noted
+    assert len(said) < len(config)
+    (other / "config.json").write_text(json.dumps(said))
+    assert decoder_config(other) == decoder_config(decoder)
+    issue(other, tmp_path / "copy", modulation_of(decoder), KEY, 1)
+    assert (tmp_path / "copy" / "config.json").read_bytes() == (other / "config.json").read_bytes()
 
 
 def test_a_copy_that_its_types_cannot_hold_is_refused(decoder: Path, tmp_path: Path) -> None:
@@ -643,6 +688,7 @@ def test_files_are_read_back_and_others_refused(decoder: Path, tmp_path: Path) -
     assert Extractor.load(one).spec_hash() == extractor.spec_hash()
     again = Modulation.load(two)
     assert (again.base_hash, again.groups, again.bits) == (modulation.base_hash, 4, BITS)
+    assert again.config == modulation.config == decoder_config(decoder)
     assert again.extractor == NET.hex()
     for name, layer in modulation.layers.items():
         assert all(np.array_equal(a, b) for a, b in zip(layer, again.layers[name], strict=True))
@@ -667,6 +713,18 @@ def test_files_are_read_back_and_others_refused(decoder: Path, tmp_path: Path) -
         save_file({**load_file(one), name: value}, bad)
         with pytest.raises(CarrierError, match="is no LKD extractor"):
             Extractor.load(bad)
+    about = json.loads(load_file(two)["about"].tobytes())
+    for config, told in (
+        (None, "does not tell its decoder's configuration"),
+        (["silu"], "config is"),
+        ({}, "config"),
+    ):
+        other = {k: v for k, v in about.items() if k != "config"} | (
+            {} if config is None else {"config": config}
+        )
+        save_file({**load_file(two), "about": np.frombuffer(json.dumps(other).encode(), np.uint8)}, bad)
+        with pytest.raises(CarrierError, match=f"is no LKD modulation.*{told}"):
+            Modulation.load(bad)
     first = next(iter(modulation.layers))
     save_file({**load_file(two), f"{first}.gain": np.zeros((), np.float16)}, bad)
     with pytest.raises(CarrierError, match="is no LKD modulation"):

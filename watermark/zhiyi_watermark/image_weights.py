@@ -98,7 +98,24 @@ _TURN: Final = 16  # the turn k is by 2 arctan(k / 16)
 _TURNED: Final = (0, 1, 2, 3, 4, 5, 7, 9, 11, 13, 16)  # k: 0, 7, 14, 21, 28, 35, 47, 59, 69, 78, 90 degrees
 _AT_ONCE: Final = 1 << 14  # words compared at once
 _CELLS: Final = 1 << 21  # numbers of a picture worked on at once
-_GROUPS: Final = 32  # of an AutoencoderKL whose config.json does not say
+_DECODING: Final[Mapping[str, Any]] = {
+    "_class_name": "AutoencoderKL",
+    "act_fn": "silu",
+    "block_out_channels": [64],
+    "force_upcast": True,
+    "latent_channels": 4,
+    "latents_mean": None,
+    "latents_std": None,
+    "layers_per_block": 1,
+    "mid_block_add_attention": True,
+    "norm_num_groups": 32,
+    "out_channels": 3,
+    "quantization_config": None,
+    "scaling_factor": 0.18215,
+    "shift_factor": None,
+    "up_block_types": ["UpDecoderBlock2D"],
+    "use_post_quant_conv": True,
+}  # what in an AutoencoderKL's config.json changes pictures, and what diffusers takes where it is not said
 _MAX_CONFIG: Final = 1 << 16  # bytes
 _MAX_INDEX: Final = 1 << 16  # bytes
 _RESIDUAL: Final = re.compile(r"(.*\bdecoder\..*resnets\.\d+)\.conv1\.weight")
@@ -165,12 +182,16 @@ class Modulation:
 
     layers: Mapping[str, LayerModulation]  # by the name of the convolution: decoder.conv_in, ...
     base_hash: str  # hex, SHA-256 of the decoder before, see decoder_hash()
-    groups: int  # of the decoder's normalisations
+    config: Mapping[str, Any]  # of that decoder, see decoder_config()
     extractor: str  # hex, Extractor.net_hash() of the net trained with it; words are drawn from it
 
     def __post_init__(self) -> None:
-        if not self.layers or self.groups < 1:
-            raise SpecError(f"{len(self.layers)} layers, {self.groups} groups: at least one each is needed")
+        if not self.layers:
+            raise SpecError("a modulation needs at least one layer")
+        if self.config.keys() != _DECODING.keys():
+            raise SpecError(f"config is that of decoder_config(), given {sorted(self.config)!s:.120}")
+        if type(self.groups) is not int or self.groups < 1:
+            raise SpecError(f"norm_num_groups is a whole number from 1, given {self.groups!r:.40}")
         for name, value in (("base_hash", self.base_hash), ("extractor", self.extractor)):
             if not re.fullmatch("[0-9a-f]{64}", value):
                 raise SpecError(f"{name} is 64 hexadecimal digits, given {value!r:.80}")
@@ -188,6 +209,12 @@ class Modulation:
                 raise SpecError(f"{name}: the parts {[part.shape for part in layer]} do not fit together")
             if not all(bool(np.isfinite(part).all()) for part in layer):
                 raise SpecError(f"{name} has infinite values; it was trained at too high a rate")
+
+    @property
+    def groups(self) -> int:
+        """Of the decoder's normalisations."""
+        out: int = self.config["norm_num_groups"]
+        return out
 
     @property
     def bits(self) -> int:
@@ -213,8 +240,8 @@ class Modulation:
 
         about = {
             "base_hash": self.base_hash,
+            "config": dict(self.config),
             "extractor": self.extractor,
-            "groups": self.groups,
             "layers": list(self.layers),
         }
         tensors: dict[str, npt.NDArray[Any]] = {"about": _as_tensor(about)}
@@ -233,11 +260,13 @@ class Modulation:
     def load(cls, path: Path) -> Modulation:
         """What save wrote. Raises CarrierError on any other file."""
         with _reading(path, "LKD modulation") as (file, about):
+            if "config" not in about:
+                raise ValueError("it does not tell its decoder's configuration; export it again")
             layers = {
                 name: LayerModulation(*(file.floats(f"{name}.{part}") for part in _PARTS))
                 for name in about["layers"]
             }
-            return cls(layers, about["base_hash"], about["groups"], about["extractor"])
+            return cls(layers, about["base_hash"], about["config"], about["extractor"])
 
 
 def decoder_layers(base: Path) -> tuple[TensorShape, ...]:
@@ -276,19 +305,34 @@ def decoder_hash(base: Path) -> str:
     return state.hexdigest()
 
 
-def _check_base(base: Path, modulation: Modulation) -> None:
-    """That the modulation was trained with this decoder. Raises UnavailableError."""
+def decoder_config(base: Path) -> dict[str, Any]:
+    """What the folder's config.json says of decoding, by field, diffusers' defaults where it says nothing.
+
+    What it says of the encoder, of versions and of names is left out, and the size of tiles, an option of who decodes.
+    Raises UnavailableError where there is no such file.
+    """
     try:
-        with (base / "config.json").open("rb") as file:
-            config = parsed(file.read(_MAX_CONFIG))
+        found = _json_of(base / "config.json", _MAX_CONFIG)
+        if not isinstance(found, dict):
+            raise ValueError("it is no object")
     except (OSError, ValueError) as error:
         raise UnavailableError(f"{base / 'config.json'} cannot be read: {error!s:.120}") from error
-    groups = config.get("norm_num_groups", _GROUPS) if isinstance(config, dict) else None
-    if groups != modulation.groups:
-        raise UnavailableError(
-            f"{base / 'config.json'} says norm_num_groups {groups!r:.40}, the modulation was trained with "
-            f"{modulation.groups}; give the registered model"
-        )
+    return {name: found.get(name, default) for name, default in _DECODING.items()}
+
+
+def other_config(found: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
+    """The first field in which two decoder_config() differ, with both values, in words; empty where they agree."""
+    for name in _DECODING:
+        if found[name] != trained[name]:
+            ours, theirs = (f"{json.dumps(config[name]):.60}" for config in (found, trained))
+            return f"says {name} {ours}, the modulation was trained with {theirs}"
+    return ""
+
+
+def _check_base(base: Path, modulation: Modulation) -> None:
+    """That the modulation was trained with this decoder. Raises UnavailableError."""
+    if said := other_config(decoder_config(base), modulation.config):
+        raise UnavailableError(f"{base / 'config.json'} {said}; give the registered model")
     found = decoder_hash(base)
     if found != modulation.base_hash:
         raise UnavailableError(
@@ -308,8 +352,8 @@ def issue(
     appears under its name when complete; `out` must not exist. Returns each changed convolution's |W' - W| / |W|
     before it was put in that order.
     Raises SpecError, CarrierError (malformed shards, symbolic links, files that would carry the unmarked weights),
-    UnavailableError (a decoder of other shapes or weights than the modulation was trained with; a copy that would be
-    another decoder, or hold values that its type cannot).
+    UnavailableError (a decoder of other shapes, weights or config.json than the modulation was trained with; a copy
+    that would be another decoder, or hold values that its type cannot).
     """
     signs = word(model_key, license, modulation.bits, bytes.fromhex(modulation.extractor))
     if not base.is_dir() or base.is_symlink():
@@ -362,8 +406,7 @@ def _weights_of(pipeline: Path, modulation: Modulation) -> set[str]:
     UnavailableError without the index.
     """
     try:
-        with (pipeline / INDEX).open("rb") as listed:
-            index = parsed(listed.read(_MAX_INDEX))
+        index = _json_of(pipeline / INDEX, _MAX_INDEX)
     except (OSError, ValueError) as error:
         raise UnavailableError(
             f"{pipeline / INDEX} is no list of a pipeline's parts: {error!s:.120}"
@@ -870,6 +913,14 @@ class LkdReader:
 # --- files --------------------------------------------------------------------------------------------------
 
 
+def _json_of(path: Path, most: int) -> Any:
+    """Raises OSError, ValueError."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError("it is no plain file")
+    with path.open("rb") as file:
+        return parsed(file.read(most))
+
+
 def _as_tensor(about: Mapping[str, Any]) -> UInt8:
     text = json.dumps(about, sort_keys=True, separators=(",", ":"))
     return np.frombuffer(text.encode(), dtype=np.uint8)
@@ -907,7 +958,7 @@ class _reading:
             about = parsed(tensors.integers("about", "U8").tobytes())
             if not isinstance(about, dict):
                 raise ValueError("its `about` is no object")
-            kinds = (("unit", int), ("side", int), ("groups", int), ("base_hash", str), ("extractor", str))
+            kinds = (("unit", int), ("side", int), ("config", dict), ("base_hash", str), ("extractor", str))
             for name, kind in kinds:
                 if name in about and type(about[name]) is not kind:
                     raise ValueError(f"{name} is {about[name]!r:.40}")
