@@ -65,7 +65,7 @@ from zhiyi_watermark.image_weights import (
     word,
 )
 from zhiyi_watermark.pictures import Picture
-from zhiyi_watermark.tensorfile import appear, scratch_beside
+from zhiyi_watermark.tensorfile import scratch_beside, take_place
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 MODEL: Final = ROOT / "tests" / "models" / "tiny-image-lkd"
@@ -713,8 +713,8 @@ def _integer_layer(
 def export(plan: Plan, folder: Path, draw: Draw, work: Path, out: Path) -> dict[str, Any]:
     """Write modulation, int8 extractor, the float16 state to go on from, and the log; what the log says.
 
-    The folder `out` is replaced as a whole. What else lies there stays, but the figures of the former weights.
-    Raises FetchError without a checkpoint.
+    The folder `out` is replaced in one step: whoever looks, or stops it, finds the former or this one. What else lies
+    there stays, but the figures of the former weights. Raises FetchError without a checkpoint, OSError.
     """
     import torch
     from safetensors.torch import save_file
@@ -752,7 +752,7 @@ def export(plan: Plan, folder: Path, draw: Draw, work: Path, out: Path) -> dict[
     rows = ",\n".join(json.dumps(row) for row in _thinned(state["log"]))
     text = json.dumps(told, indent=1).removesuffix("\n}") + ',\n "log": [\n' + rows + "\n]}\n"
     with scratch_beside(out, ".zhiyi-lkd-") as scratch:
-        made, former = scratch / "made", scratch / "former"
+        made = scratch / "made"
         made.mkdir()
         if out.is_dir():
             shutil.copytree(out, made, dirs_exist_ok=True)
@@ -766,14 +766,7 @@ def export(plan: Plan, folder: Path, draw: Draw, work: Path, out: Path) -> dict[
         ):  # those of the repository are an example, others secret like a key
             for path in (made, *made.rglob("*")):
                 path.chmod(0o700 if path.is_dir() else 0o600)
-        if out.is_dir():
-            os.replace(out, former)
-        try:
-            appear(made, out)
-        except OSError:
-            if former.is_dir():
-                os.replace(former, out)
-            raise
+        take_place(made, out)
     return told
 
 

@@ -271,10 +271,29 @@ def test_an_export_that_fails_leaves_the_former(
     assert told["detector_hash_turned"] == net.spec_hash(wide=True).hex()
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     lkd.train(TOY._replace(steps=2), vae, textures, work)
-    monkeypatch.setattr(lkd, "appear", full)
+    monkeypatch.setattr(lkd, "take_place", full)
     with pytest.raises(OSError, match="no space left"):
         lkd.export(TOY, vae, textures, work, out)
     assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.undo()
+    missing: list[str] = []
+
+    def look(event: str, arguments: tuple[object, ...]) -> None:
+        """Before whatever touches the file system: a kill could come there."""
+        if looking and event.startswith(("os.", "shutil.", "open")) and not (out / lkd.EXTRACTOR).is_file():
+            missing.append(f"{event} {arguments}")
+
+    looking = [True]  # a hook stays
+    sys.addaudithook(look)
+    try:
+        lkd.export(TOY, vae, textures, work, out)
+    finally:
+        looking.clear()
+    assert not missing
+    after = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert after.keys() == before.keys()
+    assert after != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "work"]
 
 
 def test_the_curriculum_waits_while_bits_are_wrong() -> None:

@@ -663,6 +663,24 @@ def test_what_a_killed_run_left_is_taken_away_and_a_living_ones_stays(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
+def test_a_folder_takes_the_place_of_another_in_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, out = tmp_path / "made", tmp_path / "out"
+    made.mkdir()
+    (made / "new").touch()
+    tensorfile.take_place(made, out)
+    assert not made.exists()
+    made.mkdir()
+    (made / "newer").touch()
+    tensorfile.take_place(made, out)
+    assert [path.name for path in (*made.iterdir(), *out.iterdir())] == ["new", "newer"]
+    monkeypatch.setattr(tensorfile, "_EXCHANGE", 1 << 20)  # no flag of any system
+    with pytest.raises(OSError, match=r"can't be replaced in one step here .*write to a new folder"):
+        tensorfile.take_place(made, out)
+    assert [path.name for path in (*made.iterdir(), *out.iterdir())] == ["new", "newer"]
+
+
 def test_a_copy_has_its_name_when_it_is_on_the_disk(
     decoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,8 @@ nor changes it. A checkpoint keeps no file open, so its number of files is no ma
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import json
 import math
@@ -42,6 +44,8 @@ FLOATS: Final[Mapping[str, str]] = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}  
 _ESCAPED: Final = re.compile(r"\\.", re.DOTALL)
 _QUOTED: Final = re.compile('"[^"]*"?')
 _LOCK: Final = "lock"  # of a scratch folder
+_AT_CWD: Final = -100  # of Linux' renameat2: paths as they are
+_EXCHANGE: Final = 2
 _PICKLES: Final = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 Float32 = npt.NDArray[np.float32]
@@ -416,6 +420,23 @@ def appear(made: Path, out: Path) -> None:
     for path in (*_everything(made), made):
         _sync(path)
     os.replace(made, out)
+    _sync(out.parent)
+
+
+def take_place(made: Path, out: Path) -> None:
+    """appear(), also where `out` is there already: that lies at `made` afterwards. At no time `out` is missing.
+
+    Raises OSError, and leaves both as they were, where the system can't swap two folders in one step (Linux can).
+    """
+    if not os.path.lexists(out):
+        appear(made, out)
+        return
+    for path in (*_everything(made), made):
+        _sync(path)
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if swap is None or swap(_AT_CWD, os.fsencode(made), _AT_CWD, os.fsencode(out), _EXCHANGE):
+        reason = os.strerror(ctypes.get_errno() if swap else errno.ENOSYS)
+        raise OSError(f"{out} can't be replaced in one step here ({reason}); write to a new folder")
     _sync(out.parent)
 
 
