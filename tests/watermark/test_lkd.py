@@ -604,8 +604,20 @@ def test_a_copy_that_its_types_cannot_hold_is_refused(decoder: Path, tmp_path: P
     save_file(tensors, file)
     with pytest.raises(UnavailableError, match=r"decoder\.conv_in\.weight has values that F16 cannot hold"):
         issue(half, tmp_path / "x", modulation_of(half), KEY, 1)
-    with pytest.raises(UnavailableError, match=r"at most 100\.0 is issued"):
-        issue(decoder, tmp_path / "x", modulation_of(decoder, size=20.0), KEY, 1)
+    modulation = modulation_of(decoder, size=0.05)
+    largest = max(issue(decoder, tmp_path / "quiet", modulation, KEY, 1).values())
+    shutil.rmtree(tmp_path / "quiet")
+    for factor, issued in ((30 / largest, True), (34 / largest, False)):
+        layers = {
+            name: layer._replace(gain=layer.gain * np.float32(factor), mix=layer.mix * np.float32(factor))
+            for name, layer in modulation.layers.items()
+        }
+        if issued:
+            issue(decoder, tmp_path / "loud", replace(modulation, layers=layers), KEY, 1)
+            shutil.rmtree(tmp_path / "loud")
+            continue
+        with pytest.raises(UnavailableError, match=r"at most 32\.0 is issued"):
+            issue(decoder, tmp_path / "x", replace(modulation, layers=layers), KEY, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["half"]
     modulation = modulation_of(decoder)
     name, layer = next(iter(modulation.layers.items()))
