@@ -361,9 +361,8 @@ class Said(NamedTuple):
 
 
 def right(said: Sequence[str], word: Int8) -> float:
-    """The share of bits that are right, a silent one a half: fair logits give 1/2. word: (bits,)."""
-    found = whole(said) * word
-    return float((found > 0).mean() + (found == 0).mean() / 2)
+    """The share of bits that are right, as trainer.share_right. word: (bits,)."""
+    return trainer.share_right(whole(said), word)
 
 
 def read(mark: Mark, pictures: Rgb | Sequence[Rgb], *, wide: bool = False) -> list[str]:

@@ -284,8 +284,13 @@ def _save(path: Path, state: dict[str, Any]) -> None:
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
+    made = path.with_suffix(".tmp")
+    made.unlink(missing_ok=True)  # of a killed run, or a link, which is not followed
+    with open(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # LKD's is a secret
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(made, path)
 
 
 def _host(weights: dict[str, Any]) -> dict[str, Any]:

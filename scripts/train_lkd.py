@@ -18,6 +18,11 @@ then Plan.enough of them right, in a running mean), so it waits where it is hard
 
 Resumes from its checkpoint under --work, and without one from the exported folder where --out names it (float16, no
 optimizer moments); either has to be of the same decoder.
+Who may have what. The seller alone: modulation.safetensors, reader.safetensors (the extractor in floats, nearer to what
+was trained) and the checkpoint under --work, which holds both; they are written readable by their owner alone. Who
+traces for the seller, and nobody else: extractor.safetensors, for with it and one picture of a copy that copy's word
+can be put into any picture. Anybody: training.json, with the hashes that are to be registered.
+
 Each step draws from its own number, so a run that was stopped and goes on from a checkpoint makes the same weights as
 one that was not, on the same kind of machine with the same torch and threads.
 """
@@ -799,6 +804,12 @@ def suite(side: int) -> dict[str, attacks.Attack]:
     return {name: scaled.get(name, attack) for name, attack in attacks.SUITE.items()}
 
 
+def share_right(q: npt.NDArray[Any], signs: npt.NDArray[np.int8]) -> float:
+    """Of the bits, a silent one a half: fair logits give 1/2.  # (..., bits), (bits,)"""
+    found = np.sign(q) * signs
+    return float((found > 0).mean() + (found == 0).mean() / 2)
+
+
 def check(
     plan: Plan,
     folder: Path,
@@ -842,7 +853,7 @@ def check(
         for name, attack in suite(rgb.shape[1]).items():
             turns = name.startswith(("rotate", "flip"))
             read = [extractor.read(Picture(attack(p, i)), wide=turns) for i, p in enumerate(rgb)]
-            shares = [float(((r.q > 0) == (signs > 0)).mean()) for r in read]
+            shares = [share_right(r.q, signs) for r in read]
             right.setdefault(name, []).extend(shares)
             if name == "none":
                 started = time.process_time()
@@ -875,7 +886,11 @@ def check(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0] if __doc__ else "",
+        epilog=f"Keep {MODULATION}, {READER} and the folder --work to yourself. Give {EXTRACTOR} to nobody but those "
+        f"who trace for you. {LOG} is public.",
+    )
     parser.add_argument("--stage", choices=("train", "export", "check"), required=True)
     parser.add_argument("--vae", type=Path, default=IMAGE_MODEL / "vae", help="folder of the AutoencoderKL")
     parser.add_argument(

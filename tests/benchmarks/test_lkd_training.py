@@ -21,6 +21,7 @@ from image_data import Batch, texture
 from zhiyi_watermark.errors import UnavailableError
 from zhiyi_watermark.image_weights import (
     Extractor,
+    Layer,
     Modulation,
     Parts,
     decoder_config,
@@ -234,6 +235,36 @@ def test_the_unfinished_training_can_be_gone_on_from() -> None:
     base = lkd.IMAGE_MODEL / "vae"
     assert modulation.base_hash == decoder_hash(base)
     assert modulation.config == decoder_config(base)
+
+
+def test_the_checkpoint_is_its_owners_and_goes_through_no_link(tmp_path: Path) -> None:
+    victim, saved = tmp_path / "victim", tmp_path / "work" / "lkd.pt"
+    victim.write_text("of somebody else")
+    saved.parent.mkdir()
+    saved.with_suffix(".tmp").symlink_to(victim)
+    lkd._save(saved, {"step": 1})
+    assert victim.read_text() == "of somebody else"
+    assert not saved.is_symlink()
+    assert saved.stat().st_mode & 0o777 == 0o600
+    assert lkd._load(saved) == {"step": 1}
+    assert [path.name for path in saved.parent.iterdir()] == ["lkd.pt"]
+
+
+def test_a_silent_bit_counts_half(vae: Path, tmp_path: Path) -> None:
+    """As in the table, so that a net that says nothing has half of the bits right."""
+    rng = np.random.default_rng(1)
+    for q, share in (([3, -1, 0, 0], 0.75), ([0, 0, 0, 0], 0.5), ([-3, 1, 2, -1], 0.0)):
+        signs = np.array([1, -1, -1, 1], dtype=np.int8)
+        assert lkd.share_right(np.array(q, dtype=np.int8), signs) == share
+    decoder = lkd.Modulated(lkd.load_vae(vae), lkd.layer_names(vae), TOY)
+    first = Layer(
+        rng.integers(-9, 9, (4, 3, 3, 3)).astype(np.int8), np.zeros(4, np.int32), np.ones(4, np.int32), 2
+    )
+    mute = Extractor((first,), np.zeros((TOY.bits, 4), np.int8), np.zeros(TOY.bits, np.int64), 1, 64)
+    mute.save(tmp_path / lkd.EXTRACTOR)
+    decoder.modulation(vae, mute.net_hash().hex()).save(tmp_path / lkd.MODULATION)
+    figures = lkd.check(TOY, vae, textures, tmp_path, copies=1, pictures=1, licenses=9)
+    assert set(figures["bits"].values()) == {0.5}
 
 
 def test_folders_that_hold_no_decoder_are_told(vae: Path, tmp_path: Path) -> None:
