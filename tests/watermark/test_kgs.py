@@ -429,6 +429,32 @@ def test_pictures_read_together_are_read_as_each_alone(shown: tuple[Inverter, Kg
     assert model.noises([], mark) == []
 
 
+def test_the_pictures_of_a_case_are_inverted_in_batches(
+    shown: tuple[Inverter, Kgs, Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, mark, picture = shown
+    given = [Picture(attacks.jpeg(picture.rgb, quality)) for quality in (95, 90, 85)]
+    alone = mark.verdict([model.noise(one, mark) for one in given], USERS)
+    sizes: list[int] = []
+    invert = model.invert
+
+    def counted(latents: Any, steps: int) -> Any:
+        sizes.append(len(latents))
+        return invert(latents, steps)
+
+    monkeypatch.setattr(model, "invert", counted)
+    monkeypatch.setattr(model, "batch", 2)
+    reader = KgsReader(mark, model)
+    said = reader.detect_case([given[0], *given], USERS)
+    assert sizes == [2, 1]
+    assert (said.license, said.n, said.T) == (alone.license, alone.n, alone.T)
+    reader.noise(given[-1])  # is kept
+    reader.detect(given[-1], USERS)
+    assert sizes == [2, 1]
+    reader.detect_case(given, USERS)
+    assert sizes == [2, 1, 2]
+
+
 def test_what_fits_nothing_is_read_as_it_is(shown: tuple[Inverter, Kgs, Picture]) -> None:
     model, mark, _ = shown
     plain = Picture(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -43,6 +44,23 @@ def test_pixels_come_as_stored() -> None:
         assert found.alpha is None
         assert not found.gray
         assert not found.lossy
+
+
+def test_what_is_no_plain_file_is_refused_without_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for path in (tmp_path / "pipe", tmp_path / "link", tmp_path, Path("/dev/zero")):
+        with pytest.raises(CarrierError, match=f"{path} is no plain file"):
+            open_picture(path)
+    with pytest.raises(CarrierError, match=r"can't read .*No such file"):
+        open_picture(tmp_path / "none")
+    (tmp_path / "p.png").write_bytes(stored(IMAGE))
+    plain = os.stat(tmp_path / "p.png")
+    monkeypatch.setattr(os, "stat", lambda path: plain)  # a pipe took its place just then
+    with pytest.raises(CarrierError, match="is no plain file"):
+        open_picture(tmp_path / "pipe")
 
 
 def test_a_file_and_its_bytes_are_the_same(tmp_path: Path) -> None:

@@ -845,19 +845,27 @@ class KgsReader:
         *,
         models: int = 1,
     ) -> Detection:
-        """Whose message is in these pictures together, all committed before detection; equal ones count once."""
-        distinct = {picture.digest: picture for picture in pictures}.values()
-        return self.mark.verdict(
-            [self.noise(picture) for picture in distinct], users, fingerprints, models=models
-        )
+        """Whose message is in these pictures together, all committed before detection; equal ones count once.
+
+        They are inverted together, the model's `batch` at once.
+        """
+        distinct = {picture.digest: picture for picture in pictures}
+        unread = [picture for digest, picture in distinct.items() if digest not in self._read]
+        found = dict(self._read)
+        for picture, noise in zip(unread, self.model.noises(unread, self.mark, self.views), strict=True):
+            found[picture.digest] = self._kept(picture, noise)
+        return self.mark.verdict([found[digest] for digest in distinct], users, fingerprints, models=models)
 
     def noise(self, picture: Picture) -> Noise:
-        """The picture's readings, see Inverter.noise; those of the last picture are kept."""
-        if picture.digest not in self._read:
-            found = self.model.noise(picture, self.mark, self.views)
-            self._read.clear()
-            self._read[picture.digest] = found
-        return self._read[picture.digest]
+        """The picture's readings, see Inverter.noise; those of the last picture that was read are kept."""
+        if picture.digest in self._read:
+            return self._read[picture.digest]
+        return self._kept(picture, self.model.noise(picture, self.mark, self.views))
+
+    def _kept(self, picture: Picture, noise: Noise) -> Noise:
+        self._read.clear()
+        self._read[picture.digest] = noise
+        return noise
 
 
 def check_size(picture: Picture) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
+import stat
 import struct
 import warnings
 import zlib
@@ -95,9 +97,9 @@ def open_picture(source: str | Path | bytes, *, frame: int | None = None) -> Pic
     source: a path or the file's bytes. frame: which one of an animation, 0 .. 999.
     Sizes are checked before pixels are decoded. 16-bit and CMYK pictures are read as RGB8, and `lossy` says so. Of a
     JPEG with further pictures behind it (MPO, as telephones write) the first is read.
-    Raises CarrierError on what is no such file, is cut short or is over a limit (256 MiB, 2^26 px, 2^16 px a side; of
-    a JPEG 100 scans), UnavailableError on an animation without `frame` and on modes that are no RGB picture (floats,
-    Lab), SpecError on a frame that is not there.
+    Raises CarrierError on what is no plain file (a pipe is not waited for) or no such picture, is cut short or is over
+    a limit (256 MiB, 2^26 px, 2^16 px a side; of a JPEG 100 scans), UnavailableError on an animation without `frame`
+    and on modes that are no RGB picture (floats, Lab), SpecError on a frame that is not there.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -163,7 +165,12 @@ def _bytes_of(source: str | Path | bytes) -> bytes:
     else:
         name = str(source)
         try:
-            with Path(source).open("rb") as file:
+            if not stat.S_ISREG(os.stat(source).st_mode):  # before it is opened: that alone may wind a tape
+                raise CarrierError(f"{name} is no plain file; give a picture file")
+            # Nor is a pipe waited for that took its place meanwhile
+            with open(os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise CarrierError(f"{name} is no plain file; give a picture file")
                 body = file.read(MAX_BYTES + 1)
         except OSError as error:
             raise CarrierError(f"can't read {name}: {error.strerror}") from error
