@@ -10,8 +10,10 @@ the output channels and adds a product of low rank to the kernel (zhiyi_watermar
 a copy is issued by folding, without training. The curriculum goes on only while bits are read (Plan.enough_at_first,
 then Plan.enough of them right, in a running mean), so it waits where it is hard instead of losing what was learned:
 - it begins with few bits and a loud change, without attacks; the other bits come in by and by;
-- when all are in use the budget for the change falls from Plan.loud to Plan.quiet dB. The budget is of squared error,
-  blurred error and error in the features of a fixed random net together; below it quality costs nothing;
+- when all are in use the budget for the change falls from Plan.loud to Plan.quiet dB, also while some bits are still
+  weak (1,900 steps of waiting at 17.7 dB brought .02 more of the bits; a case has several pictures to add up). The
+  budget is of squared error, blurred error and error in the features of a fixed random net together; below it
+  quality costs nothing;
 - at the same time attacks come in at growing strength: JPEG (rounding passed straight through), blur, noise,
   brightness, contrast, saturation, resizing, turning and zooming, cropping, dropping;
 - in the last part of the steps the rates fall.
@@ -106,12 +108,12 @@ class Plan(NamedTuple):
     slow_from: float = 0.6  # part of all steps after which the rates fall, to a twentieth
     few: int = 8  # bits at the beginning
     loud: float = 15.0  # dB, where the change begins
-    quiet: float = 36.5  # dB, where it ends
+    quiet: float = 32.0  # dB, where it ends
     enough_at_first: float = 0.8  # share of bits right while which more come in
-    enough: float = 0.9  # and, with all in use, while which the curriculum goes on, by these each step:
+    enough: float = 0.72  # and, with all in use, while which the curriculum goes on, by these each step:
     bits_a_step: float = 0.1
-    decibels_a_step: float = 0.01
-    strength_a_step: float = 1 / 1500
+    decibels_a_step: float = 0.004
+    strength_a_step: float = 1 / 5000
 
     def rate_at(self, step: int, since: int) -> float:
         """The part of the rates. since: the step at which the optimizer began."""
