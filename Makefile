@@ -123,7 +123,7 @@ peers: setup ## environments of the benchmark's peers, under build/peers
 bench-text-speed: setup ## docs/benchmarks/text_speed.json: what marks cost at generation, how long detection takes
 	$(PY) benchmarks/text_speed.py
 
-bench-weights: setup ## docs/benchmarks/weights.json: marks in weights after every attack, and the quality left (half an hour)
+bench-weights: setup ## docs/benchmarks/weights.json: marks in weights after every attack, and the quality left (an hour)
 	$(PY) benchmarks/weights_bench.py
 
 # A table whose target is missed ends with an error; the others are made all the same.

@@ -1,9 +1,9 @@
 """Marks in weights against those who try to remove them, and the quality left: WFP on a real model, GSW on a small one.
 
-    python benchmarks/weights_bench.py             # SmolLM2-135M-Instruct, about half an hour of one core;
+    python benchmarks/weights_bench.py             # SmolLM2-135M-Instruct, about an hour of one core;
                                                    # writes docs/benchmarks/weights.json, .md and .svg
     python benchmarks/weights_bench.py --quick     # a tiny model and few copies, writes nothing
-    python benchmarks/weights_bench.py --only gsw  # the rows of weights_gsw.py alone, minutes; writes nothing
+    python benchmarks/weights_bench.py --only gsw  # the rows of weights_gsw.py alone, ten minutes; writes nothing
 
 Copies are marked with the plan that a fingerprinter makes by default. Whole models are attacked and measured for
 perplexity on held-out human text; marks are read from the declared tensors, which are the same bytes. Licenses, seeds
@@ -979,7 +979,7 @@ def main() -> int:
     if tiny is not None and options.only != "wfp":
         size = weights_gsw.QUICK if options.quick else weights_gsw.FULL
         bench = weights_gsw.Bench(tiny.folder, tiny.train, tiny.held_out, size, WORK)
-        shown = weights_gsw.survival(bench, weights_gsw.ATTACKS, say)
+        shown = weights_gsw.survival(bench, weights_gsw.attacks_of(size), say)
         rows += weights_gsw.rows(shown, size)
         printed += weights_gsw.table(shown, size)
         more = weights_gsw.notes(shown, bench)

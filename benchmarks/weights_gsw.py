@@ -192,21 +192,23 @@ def _tuned(stop: int) -> Callable[[Bench, int, Path], Path]:
     return lambda bench, number, out: bench.tuned(stop, number)
 
 
-ATTACKS: Final = (
-    Attack("none", "as it was issued", lambda bench, number, out: bench.copy(number)),
-    *(Attack(f"prune{p}", f"{p} % pruned", _plain(attacks.prune, share=p / 100)) for p in (20, 50, 70)),
-    Attack("int8", "int8 by rows", _plain(attacks.quantise, bits=8)),
-    Attack("int4", "int4 by 32", _plain(attacks.quantise, bits=4, group=32)),
-    Attack("lora15", "low-rank update, 15 %, rank 8", _plain(attacks.merge_lora, relative=0.15, seed=1)),
-    Attack("permute", "units, heads and channels reordered and scaled", _reshuffled),
-    Attack("average2", "average of two copies", _averaged, guilty=2),
-    *(
-        Attack(f"finetune{FULL.tunings[stop]}", f"fine-tuned, {FULL.tunings[stop]} steps", _tuned(stop))
-        for stop in range(3)
-    ),
-    Attack("taught", "base fine-tuned on a copy's texts", lambda bench, number, out: bench.taught(number)),
-    Attack("student", "student with new weights", lambda bench, number, out: bench.student(number)),
-)  # fmt: skip
+def attacks_of(size: Size) -> tuple[Attack, ...]:
+    """All of them; rows are named by the steps of that size."""
+    return (
+        Attack("none", "as it was issued", lambda bench, number, out: bench.copy(number)),
+        *(Attack(f"prune{p}", f"{p} % pruned", _plain(attacks.prune, share=p / 100)) for p in (20, 50, 70)),
+        Attack("int8", "int8 by rows", _plain(attacks.quantise, bits=8)),
+        Attack("int4", "int4 by 32", _plain(attacks.quantise, bits=4, group=32)),
+        Attack("lora15", "low-rank update, 15 %, rank 8", _plain(attacks.merge_lora, relative=0.15, seed=1)),
+        Attack("permute", "units, heads and channels reordered and scaled", _reshuffled),
+        Attack("average2", "average of two copies", _averaged, guilty=2),
+        *(
+            Attack(f"finetune{steps}", f"fine-tuned, {steps} steps", _tuned(stop))
+            for stop, steps in enumerate(size.tunings)
+        ),
+        Attack("taught", "base fine-tuned on a copy's texts", lambda bench, number, out: bench.taught(number)),
+        Attack("student", "student with new weights", lambda bench, number, out: bench.student(number)),
+    )  # fmt: skip
 
 
 # --- reading the texts --------------------------------------------------------------------------------------

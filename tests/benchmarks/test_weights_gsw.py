@@ -13,12 +13,12 @@ import pytest
 sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 import weights_gsw as bench_of
-from weights_gsw import ATTACKS, LICENSES, Bench, Reading, Size
+from weights_gsw import LICENSES, Bench, Reading, Size
 from zhiyi_watermark.tensorfile import Checkpoint
 
 TINY = Path(__file__).resolve().parents[1] / "models" / "tiny-lm"
 SIZE = Size(1, 1, (1, 2, 3), 2, 1, 1, 256)
-BY_ID = {attack.id: attack for attack in ATTACKS}
+BY_ID = {attack.id: attack for attack in bench_of.attacks_of(SIZE)}
 
 
 def quiet(what: str) -> None:
@@ -64,7 +64,7 @@ def test_the_bases_texts_name_nobody(bench: Bench) -> None:
     assert (found.right, found.innocent) == (False, 0)
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: str(attack.id))
+@pytest.mark.parametrize("attack", BY_ID.values(), ids=list(BY_ID))
 def test_every_attack_makes_a_whole_model_of_other_weights(
     bench: Bench, attack: bench_of.Attack, tmp_path: Path
 ) -> None:
