@@ -95,7 +95,8 @@ def seeds_of(license_id: int, spec: weights.WfpSpec) -> list[bytes]:
 
 
 TUNINGS: Final = {  # what is trained: (relative change of the declared tensors, learning rate) of each leg
-    "all": ((0.05, 1e-3), (0.15, 3e-3)),
+    # at 3e-3 for all weights one run left the model without any sense and never moved them by 15 %
+    "all": ((0.05, 1e-3), (0.15, 2e-3)),
     "declared": ((0.05, 1e-3), (0.15, 3e-3)),
 }
 
@@ -847,7 +848,7 @@ def notes(lines: Sequence[Line], subject: Subject) -> str:
         run: ", ".join(f"{s.relative_change:.1%} after {s.steps} steps" for s in subject.tuning(run))
         for run in TUNINGS
     }
-    rates = " and ".join(f"{lr * size.faster:g}" for _, lr in TUNINGS["all"])
+    rates = {run: " and ".join(f"{lr * size.faster:g}" for _, lr in TUNINGS[run]) for run in TUNINGS}
     text = f"""
 ![Bit errors and weakest share against the perplexity that an attack costs](weights.svg)
 
@@ -860,9 +861,9 @@ there trace and every fifth confirm were run on the attacked file itself and gav
 "With the base tensors" is how the creator and a case's committee look; *blind* needs the suspect alone, as an
 operator's first look does: single bits are then noisy, all of them together name the license.
 
-Fine-tuning is AdamW at rates of {rates}, {size.length} tokens a step, on all weights ({tuned["all"]}) or, by one who
-reads the registration, on the declared tensors alone ({tuned["declared"]}). Each is one run on copy 0; to the other
-copies its change was added.
+Fine-tuning is AdamW, {size.length} tokens a step, on all weights at rates of {rates["all"]} ({tuned["all"]}) or, by one
+who reads the registration, on the declared tensors alone at rates of {rates["declared"]} ({tuned["declared"]}). Each is
+one run on copy 0; to the other copies its change was added.
 
 `wfp_collude*`: sums over blocks of two real files give, integer for integer, what a coalition's file has; for
 {size.played * len(STRATEGIES)} coalitions the files were made and traced too, and a difference would have ended the
