@@ -337,7 +337,7 @@ def test_the_curriculum_waits_while_bits_are_wrong() -> None:
         now = now.after(1.0, plan)
     assert plan.few < now.active < plan.bits
     assert (now.decibels, now.strength) == (plan.loud, 0.0)
-    for _ in range(4000):
+    for _ in range(6000):
         now = now.after(1.0, plan)
     assert (now.active, now.decibels, now.strength) == (plan.bits, plan.quiet, 1.0)
     assert 10 * np.log10(4 / now.budget) == pytest.approx(plan.quiet)
