@@ -46,7 +46,7 @@ from zhiyi_watermark.pictures import Picture
 Rgb = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 Group = Literal[
-    "clean", "distortion", "pixels", "strength", "regeneration", "style", "averaging", "geometry", "weights",
+    "clean", "solver", "distortion", "pixels", "strength", "regeneration", "style", "averaging", "geometry", "weights",
     "forgery", "features",
 ]  # fmt: skip
 
@@ -161,6 +161,18 @@ def redrawn(studio: Studio, mark: str, index: int, *, strength: float) -> Rgb:
     return image_model.img2img(studio.pipeline, studio.picture(mark, index), strength, seed=index)
 
 
+def by_dpm_solver(studio: Studio, mark: str, index: int) -> Rgb:
+    """Drawn from the same noise by DPM-Solver++ of the second order, in as many steps."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    before = studio.pipeline.scheduler
+    studio.pipeline.scheduler = DPMSolverMultistepScheduler.from_config(before.config)
+    try:
+        return studio.drawn([studio.prompt(index)], studio.start(mark, index)[None])[0]
+    finally:
+        studio.pipeline.scheduler = before
+
+
 def restyled(studio: Studio, mark: str, index: int) -> Rgb:
     """With the style of an unmarked picture."""
     other = studio.picture("plain", studio.after(index, 1)[0])
@@ -246,6 +258,7 @@ def conditions(side: int) -> dict[str, Condition]:
 
     all_ = [
         Condition("none", "as drawn", "clean", counts=(500, 100, 100, 100)),
+        Condition("dpm", "drawn by DPM-Solver++", "solver", by_dpm_solver, counts=(50, 25, 25, 25)),
         image_of("jpeg80", "JPEG 80", "jpeg", quality=80),
         image_of("jpeg50", "JPEG 50", "jpeg", quality=50),
         image_of("jpeg25", "JPEG 25", "jpeg", quality=25),

@@ -221,7 +221,7 @@ def test_what_another_model_or_setting_made_is_never_used(made: Path) -> None:
     "name",
     [
         "average_noise20", "forged_average20", "forged_proxy_reprompt", "style", "img2img30", "blur4_px",
-        "cropstretch75",
+        "cropstretch75", "dpm",
     ],
 )  # fmt: skip
 def test_every_kind_of_attack_gives_a_picture_and_repeats(made: Path, name: str) -> None:
@@ -232,6 +232,15 @@ def test_every_kind_of_attack_gives_a_picture_and_repeats(made: Path, name: str)
     assert one.dtype == np.uint8
     assert np.array_equal(one, other)
     assert not np.array_equal(one, subject.picture("kgs", 1))
+
+
+def test_another_solver_starts_at_the_same_noise_and_only_for_its_picture(made: Path) -> None:
+    subject = studio(made)
+    before = subject.pipeline.scheduler
+    other = series.by_dpm_solver(subject, "kgs", 1).astype(int)
+    assert subject.pipeline.scheduler is before
+    same, another = (np.abs(subject.picture("kgs", i).astype(int) - other).mean() for i in (1, 2))
+    assert same < another / 2
 
 
 def test_averages_are_over_other_pictures(made: Path) -> None:
