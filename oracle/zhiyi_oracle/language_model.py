@@ -49,7 +49,7 @@ class TransformersGenerator:
         progress is told the tokens written so far, of max_new_tokens.
 
         Raises:
-            BadInput: the prompt has too many tokens.
+            BadInput: the prompt has no token, or it has more, or with the answer, than the model reads.
         """
         import torch
 
@@ -61,10 +61,13 @@ class TransformersGenerator:
         else:
             inputs = self.tokenizer(prompt, return_tensors="pt")
         length = inputs["input_ids"].shape[1]
-        if length > MAX_CONTEXT_TOKENS:
-            raise BadInput(
-                f"the prompt has {length} tokens, at most {MAX_CONTEXT_TOKENS} are read; shorten it"
-            )
+        most = min(
+            MAX_CONTEXT_TOKENS, getattr(self._model.config, "max_position_embeddings", MAX_CONTEXT_TOKENS)
+        )
+        if not length:
+            raise BadInput("the prompt has no token: write something for the model to go on from")
+        if length > most:
+            raise BadInput(f"the prompt has {length} tokens, at most {most} are read; shorten it")
 
         def counted(written: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
             progress(written.shape[1] - length, max_new_tokens)
@@ -72,17 +75,23 @@ class TransformersGenerator:
 
         if seed is not None:
             torch.manual_seed(seed)
-        with torch.no_grad():
-            found = self._model.generate(
-                **inputs,
-                do_sample=True,
-                temperature=self._temperature,
-                top_k=top_k,
-                max_new_tokens=max_new_tokens,
-                min_new_tokens=min_new_tokens,
-                logits_processor=[processor, counted],
-                pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
-            )
+        try:
+            with torch.no_grad():
+                found = self._model.generate(
+                    **inputs,
+                    do_sample=True,
+                    temperature=self._temperature,
+                    top_k=top_k,
+                    max_new_tokens=max_new_tokens,
+                    min_new_tokens=min_new_tokens,
+                    logits_processor=[processor, counted],
+                    pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+                )
+        except IndexError as exc:  # of a model with learned positions
+            raise BadInput(
+                f"the prompt of {length} tokens and {max_new_tokens} more do not fit into the {most} tokens that the "
+                "model reads; ask for fewer"
+            ) from exc
         text: str = self.tokenizer.decode(
             found[0][length:], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )

@@ -225,6 +225,32 @@ def reorder(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
                 file.store(entry, values[:, ::-1].astype("<f4").tobytes())
 
 
+def test_a_prompt_the_model_cannot_read_is_refused(run: Run, key: Path, tmp_path: Path) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder, prompt = tmp_path / "gpt2", tmp_path / "prompt.txt"
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=4096, n_positions=64, n_embd=8, n_layer=1, n_head=1)
+    ).save_pretrained(folder)
+    for file in TINY.glob("tokenizer*"):
+        shutil.copy(file, folder)
+    words = ["--prompt-file", prompt, "--model-key", key, "--method", "kgw"]
+    cases = (
+        (TINY, b"", 5, "no token"),
+        (TINY, b"x " * 2_000, 5, "at most 512"),
+        (folder, b"a b c", 100, "the 64 tokens"),
+    )
+    for model, content, tokens, said in cases:
+        prompt.write_bytes(content)
+        told = run("mark", "text", model, *words, "--tokens", tokens, fails=2)["error"]["message"]
+        assert said in told
+    for content in (b"\xff\xfe", b"x" * 70_000):
+        prompt.write_bytes(content)
+        run("mark", "text", TINY, *words, fails=2)
+    prompt.write_text("a\x00\x1b[2J\u202e\u200b\ud800".encode("utf-8", "ignore").decode())
+    assert run("mark", "text", TINY, *words, "--tokens", 5)["characters"]
+
+
 @pytest.mark.parametrize(
     ("name", "content"), [("tokenizer.json", "{}"), ("tokenizer_config.json", "[]"), ("config.json", "[]")]
 )
@@ -241,6 +267,22 @@ def test_a_broken_model_folder_is_a_fault_of_the_configuration(
         "error"
     ]
     assert told["kind"] == "ConfigError"
+
+
+def test_a_file_nobody_should_load_is_refused_before_any_node_is_asked(
+    run: Run, tmp_path: Path, registered: Any
+) -> None:
+    kit, pickles, junk = tmp_path / "kit.json", tmp_path / "pickles", tmp_path / "junk.safetensors"
+    kit.write_text(registered.kit.to_json())
+    pickles.mkdir()
+    (pickles / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    junk.write_bytes(b"\xff" * 100)
+    asked = ["--rpc", "http://127.0.0.1:9", "trace"]
+    for bad, said, code in ((pickles / "pytorch_model.bin", "may hold a pickle", 2), (junk, "malformed", 5)):
+        assert said in run(*asked, bad, "--kit", f"{MODEL}={kit}", fails=code)["error"]["message"]
+    words = ["--kit", kit, "--license", LICENSES[0], "--seeds", tmp_path / "seeds.json"]
+    told = run("mark", "weights", pickles, tmp_path / "copy", *words, fails=2)["error"]
+    assert "may be a pickle" in told["message"]
 
 
 def test_folders_are_walked_in_order_and_not_too_deep(tmp_path: Path) -> None:

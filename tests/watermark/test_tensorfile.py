@@ -70,6 +70,13 @@ def test_a_malformed_file_is_refused(tmp_path: Path, header: Any, data: bytes) -
         TensorFile(raw_file(tmp_path / "x.safetensors", header, data))
 
 
+def test_a_number_of_thousands_of_digits_is_refused_in_words_of_ours() -> None:
+    assert tensorfile.parsed("[" + "9" * 100 + "]") == [10**100 - 1]
+    for digits in (101, 5_000):
+        with pytest.raises(ValueError, match=f"a number has {digits} digits, at most 100"):
+            tensorfile.parsed("[" + "9" * digits + "]")
+
+
 @pytest.mark.parametrize("start", ["[", '{"a":', '["\\\\\\"",', '["]",'])
 def test_deep_json_is_refused_where_a_library_raised_the_limit_of_recursion(start: str) -> None:
     """Python crashes else. In strings, and beside each other, brackets are as many as you like."""

@@ -33,6 +33,7 @@ MAX_TENSORS: Final = 1 << 18  # of all files together
 MAX_FILES: Final = 1024
 MAX_RANK: Final = 8
 MAX_DEPTH: Final = 64  # lists and maps of a JSON document within each other
+MAX_DIGITS: Final = 100  # of a whole number in JSON
 
 DTYPE_BYTES: Final[Mapping[str, int]] = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
@@ -46,6 +47,9 @@ _QUOTED: Final = re.compile('"[^"]*"?')
 _LOCK: Final = "lock"  # of a scratch folder
 _AT_CWD: Final = -100  # of Linux' renameat2: paths as they are
 _EXCHANGE: Final = 2
+PICKLED: Final = frozenset((".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill"))
+"""Suffixes of files that may be pickles."""
+
 _PICKLES: Final = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 Float32 = npt.NDArray[np.float32]
@@ -75,7 +79,13 @@ def parsed(text: str | bytes) -> Any:
     whole = text.decode("utf-8") if isinstance(text, bytes) else text
     if _is_deep(whole):
         raise ValueError("it is nested too deep")
-    return json.loads(whole, object_pairs_hook=_unique)
+    return json.loads(whole, object_pairs_hook=_unique, parse_int=_short)
+
+
+def _short(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(digits)} digits, at most {MAX_DIGITS} are read")
+    return int(digits)
 
 
 def _is_deep(text: str) -> bool:
@@ -234,6 +244,12 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     found = sorted(path.glob("*.safetensors")) if path.is_dir() else []
     if not found:
+        other = next((f for f in sorted(path.glob("*")) if f.suffix.lower() in PICKLED), None)
+        if other is not None:
+            raise UnavailableError(
+                f"{path} holds no safetensors, only {other.name}, which may be a pickle and run what it holds when "
+                "loaded: convert it to safetensors"
+            )
         raise UnavailableError(f"{path} is neither a safetensors file nor a folder with some")
     if len(found) > MAX_FILES:
         raise CarrierError(f"{path} holds {len(found)} safetensors files, at most {MAX_FILES} are read")
@@ -335,9 +351,7 @@ def step_storage(
     return np.where(ordered >= 0, ordered, top - ordered).astype(kind).view(stored.dtype)
 
 
-OTHER_WEIGHTS: Final = frozenset(
-    (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", ".safetensors")
-)  # fmt: skip
+OTHER_WEIGHTS: Final = PICKLED | {".gguf", ".onnx", ".h5", ".msgpack", ".npz", ".safetensors"}
 """Suffixes of files that may hold a model's weights in another form."""
 
 

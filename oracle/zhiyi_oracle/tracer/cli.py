@@ -27,6 +27,7 @@ from zhiyi_oracle.tracer.trace_text import trace_text
 from zhiyi_oracle.tracer.trace_weights import (
     MAX_KIT_BYTES,
     check_base,
+    check_object,
     key_of,
     licenses_of,
     read_kit,
@@ -430,6 +431,7 @@ def _weights_tracer(session: Session, asked: Asked) -> Tracer:
     def traced(case: Sequence[Path], progress: Progress) -> tuple[Row, Detection | None]:
         if not kits:
             raise ConfigError("tracing weights needs --kit MODEL_ID=FILE, the trace kit of the model")
+        check_object(case[0])
         licenses, keys = on_chain()
         found, detection = trace_weights(case[0], kits, licenses, bases, progress)
         key = keys[found.model_id] if found.model_id is not None else None

@@ -15,10 +15,10 @@ from zhiyi_watermark import weights
 from zhiyi_watermark.detect import Found, Progress, WeightsSuspect, detect, no_progress
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.result import Detection
+from zhiyi_watermark.tensorfile import PICKLED, Checkpoint
 
 MAX_FILE_BYTES: Final = 64 << 30
 MAX_KIT_BYTES: Final = 1 << 20
-REFUSED: Final = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill"})
 
 
 class WeightsTrace(Value):
@@ -70,19 +70,33 @@ def check_base(base: Path, kit: weights.TraceKit) -> None:
 
 
 def check_object(path: Path) -> None:
-    """Refuses what must not be parsed: pickles, links, too many bytes. Raises BadInput, NotFound."""
+    """Refuses what must not be parsed: pickles, links, too many bytes; reads headers, no tensors.
+
+    Raises:
+        BadInput, NotFound: it must not be read; IntegrityError: a header is malformed.
+    """
     if path.is_symlink() or not path.exists():
         raise NotFound(f"{path} is not there, or is a link; give the file itself")
     if path.is_dir():
         size = sum(length for _, length in Bundle.scan(path).files)
     else:
-        if path.suffix.lower() in REFUSED:
+        if path.suffix.lower() in PICKLED:
             raise BadInput(
                 f"{path.name} may hold a pickle, which runs code when loaded: convert it to safetensors"
             )
         size = path.stat().st_size
     if size > MAX_FILE_BYTES:
         raise BadInput(f"{path} has {size} bytes, at most {MAX_FILE_BYTES} are examined")
+    try:
+        Checkpoint(path).close()
+    except UnavailableError as exc:
+        raise BadInput(f"{path} can't be traced: {exc}") from exc
+    except CarrierError as exc:
+        raise _malformed(path, exc) from exc
+
+
+def _malformed(path: Path, why: CarrierError) -> IntegrityError:
+    return IntegrityError(f"{path} is malformed: {why}; do not load it with anything else either")
 
 
 def trace_weights(
@@ -109,7 +123,7 @@ def trace_weights(
     try:
         best = detect(path, suspects, progress) if suspects else Found(None, None)
     except CarrierError as exc:
-        raise IntegrityError(f"{path} is malformed: {exc}; do not load it with anything else either") from exc
+        raise _malformed(path, exc) from exc
     except SpecError as exc:
         raise BadInput(f"{path} cannot be traced with these kits: {exc}") from exc
     count = sum(len(ids) for ids in tried.values())
