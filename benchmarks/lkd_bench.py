@@ -54,7 +54,7 @@ import image_data  # noqa: E402
 import train_lkd as trainer  # noqa: E402
 from fetch_model import FetchError  # noqa: E402
 from fetch_pictures import squares  # noqa: E402
-from image_data import Batch, Pictures  # noqa: E402
+from image_data import Batch  # noqa: E402
 from image_series import source_hash  # noqa: E402
 from image_table import unite  # noqa: E402
 from lkd_figures import EXAMPLES, NOTES, beside, examples, plot, psnr  # noqa: E402
@@ -1006,6 +1006,9 @@ def main() -> int:
         "--vae", type=Path, default=trainer.IMAGE_MODEL / "vae", help="folder of the AutoencoderKL"
     )
     parser.add_argument("--parts", type=Path, default=trainer.MODEL, help="folder by scripts/train_lkd.py")
+    parser.add_argument(
+        "--pictures", type=Path, help="folder of pictures that who attacks trains on, instead of tiny-image's"
+    )
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -1015,12 +1018,10 @@ def main() -> int:
     size = QUICK if options.quick else FULL
     try:
         mark = Lkd(options.vae, options.parts, size.copies)
-        held_out, own = Squares(mark.extractor.side), Pictures("train")
+        held_out = Squares(mark.extractor.side)
+        train = trainer.drawing("train", options.pictures, mark.extractor.side)
     except (FetchError, CarrierError, UnavailableError) as error:
         sys.exit(f"error: {error}; scripts/train_lkd.py makes the parts")
-
-    def train(step: int, count: int) -> Any:
-        return own.batch(step, count, 0.3)
 
     bench = Bench(
         options.vae, size, WORK / tag_of(options.vae, options.parts, size),

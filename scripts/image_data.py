@@ -12,6 +12,7 @@ photographs of the one are not those of the other, and the textures are drawn fr
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -21,7 +22,10 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from fetch_corpora import Corpus, Files, ensure_corpus
+from fetch_model import FetchError
 from fetch_pictures import SEEN, photographs
+from zhiyi_watermark.errors import WatermarkError
+from zhiyi_watermark.pictures import open_picture
 
 Split = Literal["train", "check"]
 UInt8 = npt.NDArray[np.uint8]
@@ -39,6 +43,7 @@ PHOTOGRAPHS: Final[dict[Split, tuple[str, ...]]] = {
     ),
     "check": ("Wine_by_Jakkub_Mede", "seeding_by_Clements_Engelhardt"),
 }  # fmt: skip
+PICTURES: Final = frozenset((".png", ".jpg", ".jpeg", ".webp"))  # of a folder of one's own
 PHOTO: Final = "photo"  # caption of a photograph alone
 TEXTURE: Final = "texture"  # of a texture alone
 TEMPLATES: Final = ("{}", "{}", "a picture of {}")
@@ -246,3 +251,50 @@ class Pictures:
             labels.append(label)
             captions.append(TEMPLATES[int(rng.integers(0, len(TEMPLATES)))].format(list(NAMES)[label]))
         return Batch(np.stack(pictures), np.array(labels, dtype=np.int64), captions)
+
+
+class FolderPictures:
+    """Batches of squares cut out of a folder's pictures; about a tenth of the pictures are of the split "check".
+
+    A square of any size from `side` px to the picture's shorter side, scaled down to `side`, mirrored or not by draw.
+    Which split a picture is of is told by its name alone, so it never changes. Raises FetchError where there is none.
+    """
+
+    def __init__(self, split: Split, folder: Path, side: int) -> None:
+        self._seed, self._side = SEEDS[split], side
+        found = [path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file()]
+        names = sorted(path.relative_to(folder).as_posix() for path in found)
+        self._paths = [folder / name for name in names if (_tenth(name) == 0) == (split == "check")]
+        if not self._paths:
+            raise FetchError(
+                f"{folder} has {len(names)} pictures ({' '.join(sorted(PICTURES))}), none of them for {split}; give "
+                "more"
+            )
+
+    def batch(self, step: int, size: int) -> Batch:
+        """The pictures of one step. Raises FetchError on a picture that is malformed or smaller than a square."""
+        rng = np.random.default_rng([self._seed, step])
+        pictures = [self._square(self._paths[int(at)], rng) for at in rng.integers(0, len(self._paths), size)]
+        return Batch(np.stack(pictures), np.full(size, -1, dtype=np.int64), [PHOTO] * size)
+
+    def _square(self, path: Path, rng: np.random.Generator) -> UInt8:
+        try:
+            whole = open_picture(path, frame=0).rgb
+        except WatermarkError as error:
+            raise FetchError(
+                f"{path} can't be read: {error}; take it away or put a whole one there"
+            ) from error
+        height, width = whole.shape[:2]
+        if min(height, width) < self._side:
+            raise FetchError(
+                f"{path} has {width} x {height} px, squares of {self._side} are to be cut; take it away"
+            )
+        side = int(rng.integers(self._side, min(height, width) + 1))
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        cut = Image.fromarray(whole[top : top + side, left : left + side])
+        out = np.asarray(cut.resize((self._side, self._side), Image.Resampling.BOX))
+        return out[:, ::-1].copy() if rng.integers(0, 2) else out.copy()
+
+
+def _tenth(name: str) -> int:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[0] % 10

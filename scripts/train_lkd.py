@@ -3,7 +3,8 @@
     python scripts/train_lkd.py --stage train --minutes 90   # build/lkd; takes long on one core
     python scripts/train_lkd.py --stage export               # writes tests/models/tiny-image-lkd
     python scripts/train_lkd.py --stage check                # bits right, PSNR, identification, seconds to issue
-    python scripts/train_lkd.py --stage train --vae FOLDER --work FOLDER2 --out FOLDER3   # another AutoencoderKL
+    python scripts/train_lkd.py --stage train --vae FOLDER --pictures FOLDER2 --side 256 --work FOLDER3 --out FOLDER4
+                                                             # another AutoencoderKL, on pictures of one's own
 
 Both are trained together over random words, the decoder itself frozen. In every 3 x 3 convolution of it a word scales
 the output channels and adds a product of low rank to the kernel (zhiyi_watermark/image_weights.py has the formula), so
@@ -48,7 +49,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fetch_model import FetchError
-from image_data import Batch, Pictures
+from image_data import Batch, FolderPictures, Pictures, Split
 from train_image_model import MODEL as IMAGE_MODEL
 from train_image_model import Draw, _Clock, _host, _load, _save, _say, _thinned, device, to_tensor
 from zhiyi_watermark import stats
@@ -899,6 +900,14 @@ def main() -> int:
         "--out", type=Path, help=f"folder of the export, or to train on from [export, check: {MODEL.name}]"
     )
     parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument(
+        "--pictures",
+        type=Path,
+        help="folder of pictures to train and check on, instead of tiny-image's of 64 px",
+    )
+    parser.add_argument(
+        "--side", type=int, default=256, help="with --pictures: px of the squares cut out of them"
+    )
     parser.add_argument("--bits", type=int, default=Plan().bits)
     parser.add_argument("--steps", type=int, default=Plan().steps, help="of the whole curriculum")
     parser.add_argument("--minutes", type=float, default=math.inf, help="of wall clock")
@@ -910,19 +919,27 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     plan = Plan(bits=options.bits, steps=options.steps)
     try:
-        return run(options.stage, plan, options.vae, options.out, options.work, options.minutes)
+        draw = drawing("check" if options.stage == "check" else "train", options.pictures, options.side)
+        return run(options.stage, plan, options.vae, draw, options.out, options.work, options.minutes)
     except (FetchError, CarrierError, UnavailableError) as error:
         sys.exit(f"error: {error}")
 
 
-def run(stage: str, plan: Plan, vae: Path, given: Path | None, work: Path, minutes: float) -> int:
-    """One stage. Raises FetchError where something it needs is not there."""
-    out = given or MODEL
-    pictures = Pictures("check" if stage == "check" else "train")
+def drawing(split: Split, folder: Path | None, side: int) -> Draw:
+    """Batches of a folder's pictures, or of those that the small model was made for. Raises FetchError."""
+    if folder is not None:
+        return FolderPictures(split, folder, side).batch
+    pictures = Pictures(split)
 
     def draw(step: int, size: int) -> Batch:
         return pictures.batch(step, size, 0.3)
 
+    return draw
+
+
+def run(stage: str, plan: Plan, vae: Path, draw: Draw, given: Path | None, work: Path, minutes: float) -> int:
+    """One stage. Raises FetchError where something it needs is not there."""
+    out = given or MODEL
     if stage == "train":
         train(plan, vae, draw, work, minutes, exported=given)
     elif stage == "export":

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
 
 import train_image_model as tiny
-from image_data import NAMES, Batch, texture
+from fetch_model import FetchError
+from image_data import NAMES, Batch, FolderPictures, texture
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -42,6 +44,32 @@ def test_textures_are_functions_of_their_seed() -> None:
     assert np.array_equal(a, b)
     assert a.shape == (64, 64, 3)
     assert not np.array_equal(a, texture(np.random.default_rng(6)))
+
+
+def test_squares_of_a_folder_are_functions_of_their_step_and_of_one_split(tmp_path: Path) -> None:
+    for n in range(40):
+        path = tmp_path / ("deeper" if n % 2 else "") / f"{n}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40 + n, 60), (n, 255 - n, 7)).save(path)
+    (tmp_path / "notes.txt").write_text("no picture")
+
+    def seen(folder: FolderPictures) -> set[int]:
+        return {int(picture[0, 0, 0]) for step in range(20) for picture in folder.batch(step, 16).pictures}
+
+    ours, theirs = (FolderPictures(split, tmp_path, 32) for split in ("train", "check"))
+    assert seen(ours) | seen(theirs) == set(range(40))
+    assert not seen(ours) & seen(theirs)
+    one = ours.batch(3, 8)
+    assert one.pictures.shape == (8, 32, 32, 3)
+    assert np.array_equal(one.pictures, FolderPictures("train", tmp_path, 32).batch(3, 8).pictures)
+    with pytest.raises(FetchError, match="squares of 64"):
+        FolderPictures("train", tmp_path, 64).batch(0, 8)
+    with pytest.raises(FetchError, match="has 0 pictures"):
+        FolderPictures("train", tmp_path / "none", 64)
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"GIF89a")
+    with pytest.raises(FetchError, match=r"\.png can't be read"):
+        ours.batch(0, 8)
 
 
 def test_the_autoencoder_begins_near_a_linear_map() -> None:
