@@ -153,7 +153,7 @@ def other_autoencoder() -> Any:
     """The project's autoencoder before its first step, of another width: nearly linear, 2 x 2 px to four values."""
     from train_image_model import Plan, new_vae
 
-    return new_vae(Plan(vae_channels=(32, 32))).eval()
+    return new_vae(Plan(vae_channels=(32, 40))).eval()
 
 
 def redrawn(studio: Studio, mark: str, index: int, *, strength: float) -> Rgb:

@@ -221,7 +221,7 @@ def test_what_another_model_or_setting_made_is_never_used(made: Path) -> None:
     "name",
     [
         "average_noise20", "forged_average20", "forged_proxy_reprompt", "style", "img2img30", "blur4_px",
-        "cropstretch75", "dpm",
+        "cropstretch75", "dpm", "reencode", "reencode_other", "average5", "forged_reprompt",
     ],
 )  # fmt: skip
 def test_every_kind_of_attack_gives_a_picture_and_repeats(made: Path, name: str) -> None:
