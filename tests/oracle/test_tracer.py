@@ -251,6 +251,18 @@ def test_a_prompt_the_model_cannot_read_is_refused(run: Run, key: Path, tmp_path
     assert run("mark", "text", TINY, *words, "--tokens", 5)["characters"]
 
 
+def test_what_no_text_can_be_marked_with_is_refused(run: Run, key: Path) -> None:
+    words = ["mark", "text", TINY, "--model-key", key, "--prompt"]
+    broken = os.fsdecode(b"owls \xff")  # as a shell hands over what is no UTF-8
+    assert "not UTF-8" in run(*words, broken, "--method", "kgw", fails=2)["error"]["message"]
+    for user in (-1, 1 << 16):
+        run(*words, "owls", f"--user={user}", fails=2)
+    for seed in (-1, 1 << 64):
+        run(*words, "owls", "--method", "kgw", f"--seed={seed}", fails=2)
+    words += ["owls", "--user", (1 << 16) - 1, "--seed", (1 << 64) - 1, "--tokens", 5]
+    assert run(*words)["user"] == (1 << 16) - 1
+
+
 @pytest.mark.parametrize(
     ("name", "content"), [("tokenizer.json", "{}"), ("tokenizer_config.json", "[]"), ("config.json", "[]")]
 )
@@ -283,6 +295,19 @@ def test_a_file_nobody_should_load_is_refused_before_any_node_is_asked(
     words = ["--kit", kit, "--license", LICENSES[0], "--seeds", tmp_path / "seeds.json"]
     told = run("mark", "weights", pickles, tmp_path / "copy", *words, fails=2)["error"]
     assert "may be a pickle" in told["message"]
+
+
+def test_a_tensor_in_two_shards_is_not_marked_in_one_of_them(
+    run: Run, tmp_path: Path, registered: Any
+) -> None:
+    kit, folder = tmp_path / "kit.json", tmp_path / "model"
+    kit.write_text(registered.kit.to_json())
+    shutil.copytree(registered.folder, folder)
+    shutil.copy(folder / "model.safetensors", folder / "z.safetensors")  # would stay unmarked in the copy
+    words = ["--kit", kit, "--license", LICENSES[0], "--seeds", tmp_path / "seeds.json"]
+    told = run("mark", "weights", folder, tmp_path / "copy", *words, fails=2)["error"]
+    assert "is in two files" in told["message"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kit.json", "model"]
 
 
 def test_folders_are_walked_in_order_and_not_too_deep(tmp_path: Path) -> None:
@@ -321,3 +346,19 @@ def test_a_writers_spec_holds_the_sampler_of_its_copies(run: Run, key: Path, tmp
     chosen = text_gaussian.GswSpec.from_json(spec.read_text())
     assert (chosen.temperature, chosen.top_k) == (0.7, 0)
     assert set(told) == {"copy", "license_id", "spec", "detector_hash", "largest_relative_change"}
+    other = tmp_path / "other"
+    shutil.copytree(TINY, other)
+    (other / "tokenizer.json").write_text((TINY / "tokenizer.json").read_text() + "\n")
+    words[2:4] = [other, tmp_path / "copy of other"]
+    assert "another tokenizer.json" in run(*words, fails=2)["error"]["message"]
+    run(*words[:-1], "-1", fails=2)
+    licenses, short = tmp_path / "licenses.txt", tmp_path / "short.txt"
+    licenses.write_text(str(LICENSES[0]))
+    short.write_text("a")
+    asked = ["--model-key", key, "--tokenizer", TINY, "--writer", f"{MODEL}={spec}"]
+    told = run("trace", short, *asked, "--licenses", f"{MODEL}={licenses}", fails=2)["error"]["message"]
+    assert "over 131072" in told
+    asked[3:4] = [other, "--profile", "kgw"]
+    asked += ["--licenses", f"{MODEL}={licenses}"]
+    told = run("trace", TINY / "piece.txt", *asked, fails=3)["error"]["message"]
+    assert "another tokenizer.json" in told

@@ -27,7 +27,7 @@ from zhiyi_watermark.errors import SpecError, UnavailableError, WatermarkError
 from zhiyi_watermark.image_finished import Dss
 from zhiyi_watermark.payload import MAX_FINGERPRINT, MAX_USER, Long, Short
 from zhiyi_watermark.pictures import WRITTEN, open_picture, save_picture
-from zhiyi_watermark.tensorfile import check_bundle, check_out, copy_bundle, files_of
+from zhiyi_watermark.tensorfile import Checkpoint, check_bundle, check_out, copy_bundle, files_of, is_unicode
 from zhiyi_watermark.text_multibit import BinPlus, BinPlusConfig
 from zhiyi_watermark.text_stream import tokenizer_hash
 from zhiyi_watermark.text_zerobit import KGW, TOURNAMENT, UNIGRAM, ZeroBit
@@ -78,7 +78,9 @@ def mark_weights(
     kit: Annotated[
         Path, typer.Option(help="Trace kit of the model, by `zhiyi fingerprint plan`.", show_default=False)
     ],
-    license_id: Annotated[int, typer.Option("--license", help="License that the copy is for.")],
+    license_id: Annotated[
+        int, typer.Option("--license", help="License that the copy is for.", min=0, max=(1 << 256) - 1)
+    ],
     seeds: Annotated[
         Path,
         typer.Option(help="Secret file of the copy's share seeds: read if it exists, else made."),
@@ -107,6 +109,7 @@ def mark_weights(
         check_out(folder, out)
         shards = {shard.name for shard in files_of(folder)}
         check_bundle(folder, shards)
+        Checkpoint(folder).close()  # a tensor in two shards would be marked in one of them
         found = weights.TraceKit.from_json(read_bytes(kit, MAX_KIT_BYTES).decode(errors="replace"))
         if made:
             write_private(seeds, given.model_dump_json().encode())
@@ -128,7 +131,9 @@ def mark_writer(
         Path, typer.Option(help="Where and how strongly: read if it exists, else made from the model.")
     ],
     model_key: Annotated[Path, typer.Option(help="Key file of the model (`zhiyi keys new trace FILE`).")],
-    license_id: Annotated[int, typer.Option("--license", help="License that the copy is for.")],
+    license_id: Annotated[
+        int, typer.Option("--license", help="License that the copy is for.", min=0, max=(1 << 256) - 1)
+    ],
     epsilon: Annotated[
         float, typer.Option(help="Of a new spec: step in standard deviations of a tensor.")
     ] = 0.04,
@@ -148,6 +153,12 @@ def mark_writer(
     try:
         if spec.exists():
             chosen = text_gaussian.GswSpec.from_json(read_bytes(spec, MAX_KIT_BYTES).decode(errors="replace"))
+            if (
+                tokenizer_hash(folder) != chosen.tokenizer_hash
+            ):  # no trace with it would read what the copy writes
+                raise UnavailableError(
+                    f"{spec} names another tokenizer.json; give the model that it was made from"
+                )
         else:
             chosen = text_gaussian.plan(folder, epsilon=epsilon, temperature=temperature, top_k=top_k)
             write_bytes(spec, chosen.to_json().encode())
@@ -212,7 +223,7 @@ def mark_text(
     prompt_file: Annotated[Path | None, typer.Option(help="File with the prompt, UTF-8.")] = None,
     method: Annotated[Method, typer.Option(help="Mark; binplus alone names a user.")] = Method.BINPLUS,
     user: Annotated[
-        int | None, typer.Option(help="API user number to carry, 0 to 65535; for binplus.")
+        int | None, typer.Option(help="API user number to carry; for binplus.", min=0, max=MAX_USER)
     ] = None,
     bits: Annotated[
         Bits,
@@ -234,7 +245,10 @@ def mark_text(
         float | None, typer.Option(help="delta of binplus, bias of kgw and unigram. [default: the method's]")
     ] = None,
     temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 0.8,
-    seed: Annotated[int | None, typer.Option(help="Seed of the sampler: the same text again.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of the sampler: the same text again.", min=0, max=(1 << 64) - 1),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the text, else it is printed.")] = None,
 ) -> None:
     """Generate a text that carries a mark of the model's key; `zhiyi trace` finds it again.
@@ -251,7 +265,9 @@ def mark_text(
         raise ConfigError("only binplus with --bits 64 carries a fingerprint number")
     if method == Method.TOURNAMENT and strength is not None:
         raise ConfigError("a tournament has no strength to choose")
-    asked = prompt if prompt_file is None else _utf8(prompt_file)
+    asked = (prompt or "") if prompt_file is None else _utf8(prompt_file)
+    if not is_unicode(asked):
+        raise BadInput("the prompt is not UTF-8 text")
     try:
         tokenizer = tokenizer_hash(model)
     except UnavailableError as exc:
@@ -280,7 +296,7 @@ def mark_text(
     generator = TransformersGenerator(model, temperature=temperature)
     with session.console.progress("writing") as progress:
         text = generator.generate(
-            asked or "",
+            asked,
             processor,
             top_k=top_k,
             max_new_tokens=tokens,

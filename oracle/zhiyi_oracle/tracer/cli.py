@@ -463,6 +463,12 @@ def _text_tracer(session: Session, stack: ExitStack, asked: Asked, registered: R
         base = Base(asked.tokenizer)  # loaded once for all texts
         try:
             mark = BinPlus(key, BinPlusConfig(long=asked.bits is Bits.LONG), tokenizer_hash(asked.tokenizer))
+            strange = [model for model, spec in specs.items() if spec.tokenizer_hash != mark.tokenizer_hash]
+            if strange:
+                raise ConfigError(
+                    f"the --writer of model {strange[0]} names another tokenizer.json than that of {asked.tokenizer}; "
+                    "give the registered model's folder, and a run to each model of another tokenizer"
+                )
             _check_detectors(asked, mark, specs)
             loaded: Any = base.tokenizer
             if specs:

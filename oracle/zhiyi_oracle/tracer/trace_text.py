@@ -20,7 +20,7 @@ from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
 from zhiyi_watermark.payload import MAX_FINGERPRINT, fingerprint_of, user_of
 from zhiyi_watermark.result import Detection
 from zhiyi_watermark.shared import Shared
-from zhiyi_watermark.text_gaussian import Gradient, compare_shared
+from zhiyi_watermark.text_gaussian import MAX_TOKENS, Gradient, compare_shared
 from zhiyi_watermark.text_multibit import BinPlus
 from zhiyi_watermark.text_stream import Tokenizer
 from zhiyi_watermark.text_zerobit import Profile, ZeroBit
@@ -106,7 +106,8 @@ def trace_text(
     said = best.detection
     if said is None:
         raise BadInput(
-            "nothing could be looked for: the text has fewer than two tokens, or the base is another model"
+            f"nothing could be looked for: the text has fewer than two tokens or over {MAX_TOKENS}, or none that the "
+            "model would have drawn, or the base is another model"
         )
     found = said.decision == "detected"
     number = user_of(said.payload) if said.payload else None
