@@ -18,13 +18,14 @@ from sqlalchemy import LargeBinary, String, create_engine, func, select
 from sqlalchemy.exc import IntegrityError as Duplicate
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from zhiyi.errors import BadInput, NotFound
+from zhiyi.errors import BadInput, ConfigError, NotFound
 from zhiyi.usage_log import user_commitment
 from zhiyi_oracle.secret_files import private_folder
 
 MAX_NUMBER: Final = (1 << 16) - 1  # bits of the number in a payload
 MAX_NAME: Final = 200
 _SALT_BYTES: Final = 32
+_BOOK: Final = "users.sqlite"
 
 
 class Base(DeclarativeBase):
@@ -58,9 +59,14 @@ class ApiUser:
 class ApiUsers:
     """The book of users of one provider."""
 
-    def __init__(self, folder: Path) -> None:
-        """Raises ConfigError when others may enter the folder."""
-        path = private_folder(folder) / "users.sqlite"
+    def __init__(self, folder: Path, *, new: bool = True) -> None:
+        """new: whether an empty book is begun where there is none.
+
+        Raises ConfigError when others may enter the folder, or where there is no book and none is begun.
+        """
+        if not new and not (folder / _BOOK).is_file():
+            raise ConfigError(f"{folder} is no provider's folder: there is no {_BOOK}")
+        path = private_folder(folder) / _BOOK
         path.touch(mode=0o600)
         self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
         Base.metadata.create_all(self._engine)

@@ -310,6 +310,26 @@ def test_a_tensor_in_two_shards_is_not_marked_in_one_of_them(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["kit.json", "model"]
 
 
+def test_weights_that_no_mark_changes_leave_no_copy(run: Run, tmp_path: Path, registered: Any) -> None:
+    kit, dead, copy = tmp_path / "kit.json", tmp_path / "dead", tmp_path / "copy"
+    kit.write_text(registered.kit.to_json())
+    shutil.copytree(registered.folder, dead)
+    with TensorFile(dead / "model.safetensors", writable=True) as file:
+        for entry in file.entries:
+            file.store(entry, bytes(entry.end - entry.start))
+    words = ["--kit", kit, "--license", LICENSES[0], "--seeds", tmp_path / "seeds.json"]
+    told = run("mark", "weights", dead, copy, *words, fails=2)["error"]
+    assert "changes nothing" in told["message"]
+    assert not copy.exists()
+
+
+def test_what_is_not_there_is_said_and_not_made(run: Run, key: Path, tmp_path: Path) -> None:
+    assert "is not there" in run("trace", tmp_path / "none", fails=4)["error"]["message"]
+    words = ["--model-key", key, "--tokenizer", TINY, "--provider", tmp_path / "none"]
+    assert "no provider's folder" in run("trace", TINY / "piece.txt", *words, fails=3)["error"]["message"]
+    assert not (tmp_path / "none").exists()
+
+
 def test_folders_are_walked_in_order_and_not_too_deep(tmp_path: Path) -> None:
     for name in ("b/2.txt", "b/1.png", "a.txt", "c/model.safetensors", "c/notes.txt", "d.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -352,6 +372,8 @@ def test_a_writers_spec_holds_the_sampler_of_its_copies(run: Run, key: Path, tmp
     words[2:4] = [other, tmp_path / "copy of other"]
     assert "another tokenizer.json" in run(*words, fails=2)["error"]["message"]
     run(*words[:-1], "-1", fails=2)
+    told = run(*words, "--epsilon", "0.05", fails=3)["error"]["message"]
+    assert "holds epsilon already" in told
     licenses, short = tmp_path / "licenses.txt", tmp_path / "short.txt"
     licenses.write_text(str(LICENSES[0]))
     short.write_text("a")

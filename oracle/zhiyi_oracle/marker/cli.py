@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -135,14 +136,19 @@ def mark_writer(
         int, typer.Option("--license", help="License that the copy is for.", min=0, max=(1 << 256) - 1)
     ],
     epsilon: Annotated[
-        float, typer.Option(help="Of a new spec: step in standard deviations of a tensor.")
-    ] = 0.04,
+        float | None,
+        typer.Option(help="Of a new spec: step in standard deviations of a tensor. [default: 0.045]"),
+    ] = None,
     temperature: Annotated[
-        float, typer.Option(help="Of a new spec: temperature at which the copies will sample.")
-    ] = 1.0,
+        float | None,
+        typer.Option(help="Of a new spec: temperature at which the copies will sample. [default: 1.0]"),
+    ] = None,
     top_k: Annotated[
-        int, typer.Option(help="Of a new spec: how many tokens they will sample from; 0: from all.", min=0)
-    ] = 50,
+        int | None,
+        typer.Option(
+            help="Of a new spec: how many tokens they will sample from; 0: from all. [default: 50]", min=0
+        ),
+    ] = None,
 ) -> None:
     """Write a copy whose texts show its license: every declared weight moves by one small step, up or down.
 
@@ -150,6 +156,10 @@ def mark_writer(
     """
     session = session_of(ctx)
     _outside(folder, spec, model_key)
+    given: dict[str, Any] = {"epsilon": epsilon, "temperature": temperature, "top_k": top_k}
+    asked = {name: value for name, value in given.items() if value is not None}
+    if asked and spec.exists():
+        raise ConfigError(f"{spec} holds {', '.join(asked)} already; name a new --spec for others")
     try:
         if spec.exists():
             chosen = text_gaussian.GswSpec.from_json(read_bytes(spec, MAX_KIT_BYTES).decode(errors="replace"))
@@ -160,7 +170,7 @@ def mark_writer(
                     f"{spec} names another tokenizer.json; give the model that it was made from"
                 )
         else:
-            chosen = text_gaussian.plan(folder, epsilon=epsilon, temperature=temperature, top_k=top_k)
+            chosen = text_gaussian.plan(folder, **asked)
             write_bytes(spec, chosen.to_json().encode())
         key = text_gaussian.license_key(open_key(session, model_key, KeyKind.TRACE).secret, license_id)
         with session.console.progress("marking") as progress:
@@ -486,7 +496,15 @@ def _shown(path: Path) -> str:
 
 
 def _tell_copy(session: Session, out: Path, license_id: int, change: float, **more: str | int) -> None:
-    """What came of marking a model's copy. change: the largest of a tensor, relative."""
+    """What came of marking a model's copy; one that changed nothing is taken back.
+
+    change: the largest of a tensor, relative.
+    """
+    if not change > 0:
+        shutil.rmtree(out)
+        raise BadInput(
+            "the mark changes nothing in these weights: are they all zero, or no numbers? no copy is left"
+        )
     told = {"copy": str(out), "license_id": license_id, **more}
     session.console.result({**told, "largest_relative_change": change})
 

@@ -16,7 +16,7 @@ import typer
 
 from zhiyi.cli.keys import open_key
 from zhiyi.cli.session import Session, read_bytes, session_of
-from zhiyi.errors import BadInput, ConfigError, ZhiyiError
+from zhiyi.errors import BadInput, ConfigError, NotFound, ZhiyiError
 from zhiyi.keys import KeyKind
 from zhiyi.types import TraceKey, model_of_license, to_hex
 from zhiyi.usage_log import UsageLog
@@ -333,8 +333,11 @@ def trace(
 def objects_of(path: Path) -> list[Path]:
     """What to trace under a path: itself, or each text, picture and model of a folder that is no model's folder.
 
-    A folder with safetensors in it is one model. Raises BadInput where folders are nested too deep.
+    A folder with safetensors in it is one model. Raises NotFound where nothing is there, BadInput where folders are
+    nested too deep.
     """
+    if not os.path.lexists(path):
+        raise NotFound(f"{_shown(path)} is not there")
     if not path.is_dir() or any(path.glob("*.safetensors")):
         return [path]
     found = []
@@ -483,7 +486,7 @@ def _text_tracer(session: Session, stack: ExitStack, asked: Asked, registered: R
         ]
         if asked.provider is None:
             return mark, loaded, None, None, writers
-        users = ApiUsers(asked.provider)
+        users = ApiUsers(asked.provider, new=False)
         stack.callback(users.close)
         return mark, loaded, users, stack.enter_context(UsageLog(asked.provider / "log")), writers
 
@@ -549,7 +552,7 @@ def _picture_tracer(session: Session, asked: Asked, registered: Registered) -> T
         key = open_key(session, asked.model_key, KeyKind.TRACE).secret
         users: int | frozenset[int] = MAX_USER + 1
         if asked.provider is not None:
-            book = ApiUsers(asked.provider)
+            book = ApiUsers(asked.provider, new=False)
             users = book.numbers()
             book.close()
             if not users:
