@@ -366,14 +366,14 @@ def test_a_writers_spec_holds_the_sampler_of_its_copies(run: Run, key: Path, tmp
     chosen = text_gaussian.GswSpec.from_json(spec.read_text())
     assert (chosen.temperature, chosen.top_k) == (0.7, 0)
     assert set(told) == {"copy", "license_id", "spec", "detector_hash", "largest_relative_change"}
+    told = run(*words, "--epsilon", "0.05", fails=3)["error"]["message"]
+    assert "has epsilon 0.045, given 0.05" in told
     other = tmp_path / "other"
     shutil.copytree(TINY, other)
     (other / "tokenizer.json").write_text((TINY / "tokenizer.json").read_text() + "\n")
     words[2:4] = [other, tmp_path / "copy of other"]
     assert "another tokenizer.json" in run(*words, fails=2)["error"]["message"]
     run(*words[:-1], "-1", fails=2)
-    told = run(*words, "--epsilon", "0.05", fails=3)["error"]["message"]
-    assert "holds epsilon already" in told
     licenses, short = tmp_path / "licenses.txt", tmp_path / "short.txt"
     licenses.write_text(str(LICENSES[0]))
     short.write_text("a")

@@ -158,8 +158,6 @@ def mark_writer(
     _outside(folder, spec, model_key)
     given: dict[str, Any] = {"epsilon": epsilon, "temperature": temperature, "top_k": top_k}
     asked = {name: value for name, value in given.items() if value is not None}
-    if asked and spec.exists():
-        raise ConfigError(f"{spec} holds {', '.join(asked)} already; name a new --spec for others")
     try:
         if spec.exists():
             chosen = text_gaussian.GswSpec.from_json(read_bytes(spec, MAX_KIT_BYTES).decode(errors="replace"))
@@ -169,6 +167,11 @@ def mark_writer(
                 raise UnavailableError(
                     f"{spec} names another tokenizer.json; give the model that it was made from"
                 )
+            for name, value in asked.items():
+                if (held := getattr(chosen, name)) != value:
+                    raise ConfigError(
+                        f"{spec} has {name} {held}, given {value}; name a new --spec for others"
+                    )
         else:
             chosen = text_gaussian.plan(folder, **asked)
             write_bytes(spec, chosen.to_json().encode())
