@@ -229,14 +229,6 @@ def test_what_was_trained_with_another_decoder_is_refused(
             lkd.export(plan, vae, textures, work, out)
 
 
-def test_the_unfinished_training_can_be_gone_on_from() -> None:
-    folder = lkd.MODEL.with_name("tiny-image-lkd-unfinished")
-    modulation = Parts.load(folder).modulation
-    base = lkd.IMAGE_MODEL / "vae"
-    assert modulation.base_hash == decoder_hash(base)
-    assert modulation.config == decoder_config(base)
-
-
 def test_the_checkpoint_is_its_owners_and_goes_through_no_link(tmp_path: Path) -> None:
     victim, saved = tmp_path / "victim", tmp_path / "work" / "lkd.pt"
     victim.write_text("of somebody else")
