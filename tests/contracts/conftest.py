@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ape.api.providers import SubprocessProvider
 from ape.exceptions import ContractLogicError, CustomError
 from ape.pytest.contextmanagers import RevertsContextManager
 from ape_ethereum.trace import Trace
@@ -18,6 +19,12 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(ROOT / "scripts"), str(HERE), str(HERE / "court"), str(HERE / "system")]
 
 from market import ETHER, Model, Order, Parcel, System, deploy, make_parcel  # noqa: E402
+
+
+def pytest_configure() -> None:
+    """Ape gives a node 20 s to answer, which a busy machine has been seen to exceed."""
+    start = SubprocessProvider.start
+    SubprocessProvider.start = lambda self, timeout=90: start(self, timeout)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -24,6 +24,7 @@ MANIFEST = Path(os.environ.get("ZHIYI_BUILD_MANIFEST", ROOT / ".build" / "__loca
 MNEMONIC = "test test test test test test test test test test test junk"
 CHAIN_ID = 31337
 DAY = 86_400
+START_SECONDS = 90.0
 ETHER = 10**18
 ROLES = (
     "deployer",
@@ -93,7 +94,8 @@ def start_anvil(
     command += ["--mnemonic", MNEMONIC, "--accounts", str(len(ROLES)), *extra]
     process = subprocess.Popen(command)
     url = f"http://127.0.0.1:{port}"
-    for _ in range(400):
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"anvil ended at once with status {process.returncode}")
         try:
