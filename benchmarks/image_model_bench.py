@@ -36,6 +36,7 @@ from image_table import unite
 from inversions import FOLDER, LIMIT, Store
 from train_image_model import MODEL, device
 from zhiyi_watermark.errors import UnavailableError
+from zhiyi_watermark.image_generated import check_solver
 from zhiyi_watermark.model_folder import load_pipeline
 
 EXAMPLES: Final = "examples.png"
@@ -235,6 +236,19 @@ def composed() -> Any:
     return lambda i: pictures.batch((1 << 41) + i, 1).pictures[0]
 
 
+def with_solver(pipeline: Any) -> Any:
+    """The pipeline, with DDIM where its own scheduler adds noise or may: PNDM of Stable Diffusion 1.5, Euler of XL."""
+    from diffusers import DDIMScheduler
+
+    try:
+        check_solver(pipeline)
+    except UnavailableError:
+        before = type(pipeline.scheduler).__name__
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        say(f"{before} is not drawn with: DDIM in its place, on the same noise schedule")
+    return pipeline
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -269,15 +283,14 @@ def main() -> int:
     torch.set_num_threads(given.threads)
     settings = Settings(steps=given.steps, guidance=given.guidance, inversion=given.inversion)
     try:
-        pipeline = load_pipeline(given.model).to(device())
+        studio = Studio(
+            with_solver(load_pipeline(given.model)).to(device()),
+            captions,
+            settings,
+            reference=composed() if own and given.generate else None,
+        )
     except UnavailableError as error:
         sys.exit(f"error: {error}")
-    studio = Studio(
-        pipeline,
-        captions,
-        settings,
-        reference=composed() if own and given.generate else None,
-    )
     all_ = conditions(studio.side)
     only = [name for name in given.only.split(",") if name]
     if unknown := sorted(set(only) - set(all_)):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 
@@ -420,10 +421,11 @@ def test_xl_is_read_the_same_way(tmp_path: Path) -> None:
         assert not bool((encoder.state_dict()[name] == before).all())
 
 
-@pytest.mark.parametrize("xl", [False, True])
+@pytest.mark.parametrize(("xl", "solver"), [(False, "PNDMScheduler"), (True, "EulerDiscreteScheduler")])
 def test_any_pipelines_folder_is_taken(
-    xl: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    xl: bool, solver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """With the schedulers that Stable Diffusion 1.5 and XL are published with."""
     made: list[Studio] = []
 
     class Seen(Studio):
@@ -432,13 +434,16 @@ def test_any_pipelines_folder_is_taken(
             made.append(self)
 
     monkeypatch.setattr(bench, "Studio", Seen)
-    tiny_pipeline(xl=xl).save_pretrained(tmp_path / "model")
+    published = tiny_pipeline(xl=xl)
+    published.scheduler = getattr(diffusers, solver).from_config(published.scheduler.config)
+    published.save_pretrained(tmp_path / "model")
     (tmp_path / "prompts").write_text("owl\nlow\n")
     words = ["--model", str(tmp_path / "model"), "--prompts", str(tmp_path / "prompts")]
     words += ["--kept", str(tmp_path / "kept"), "--inversion", "7", "--list"]
     monkeypatch.setattr(sys, "argv", ["image_model_bench.py", *words])
     assert bench.main() == 0
     assert "none" in capsys.readouterr().out
+    assert type(made[0].pipeline.scheduler).__name__ == "DDIMScheduler"
     assert (hasattr(made[0].pipeline, "text_encoder_2"), made[0].spec.steps) == (xl, 7)
     (tmp_path / "model" / "vae" / "config.json").unlink()
     with pytest.raises(SystemExit, match="no pipeline can be loaded"):

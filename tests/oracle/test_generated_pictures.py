@@ -116,7 +116,7 @@ def test_drawn_pictures_are_traced_and_their_noise_is_exchanged(run: Run, key: P
 
 def test_a_picture_too_small_for_every_mark_is_refused_clearly(run: Run, key: Path, tmp_path: Path) -> None:
     told = run("trace", plain(tmp_path / "small.png"), "--model-key", key, fails=2)
-    assert "this size" in told["error"]["message"]
+    assert "the picture has 64 x 64 px; marks are put into" in told["error"]["message"]
 
 
 def test_options_that_do_not_fit_are_refused(run: Run, key: Path, tmp_path: Path) -> None:
@@ -314,6 +314,65 @@ def test_another_model_than_the_specs_is_refused(run: Run, key: Path, tmp_path: 
     told = run(*looked, "--pipeline-spec", f"{MODEL}={spec}", fails=3)["error"]["message"]
     assert "SHA-256" in told
     assert not (tmp_path / "out").exists()
+
+
+def spec_of(**other: Any) -> str:
+    return replace(kgs.plan(load_pipeline(TINY)), **other).to_json()
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"cell": 4}, "the spec says rows 32, the pipeline has 64"),
+        ({"channels": 8}, "channels 8, the pipeline has 4"),
+        ({"prediction": "epsilon"}, "prediction epsilon, the pipeline has v_prediction"),
+        ({"rows": 33, "columns": 33}, "66 x 66 px are no multiples of 8"),
+    ],
+)
+def test_a_spec_that_is_not_of_the_pipeline_spends_no_nonce(
+    run: Run, key: Path, tmp_path: Path, other: dict[str, Any], said: str
+) -> None:
+    """Pictures drawn by it could not be read again."""
+    spec = tmp_path / "kgs.json"
+    spec.write_text(spec_of(**other))
+    base = ["mark", "image", TINY, tmp_path / "out", "--model-key", key, "--user", 1, "--generate"]
+    assert said in run(*base, "--spec", spec, "--prompt", "fox", fails=3)["error"]["message"]
+    looked = ["trace", plain(tmp_path / "a.png"), "--model-key", key, "--pipeline", f"{MODEL}={TINY}"]
+    assert said in run(*looked, "--pipeline-spec", f"{MODEL}={spec}", fails=3)["error"]["message"]
+    assert not (tmp_path / "out").exists()
+    assert not nonces.ledger_of(key).exists()
+
+
+def test_a_size_that_the_pipeline_cannot_draw_spends_no_nonce(run: Run, key: Path, tmp_path: Path) -> None:
+    base = ["mark", "image", TINY, tmp_path / "out", "--model-key", key, "--user", 1, "--generate"]
+    words = [*base, "--spec", tmp_path / "kgs.json", "--prompt", "fox", "--height", 66]
+    assert "no multiples of 8" in run(*words, fails=2)["error"]["message"]
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "kgs.json").exists()
+    assert not nonces.ledger_of(key).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "said"),
+    [
+        ("vae/config.json", "scaling_factor", None, "scaling_factor is None"),
+        ("vae/config.json", "scaling_factor", float("nan"), "scaling_factor is nan"),
+        ("vae/config.json", "scaling_factor", 0, "scaling_factor is 0"),
+        ("vae/config.json", "shift_factor", "a", "shift_factor 'a'"),
+        ("unet/config.json", "sample_size", None, "sample_size is None"),
+        ("unet/config.json", "sample_size", "32", "sample_size is '32'"),
+        ("scheduler/scheduler_config.json", "beta_end", float("nan"), "do not fall from 1 to 0"),
+        ("scheduler/scheduler_config.json", "beta_end", 5.0, "do not fall from 1 to 0"),
+        ("scheduler/scheduler_config.json", "num_train_timesteps", 1, "do not fall from 1 to 0"),
+    ],
+)
+def test_a_configuration_that_reads_nothing_is_refused(
+    folder: Path, name: str, field: str, value: object, said: str
+) -> None:
+    given = json.loads((folder / name).read_text())
+    replaced(folder / name, json.dumps(given | {field: value}))
+    with pytest.raises(UnavailableError, match=said):
+        kgs.plan(load_pipeline(folder))
 
 
 # --- nonces

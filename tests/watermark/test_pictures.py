@@ -275,6 +275,16 @@ def test_writing_and_reading_again_keeps_everything(mode: str, ending: str, tmp_
     assert after.alpha is None or np.array_equal(after.alpha, PIXELS[..., 0])
 
 
+def test_of_other_metadata_nothing_is_kept() -> None:
+    whole, exif = stored(IMAGE), Image.Exif()
+    exif[0x8298] = "copyright"
+    for other in (chunk(b"gAMA", struct.pack(">I", 100_000)), chunk(b"tEXt", b"Author\0A")):
+        again = encode_picture(open_picture(whole[:33] + other + whole[33:]), "PNG")
+        assert other[4:8] not in again
+        assert again == encode_picture(Picture(PIXELS), "PNG")
+    assert b"copyright" not in encode_picture(open_picture(stored(IMAGE, "JPEG", exif=exif)), "JPEG")
+
+
 def test_what_can_not_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="ending"):
         save_picture(Picture(PIXELS), tmp_path / "p.gif")

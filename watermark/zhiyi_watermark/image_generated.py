@@ -86,6 +86,7 @@ _WORDS: Final = 1 << 64
 _SOLVERS: Final = ("DDIMScheduler", "DPMSolverMultistepScheduler")
 _PREDICTIONS: Final = ("epsilon", "v_prediction")
 _GRAY: Final = 128  # drawn where a picture does not reach
+_PX: Final = 8  # diffusers draws multiples of it
 _WHOLE: Final = 1000  # View.scale of a picture that fills the frame
 
 Int8 = npt.NDArray[np.int8]
@@ -203,22 +204,45 @@ def plan(
     """The spec of a diffusers latent pipeline (Stable Diffusion 1.5, 2.1, XL class) for pictures of that size in px.
 
     height, width: unless given those that the pipeline makes by itself.
-    Raises SpecError on sizes that the VAE's factor does not divide, UnavailableError on another kind of pipeline.
+    Raises SpecError on sizes that the VAE's factor or diffusers' 8 does not divide, UnavailableError on another kind of
+    pipeline, or one that tells no size where none is given.
     """
     hashed = model_hash(pipeline)
     config = pipeline.unet.config
     cell = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
     side = config.sample_size
-    own = (side, side) if isinstance(side, int) else tuple(side)
+    own = list(side) if isinstance(side, list | tuple) else [side, side]
+    if (height is None or width is None) and [type(value) for value in own] != [int, int]:
+        raise UnavailableError(f"the UNet's sample_size is {side!r:.40}; give height and width")
     height, width = height or own[0] * cell, width or own[1] * cell
-    if height % cell or width % cell:
-        raise SpecError(f"{width} x {height} px are no multiples of {cell}, the factor of the VAE")
+    whole = math.lcm(cell, _PX)
+    if height % whole or width % whole:
+        raise SpecError(f"{width} x {height} px are no multiples of {whole}, in which the pipeline draws")
     said = str(pipeline.scheduler.config.get("prediction_type", "epsilon"))
     if said not in _PREDICTIONS:
         raise UnavailableError(f"the model predicts {said}; marked are those of {', '.join(_PREDICTIONS)}")
     return KgsSpec(
         hashed, said, int(config.in_channels), height // cell, width // cell, cell, steps, search_steps
     )
+
+
+def check_spec(pipeline: Any, spec: KgsSpec) -> None:
+    """Raises UnavailableError when the spec is not of this pipeline: of other weights, or says what is not so of it."""
+    try:
+        own = plan(pipeline, height=spec.rows * spec.cell, width=spec.columns * spec.cell)
+    except SpecError as error:
+        raise UnavailableError(f"the spec does not fit the pipeline: {error}") from error
+    if own.model_hash != spec.model_hash:
+        raise UnavailableError(
+            f"the pipeline has SHA-256 {own.model_hash[:16]}…, the spec names another model, {spec.model_hash[:16]}…; "
+            "give the model that was registered, in the precision it was registered in"
+        )
+    for name in ("prediction", "channels", "rows", "columns", "cell"):
+        found, said = getattr(own, name), getattr(spec, name)
+        if found != said:
+            raise UnavailableError(
+                f"the spec says {name} {said}, the pipeline has {found}; make it anew from the pipeline"
+            )
 
 
 def _alphas(pipeline: Any) -> npt.NDArray[np.float64]:
@@ -228,13 +252,26 @@ def _alphas(pipeline: Any) -> npt.NDArray[np.float64]:
         raise UnavailableError(
             "the pipeline's scheduler has no alphas_cumprod; give it a DDIM or DPM-Solver scheduler"
         )
-    return np.asarray(given.double().cpu().numpy(), dtype=np.float64)
+    out = np.asarray(given.double().cpu().numpy(), dtype=np.float64)
+    if not (
+        len(out) > 1 and (out[:-1] > 0).all() and (np.diff(out) <= 0).all() and out[-1] >= 0 and out[0] <= 1
+    ):
+        raise UnavailableError(
+            "the scheduler's alphas_cumprod do not fall from 1 to 0; its configuration is broken"
+        )
+    return out
 
 
 def _scale(pipeline: Any) -> tuple[float, float]:
     """Factor and shift between the VAE's latent and the UNet's."""
     config = pipeline.vae.config
-    return float(config.scaling_factor), float(getattr(config, "shift_factor", None) or 0.0)
+    given = config.scaling_factor, getattr(config, "shift_factor", None) or 0.0
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in given) or given[0] <= 0:
+        raise UnavailableError(
+            f"the VAE's scaling_factor is {given[0]!r:.40} and its shift_factor {given[1]!r:.40}; numbers are wanted, "
+            "the first over 0"
+        )
+    return float(given[0]), float(given[1])
 
 
 # --- the mark -----------------------------------------------------------------------------------------------
@@ -708,12 +745,7 @@ class Inverter:
         """
         if batch < 1:
             raise SpecError(f"batch = {batch} must be at least 1")
-        found = model_hash(pipeline)
-        if found != spec.model_hash:
-            raise UnavailableError(
-                f"the pipeline has SHA-256 {found[:16]}…, the spec names {spec.model_hash[:16]}…; give the model that "
-                "was registered, in the precision it was registered in"
-            )
+        check_spec(pipeline, spec)
         self.spec = spec
         self.batch = batch
         self._pipeline = pipeline

@@ -14,7 +14,7 @@ from zhiyi.errors import BadInput, ConfigError, ZhiyiError
 from zhiyi.types import Bytes32, Value
 from zhiyi_oracle.marker import nonces
 from zhiyi_watermark.errors import SpecError, UnavailableError
-from zhiyi_watermark.image_generated import Kgs, KgsSpec, check_solver, generate, model_hash, plan
+from zhiyi_watermark.image_generated import Kgs, KgsSpec, check_solver, check_spec, generate, plan
 from zhiyi_watermark.model_folder import load_pipeline
 from zhiyi_watermark.payload import Long
 from zhiyi_watermark.pictures import save_picture
@@ -84,8 +84,8 @@ def draw(
         pipeline = load_pipeline(folder)
         check_solver(pipeline)
         chosen = given or plan(pipeline, height=wanted.height, width=wanted.width)
-        if given and model_hash(pipeline) != given.model_hash:
-            raise UnavailableError(f"{spec} names another model than that in {folder}")
+        if given:
+            check_spec(pipeline, given)
     except UnavailableError as exc:
         raise ConfigError(str(exc)) from exc
     except SpecError as exc:

@@ -83,7 +83,8 @@ def trace_picture(
         raise BadInput(f"{shown} cannot be examined: {exc}") from exc
     said = best.detection
     if said is None:
-        raise BadInput(f"{shown} cannot be examined: no mark is looked for in pictures of this size")
+        why = "; ".join(dict.fromkeys(f"{one.method}: {one.reason}" for one in best.passed_over))
+        raise BadInput(f"{shown} cannot be examined: {why}")
     told = next((one for one in best.passing if _names(one.detection)), None)
     model, said = told or (best.model, said)
     found, payload = said.decision == "detected", said.payload
