@@ -7,8 +7,9 @@ are whitened on unmarked pictures. A license is 100 steps of AdamW on the decode
 warmup and then half a cosine, loss = cross entropy of the message in clean pictures + lambda_i L_i, lambda_i = 0.2.
 
 What differs: net and attacks of the extractor are those of LKD (scripts/train_lkd.py), so that the two are compared at
-equal size, and L_i, the Watson-VGG distance in the paper, is LKD's distance (blurred error and features of a fixed
-random net, which needs no weights from elsewhere) over that of 30 dB.
+equal size. The encoder weighs features of the picture by the message; what it adds begins louder and falls to alpha and
+attacks come in, as bits are learned. L_i, the Watson-VGG distance in the paper, is LKD's distance (blurred error and
+features of a fixed random net, which needs no weights from elsewhere) over that of 30 dB.
 
     python benchmarks/peers/stable_signature.py --minutes 40  # trains the extractor, build/stable-signature
 """
@@ -39,7 +40,9 @@ RATE: Final = 5e-4
 STEPS: Final = 100
 WARMUP: Final = 20
 BATCH: Final = 4
-PLAN: Final = lkd.Plan(bits=BITS, steps=4000)
+PLAN: Final = lkd.Plan(
+    bits=BITS, few=BITS, steps=12000, loud=10.0, enough=0.9, decibels_a_step=0.01, strength_a_step=1 / 3000
+)
 
 
 class Peer(NamedTuple):
@@ -55,25 +58,40 @@ class Peer(NamedTuple):
 
 
 def new_encoder(plan: lkd.Plan) -> Any:
-    """Three convolutions over the picture and its message, told at every pixel."""
+    """Features of the picture, each weighed by the message, to three channels: a message the same at every pixel has no
+    texture of its own, and weighed features have."""
     import torch
-    from torch import nn
+    from torch import Tensor, nn
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layers: list[Any] = []
+            for a, b in ((3, 32), (32, 48)):
+                layers += [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
+            self.features = nn.Sequential(*layers)
+            self.weights = nn.Linear(plan.bits, 48)
+            self.end = nn.Conv2d(48, 3, 3, padding=1)
+            with torch.no_grad():
+                self.end.weight *= 5  # heard from the start
+
+        def forward(self, x: Tensor, message: Tensor) -> Tensor:
+            """# (batch, 3, side, side), (batch, bits) of -1, 0, 1 -> (batch, 3, side, side)"""
+            made: Tensor = self.end(self.features(x) * self.weights(message)[:, :, None, None])
+            return made.tanh()
 
     torch.manual_seed(SEED)
-    layers: list[Any] = []
-    for a, b in ((3 + plan.bits, 32), (32, 32)):
-        layers += [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Conv2d(32, 3, 1), nn.Tanh())
+    return Encoder()
 
 
-def hidden(x: Any, drawn: Any) -> Any:
+def hidden(x: Any, drawn: Any, louder: float = 1.0) -> Any:
     """The encoder's output where the picture hides it: by the deviation of luma over 5 x 5 px."""
     import torch.nn.functional as F
 
     luma = x.mean(dim=1, keepdim=True)
     around = F.pad(luma, (2, 2, 2, 2), mode="replicate")
     variance = (F.avg_pool2d(around.square(), 5, 1) - F.avg_pool2d(around, 5, 1).square()).clamp(min=0)
-    return x + ALPHA * drawn * (0.05 + variance.sqrt()).clamp(max=1.0)
+    return x + ALPHA * louder * drawn * (0.05 + variance.sqrt()).clamp(max=1.0)
 
 
 def train_extractor(
@@ -87,12 +105,12 @@ def train_extractor(
     reader, encoder = lkd.new_reader(plan).to(on), new_encoder(plan).to(on)
     parameters = [*reader.parameters(), *encoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=plan.rate, weight_decay=0.0)
-    saved, first = work / "extractor.pt", 0
+    saved, first, now = work / "extractor.pt", 0, lkd.Curriculum(plan.few, plan.loud)
     if state := _load(saved):
         reader.load_state_dict(state["reader"])
         encoder.load_state_dict(state["encoder"])
         optimizer.load_state_dict(state["optimizer"])
-        first = int(state["step"])
+        first, now = int(state["step"]), lkd.Curriculum(*state["curriculum"])
         _say(f"stable signature: resuming at step {first}")
     clock, end = _Clock(minutes), min(plan.steps, steps or plan.steps)
     spent, share = 0.0, 0.0
@@ -100,7 +118,7 @@ def train_extractor(
     def save(step: int) -> dict[str, Any]:
         out = {
             "reader": _host(reader.state_dict()), "encoder": _host(encoder.state_dict()),
-            "optimizer": optimizer.state_dict(), "step": step,
+            "optimizer": optimizer.state_dict(), "step": step, "curriculum": list(now),
         }  # fmt: skip
         _save(saved, out)
         return out
@@ -112,25 +130,29 @@ def train_extractor(
         rng = np.random.default_rng([SEED, 1, step])
         x = to_tensor(draw(step, plan.batch).pictures).to(on)
         bits = torch.from_numpy(rng.integers(0, 2, (plan.batch, plan.bits))).float().to(on)
-        told = (2 * bits - 1)[:, :, None, None].expand(-1, -1, *x.shape[2:])
+        told = 2 * bits - 1
+        told[:, now.active :] = 0
         with torch.autocast(on, dtype=torch.bfloat16):
-            drawn = encoder(torch.cat([x, told], dim=1))
-        made = hidden(x, drawn.float())
-        attacked = lkd.distorted(made, min(1.0, 2 * step / plan.steps), rng, plan.group)
+            drawn = encoder(x, told)
+        made = hidden(x, drawn.float(), 10 ** ((plan.quiet - now.decibels) / 20))
+        attacked = lkd.distorted(made, now.strength, rng, plan.group)
         with torch.autocast(on, dtype=torch.bfloat16):
             logits = reader(attacked).float()
+        logits, bits = logits[:, : now.active], bits[:, : now.active]
         loss = F.binary_cross_entropy_with_logits(logits, bits)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1
-        share += float(((logits > 0) == (bits > 0.5)).float().mean())
+        right = float(((logits > 0) == (bits > 0.5)).float().mean())
+        share, now = share + right, now.after(right, plan)
         if step % lkd.SAY_EVERY == 0:
             spent += clock.cpu_minutes()
             _say(
                 f"stable signature step {step} of {plan.steps}: bits {loss.item():.4f} "
-                f"({share / lkd.SAY_EVERY:.4f} right), {spent:.1f} CPU minutes"
+                f"({share / lkd.SAY_EVERY:.4f} right), {now.decibels:.1f} of {plan.quiet:.0f} dB, "
+                f"attacks {now.strength:.2f}, {spent:.1f} CPU minutes"
             )
             share = 0.0
         if clock.due():
