@@ -209,20 +209,21 @@ def plan(
     """
     hashed = model_hash(pipeline)
     config = pipeline.unet.config
-    cell = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    cell: int = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
     side = config.sample_size
     own = list(side) if isinstance(side, list | tuple) else [side, side]
     if (height is None or width is None) and [type(value) for value in own] != [int, int]:
         raise UnavailableError(f"the UNet's sample_size is {side!r:.40}; give height and width")
-    height, width = height or own[0] * cell, width or own[1] * cell
+    high: int = height or own[0] * cell
+    wide: int = width or own[1] * cell
     whole = math.lcm(cell, _PX)
-    if height % whole or width % whole:
-        raise SpecError(f"{width} x {height} px are no multiples of {whole}, in which the pipeline draws")
+    if high % whole or wide % whole:
+        raise SpecError(f"{wide} x {high} px are no multiples of {whole}, in which the pipeline draws")
     said = str(pipeline.scheduler.config.get("prediction_type", "epsilon"))
     if said not in _PREDICTIONS:
         raise UnavailableError(f"the model predicts {said}; marked are those of {', '.join(_PREDICTIONS)}")
     return KgsSpec(
-        hashed, said, int(config.in_channels), height // cell, width // cell, cell, steps, search_steps
+        hashed, said, int(config.in_channels), high // cell, wide // cell, cell, steps, search_steps
     )
 
 
