@@ -19,12 +19,12 @@ picture counts, and every message that could be named. Where no message can be r
 and all 2^64 count: that says "this key", and names nobody.
 (b) which message: the signs of Q_b are a word; the likeliest codeword is tried alone, its MAC must be right and its
 numbers registered. Flipping all signs of a bit leaves every |Q_b|, and so the choice of nonce and reading, as it was:
-without the key the word is one of 2^127 alike, and lies within d bits of one of N messages' words with a chance of at
-most N V(127, d) / 2^127, V the words of a ball. That is what p_global pays for d wrong bits; nonces and readings cost
-nothing there.
+without the key the word is one of 2^127 alike, and one of N messages' words c reaches T = sum Q_b c_b with a chance of
+at most N P(sum +-|Q_b| >= T), exact with |Q_b| in whole units (stats). A wrong bit costs as much as was seen of it,
+most often little. That is what p_global pays for the message; nonces and readings cost nothing there.
 Both are laws of pictures made without the key, and p_global is the larger. Added to it is the second way to a wrong
 name: pictures that the key made for others, perhaps for several of one case, whose sums or products mix to a word that
-nobody wrote. (b) says nothing then: where one message is registered, it would take any word within 35 bits. Such a
+nobody wrote. (b) says nothing then: where one message is registered, it takes any word that is somewhat like it. Such a
 word opens to one of N messages with N / 2^64 (payload, `mixable`), times the keys tried. One word is tried a case, so
 that is all.
 
@@ -63,7 +63,7 @@ from zhiyi_watermark.tensorfile import TensorFile, parsed
 if TYPE_CHECKING:  # torch is heavy and only the pipeline needs it
     import torch
 
-METHOD: Final = "kgs-2"
+METHOD: Final = "kgs-3"
 NULL: Final = (
     "none of the pictures was made for the message named: either they were made without this key, whose signs are fair "
     "and independent of them, or with it for others, and what theirs mix to opens by chance to a message that may be "
@@ -73,6 +73,7 @@ NONCES: Final = 1 << 12
 SYNC_PART: Final = 8  # one chip in this many
 UNITS: Final = 4  # q of a standard deviation
 LEVELS: Final = 15  # |q|
+WEIGHTS: Final = 63  # |Q_b| in whole units, where the word is weighed
 READINGS: Final = 5  # of a picture: as it is, and as the sync pattern fits best
 SURE: Final = 49  # z^2 of the sync pattern, best of all nonces, at which nothing else is looked for
 FITS: Final = 36  # z^2 at which a way to put the picture back is read
@@ -159,7 +160,7 @@ class KgsSpec:
 
     def spec_hash(self) -> bytes:
         """SHA-256 over the spec, the constants of this file and the thresholds: the detector's identity."""
-        constants = [METHOD, NONCES, SYNC_PART, UNITS, LEVELS, READINGS, SURE, FITS, _GRAY]
+        constants = [METHOD, NONCES, SYNC_PART, UNITS, LEVELS, WEIGHTS, READINGS, SURE, FITS, _GRAY]
         limits = [str(x) for x in (stats.TRACE, stats.REJECT, shared.AGREEMENT)]
         return hashlib.sha256(json.dumps([self.to_json(), constants, limits]).encode()).digest()
 
@@ -569,8 +570,8 @@ class Kgs:
         tail = test.tail()
         found = self.code.decode(word)
         if isinstance(found, Long) and found in known:
-            wrong = int(np.count_nonzero(sums * plus <= 0))
-            words = Fraction(2 * models * known.count * _ball(len(word), wrong), 1 << len(word))
+            fair = stats.fair_license_tail(stats.BitSums(sums).quantised(WEIGHTS), plus)
+            words = 2 * models * known.count * (fair.p or Fraction(1))
             few = stats.hypotheses(models=models, licenses=known.count, windows=tries)
             both = _both(tail, few, words)
             others = models * self.code.wrong_message(known)
@@ -617,11 +618,6 @@ def moved(q: npt.NDArray[Any], rows: int, columns: int) -> npt.NDArray[Any]:
         ..., max(0, -rows) : high - max(0, rows), max(0, -columns) : wide - max(0, columns)
     ]
     return out
-
-
-def _ball(length: int, radius: int) -> int:
-    """Words within that many bits of one."""
-    return sum(math.comb(length, i) for i in range(radius + 1))
 
 
 def _both(chips: stats.Tail, count: int, words: Fraction) -> stats.Tail:
