@@ -399,7 +399,8 @@ def kgs_chips(
 
 
 def kgs(objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
-    """KGS, hypothesis (a): every pair a fresh key's signs under one nonce, on the integers of unmarked pictures."""
+    """KGS on the integers of unmarked pictures. Hypothesis (a): every pair a fresh key's signs under one nonce.
+    Hypothesis (b): a key of each picture's chooses its nonce, every pair is one of other messages' words."""
     spec, noises = inversions(objects.pictures[: objects.suspects // 2])
     for i, noise in enumerate(noises):
         q, _ = kgs_chips(noise, spec, prf.derive_key(ROOT_KEY, "kgs", i), 0)
@@ -410,6 +411,11 @@ def kgs(objects: Objects, pairs: int) -> Iterator[tuple[str, Block]]:
             ),
         )  # fmt: skip
         yield from both_laws("kgs", q, totals)
+        each = -(-pairs // len(noises))
+        mark = image_generated.Kgs(prf.derive_key(ROOT_KEY, "kgs words", i), spec)
+        sums = stats.BitSums(mark.chosen(noise).sums).quantised(image_generated.WEIGHTS).q
+        words = np.stack([mark.code.signs(Long(k, k)) for k in range(1, each + 1)]).astype(np.int64)
+        yield "kgs_word", Block(stats.two_point_law(sums, -sums, np.ones_like(sums), 2).tail, words @ sums)
 
 
 def lkd(objects: Objects, pairs: int, path: Path = TINY_LKD) -> Iterator[tuple[str, Block]]:
@@ -450,6 +456,7 @@ SERIES: Final = {
     "gsw": Series("GSW, exact law of a license's signs on a text's gradient", True),
     "dss": Series("DSS payload chips of photographs, exact law", True),
     "kgs": Series("KGS payload chips of unmarked pictures' noise, exact law", True),
+    "kgs_word": Series("KGS words of messages on unmarked pictures' bits, exact law", True),
     "lkd": Series(
         "LKD words of other licenses on photographs, exact law of 64 signs, whose values lie apart", False
     ),
@@ -716,8 +723,9 @@ def notes(table: Sequence[Reported], false: dict[str, tuple[int, int]]) -> str:
         "pairs are independent; weights are random ones and layers of SmolLM2-135M-Instruct. GSW looks at the",
         "gradient of such prose at one matrix of the small test model. DSS looks at photographs, each searched with",
         "one key's sync pattern and scored with the payload signs of others, as it fits best and as it stands; KGS at",
-        f"photographs and pictures of the small test model that carry no mark, inverted in {INVERSION} steps; LKD at",
-        "what its extractor reads in photographs, 64 signs whose values lie apart.",
+        f"photographs and pictures of the small test model that carry no mark, inverted in {INVERSION} steps, and at",
+        "the bits that a key's best nonce reads there, scored with the words of messages (`kgs_word`); LKD at what its",
+        "extractor reads in photographs, 64 signs whose values lie apart.",
         "",
         "`wfp_confirm_bound` is the closed bound that decides a case: a contract can check it in integers, and it",
         "never exceeds the nominal rate; what that costs shows against `wfp_confirm`, the exact law of these totals.",
