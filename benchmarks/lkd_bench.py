@@ -28,6 +28,7 @@ What is done is kept under build/lkd-bench, by the hash of parts, decoder and co
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
 import math
@@ -72,6 +73,7 @@ Int8 = npt.NDArray[np.int8]
 Int64 = npt.NDArray[np.int64]
 KEY: Final = hashlib.sha256(b"zhiyi lkd benchmark").digest()
 WORK: Final = ROOT / "build" / "lkd-bench"
+EXTRACTOR_OF_PEER: Final = peer.WORK / "extractor.pt"
 LICENSES: Final = 100_000
 HELD_OUT: Final = 1 << 20  # step of the first held-out picture
 NAMES: Final = {"jpeg80": "j80", "jpeg50": "j50", "jpeg25": "j25", "rotate5": "rot5", "rotate25": "rot25",
@@ -258,10 +260,19 @@ class Bench:
 
     def __init__(self, vae: Path, size: Size, work: Path, held_out: Draw, own: Draw) -> None:
         """held_out: pictures nothing was trained on; own: those that attacker and peer train on."""
-        self.vae, self.size, self.work, self._held_out, self._own = vae, size, work, held_out, own
+        self.vae, self.size, self._held_out, self._own = vae, size, held_out, own
         self._words: dict[str, Int8] = {}
+        self._keep_in(work)
+
+    def _keep_in(self, work: Path) -> None:
         work.mkdir(parents=True, exist_ok=True)
-        self.kept = Kept(work / "results.json")
+        self.work, self.kept = work, Kept(work / "results.json")
+
+    def apart(self, work: Path) -> Bench:
+        """The same decoder and pictures, what is measured kept elsewhere."""
+        out = copy.copy(self)
+        out._keep_in(work)
+        return out
 
     @cached_property
     def base(self) -> Any:
@@ -975,14 +986,13 @@ def is_own(vae: Path, parts: Path) -> bool:
     return (vae.resolve(), parts.resolve()) == own
 
 
-def tag_of(vae: Path, parts: Path, size: Size) -> str:
-    """A name for results that hold only for this decoder, these parts, sizes and code."""
+def tag_of(vae: Path, files: Sequence[Path], size: Size) -> str:
+    """A name for results that hold only for this decoder, a mark's files, sizes and code."""
     state = hashlib.sha256(repr(size).encode())
-    state.update((peer.WORK / "extractor.pt").read_bytes() if (peer.WORK / "extractor.pt").is_file() else b"")
     modules = (image_weights, stats, prf, image, image_model, weights, attacks, tensorfile, peer, trainer,
                image_data, fetch_pictures)  # fmt: skip
     state.update(source_hash(Path(__file__), *(Path(str(module.__file__)) for module in modules)).encode())
-    for file in (*_weights_of(vae), *sorted(parts.glob("*.safetensors"))):
+    for file in (*_weights_of(vae), *files):
         state.update(file.read_bytes())
     return state.hexdigest()[:16]
 
@@ -991,7 +1001,7 @@ def trained_peer(
     bench: Bench, draw: Draw, plan: Any = peer.PLAN, work: Path = peer.WORK, steps: int = peer.STEPS
 ) -> Signature | None:
     """The peer with its extractor, None where that is not trained. steps: of a copy. It trains on the split "train"."""
-    state = _load(work / "extractor.pt")
+    state = _load(work / EXTRACTOR_OF_PEER.name)
     if state is None or int(state["step"]) < plan.steps:
         return None
     pool = trainer.pool_of(bench.base, draw, 512)
@@ -1023,18 +1033,17 @@ def main() -> int:
     except (FetchError, CarrierError, UnavailableError) as error:
         sys.exit(f"error: {error}; scripts/train_lkd.py makes the parts")
 
-    bench = Bench(
-        options.vae, size, WORK / tag_of(options.vae, options.parts, size),
-        held_out, train,
-    )  # fmt: skip
+    files = sorted(options.parts.glob("*.safetensors"))
+    bench = Bench(options.vae, size, WORK / tag_of(options.vae, files, size), held_out, train)
     curves: dict[str, list[Point]] = {}
     rows, curves["lkd"] = measured(bench, mark)
     rows.append(large_row(bench))
-    signature = trained_peer(bench, train)
+    signature, peers = trained_peer(bench, train), bench
     if signature is None:
-        say(f"{peer.WORK / 'extractor.pt'} is not trained to its end: the peer is left out")
+        say(f"{EXTRACTOR_OF_PEER} is not trained to its end: the peer is left out")
     else:
-        theirs, curves["stablesig"] = measured(bench, signature)
+        peers = bench.apart(WORK / tag_of(options.vae, [EXTRACTOR_OF_PEER], size))
+        theirs, curves["stablesig"] = measured(peers, signature)
         rows = beside(rows, theirs)
     for row in rows:
         met = (
@@ -1067,7 +1076,8 @@ def main() -> int:
         notes=NOTES.format(peer=told_peer, squares=held_out.count, photographs=held_out.photographs),
     )
     plot(curves, FOLDER / "image_weights.svg")
-    shown = [bench.pictures(each, 0, EXAMPLES) for each in (mark, signature) if each is not None]
+    shown = [bench.pictures(mark, 0, EXAMPLES)]
+    shown += [peers.pictures(signature, 0, EXAMPLES)] if signature else []
     examples(bench.plain(0, EXAMPLES), shown, FOLDER / "image_weights_examples.png")
     unite()
     return 0
