@@ -81,6 +81,8 @@ def test_drawn_pictures_are_traced_and_their_noise_is_exchanged(run: Run, key: P
     found = run("trace", rows[1]["file"], *looked, "--noise-out", noise)
     assert (found["found"], found["user_number"], found["fingerprint"]) == (True, 7, 123)
     assert (found["method"], found["model_id"]) == (kgs.METHOD, MODEL)
+    (candidate,) = found["candidates"]
+    assert (candidate["license_id"], candidate["fingerprint"]) == (None, 123)  # 123 is a license of model 0
     assert not {"T", "n", "log2_p"} & set(found)
     ours = Noise.load(noise)
     assert (found["shared"]["digest"], found["shared"]["accepted"]) == ("0x" + ours.digest().hex(), None)
@@ -201,6 +203,7 @@ def said(method: str, payload: bytes | None, log2_p: int) -> Detection:
 def test_a_mark_that_names_goes_before_a_better_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     payload = bytes(8)
     nameless, names, none = said("kgs", None, 200), said("dss", payload, 90), said("kgs", None, 1)
+    names = replace(names, license=0)
     suspects = [
         PictureSuspect("", Dss(MODEL_KEY), 1, 1),
         DecoderSuspect(str(MODEL), LkdReader(gray_extractor(), MODEL_KEY), [7, 8]),
@@ -214,7 +217,10 @@ def test_a_mark_that_names_goes_before_a_better_one_that_does_not(monkeypatch: p
     both, told = traced(Finding(str(MODEL), nameless), Finding("", names))
     assert (both.found, both.method, both.model_id, both.user_number) == (True, "dss", None, 0)
     assert (both.payload, both.bucket, told) == (payload.hex(), 20, names)
-    assert [one.method for one in both.candidates] == ["kgs", "dss"]
+    assert [(one.method, one.license_id, one.fingerprint) for one in both.candidates] == [
+        ("kgs", None, None),
+        ("dss", None, 0),
+    ]
     key_only, told = traced(Finding(str(MODEL), nameless))
     assert (key_only.found, key_only.decision) == (True, "detected")
     assert (key_only.method, key_only.model_id, key_only.user_number) == ("kgs", MODEL, None)
@@ -225,6 +231,7 @@ def test_a_mark_that_names_goes_before_a_better_one_that_does_not(monkeypatch: p
     decoded, told = traced(Finding(str(MODEL), nameless), Finding(str(MODEL), copy), Finding("", names))
     assert (decoded.found, decoded.license_id, decoded.also, told) == (True, 7, (8,), copy)
     assert (decoded.method, decoded.model_id, decoded.payload, decoded.copies_tried) == (LKD, MODEL, None, 2)
+    assert [one.license_id for one in decoded.candidates] == [None, 7, None]
     assert (both.license_id, both.also) == (None, ())
 
 
