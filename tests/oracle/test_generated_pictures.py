@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_model import MODEL_KEY
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "watermark"))
@@ -161,6 +162,36 @@ def test_options_that_do_not_fit_are_refused(run: Run, key: Path, tmp_path: Path
     told = run(*looked, "--pipeline", f"{MODEL}={tmp_path}", fails=3)["error"]["message"]
     assert "model_index.json" in told
     assert not nonces.ledger_of(key).exists()
+
+
+def test_a_name_too_long_to_be_written_is_one_pictures_error(run: Run, key: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    long = "a" * 251 + ".bmp"  # becomes NAME.bmp.png
+    for name in (long, "b.png"):
+        Image.fromarray(np.random.default_rng(1).integers(0, 256, (128, 128, 3), dtype=np.uint8)).save(
+            folder / name
+        )
+    first, second = run("mark", "image", folder, out, "--model-key", key, "--user", 1, fails=2)
+    assert (Path(first["file"]).name, first["marked"]) == (long, None)
+    assert "File name too long" in first["error"]
+    assert [path.name for path in out.iterdir()] == ["b.png"] == [Path(second["marked"]).name]
+
+
+def test_a_byte_order_mark_is_none_of_a_prompt(
+    run: Run, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\ufefffox\r\ncat\n")
+
+    def drawn(*given: Any) -> Any:
+        assert given[6].prompts == ["fox", "cat"]
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("zhiyi_oracle.marker.cli.draw", drawn)
+    words = ["--model-key", key, "--user", 1, "--spec", tmp_path / "kgs.json", "--prompts-file", prompts]
+    told = run("mark", "image", TINY, tmp_path / "out", "--generate", *words, fails=3)
+    assert told["error"]["message"] == "far enough"
 
 
 def test_what_was_drawn_before_an_error_is_logged(
