@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_model import MODEL_KEY
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "watermark"))
@@ -81,6 +82,8 @@ def test_drawn_pictures_are_traced_and_their_noise_is_exchanged(run: Run, key: P
     found = run("trace", rows[1]["file"], *looked, "--noise-out", noise)
     assert (found["found"], found["user_number"], found["fingerprint"]) == (True, 7, 123)
     assert (found["method"], found["model_id"]) == (kgs.METHOD, MODEL)
+    (candidate,) = found["candidates"]
+    assert (candidate["license_id"], candidate["fingerprint"]) == (None, 123)  # 123 is a license of model 0
     assert not {"T", "n", "log2_p"} & set(found)
     ours = Noise.load(noise)
     assert (found["shared"]["digest"], found["shared"]["accepted"]) == ("0x" + ours.digest().hex(), None)
@@ -161,6 +164,36 @@ def test_options_that_do_not_fit_are_refused(run: Run, key: Path, tmp_path: Path
     assert not nonces.ledger_of(key).exists()
 
 
+def test_a_name_too_long_to_be_written_is_one_pictures_error(run: Run, key: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    long = "a" * 251 + ".bmp"  # becomes NAME.bmp.png
+    for name in (long, "b.png"):
+        Image.fromarray(np.random.default_rng(1).integers(0, 256, (128, 128, 3), dtype=np.uint8)).save(
+            folder / name
+        )
+    first, second = run("mark", "image", folder, out, "--model-key", key, "--user", 1, fails=2)
+    assert (Path(first["file"]).name, first["marked"]) == (long, None)
+    assert "File name too long" in first["error"]
+    assert [path.name for path in out.iterdir()] == ["b.png"] == [Path(second["marked"]).name]
+
+
+def test_a_byte_order_mark_is_none_of_a_prompt(
+    run: Run, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\ufefffox\r\ncat\n")
+
+    def drawn(*given: Any) -> Any:
+        assert given[6].prompts == ["fox", "cat"]
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("zhiyi_oracle.marker.cli.draw", drawn)
+    words = ["--model-key", key, "--user", 1, "--spec", tmp_path / "kgs.json", "--prompts-file", prompts]
+    told = run("mark", "image", TINY, tmp_path / "out", "--generate", *words, fails=3)
+    assert told["error"]["message"] == "far enough"
+
+
 def test_what_was_drawn_before_an_error_is_logged(
     run: Run, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +234,7 @@ def said(method: str, payload: bytes | None, log2_p: int) -> Detection:
 def test_a_mark_that_names_goes_before_a_better_one_that_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     payload = bytes(8)
     nameless, names, none = said("kgs", None, 200), said("dss", payload, 90), said("kgs", None, 1)
+    names = replace(names, license=0)
     suspects = [
         PictureSuspect("", Dss(MODEL_KEY), 1, 1),
         DecoderSuspect(str(MODEL), LkdReader(gray_extractor(), MODEL_KEY), [7, 8]),
@@ -214,7 +248,10 @@ def test_a_mark_that_names_goes_before_a_better_one_that_does_not(monkeypatch: p
     both, told = traced(Finding(str(MODEL), nameless), Finding("", names))
     assert (both.found, both.method, both.model_id, both.user_number) == (True, "dss", None, 0)
     assert (both.payload, both.bucket, told) == (payload.hex(), 20, names)
-    assert [one.method for one in both.candidates] == ["kgs", "dss"]
+    assert [(one.method, one.license_id, one.fingerprint) for one in both.candidates] == [
+        ("kgs", None, None),
+        ("dss", None, 0),
+    ]
     key_only, told = traced(Finding(str(MODEL), nameless))
     assert (key_only.found, key_only.decision) == (True, "detected")
     assert (key_only.method, key_only.model_id, key_only.user_number) == ("kgs", MODEL, None)
@@ -225,6 +262,7 @@ def test_a_mark_that_names_goes_before_a_better_one_that_does_not(monkeypatch: p
     decoded, told = traced(Finding(str(MODEL), nameless), Finding(str(MODEL), copy), Finding("", names))
     assert (decoded.found, decoded.license_id, decoded.also, told) == (True, 7, (8,), copy)
     assert (decoded.method, decoded.model_id, decoded.payload, decoded.copies_tried) == (LKD, MODEL, None, 2)
+    assert [one.license_id for one in decoded.candidates] == [None, 7, None]
     assert (both.license_id, both.also) == (None, ())
 
 

@@ -260,6 +260,35 @@ def test_a_jpeg_of_many_segments_or_none_is_refused(monkeypatch: pytest.MonkeyPa
             open_picture(segments(inner))
 
 
+def tiled(side: int, size: int = 256) -> bytes:
+    """A gray TIFF by hand, of one tile of that side, all zero."""
+    packed = zlib.compress(bytes(side * side) if side < 1 << 12 else b"")
+    values = {256: size, 257: size, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side}
+    values |= {324: 8 + 2 + 12 * 10 + 4, 325: len(packed)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(values)) + entries + bytes(4) + packed
+
+
+def test_tiles_of_a_tiff_over_the_limit_are_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte is 20,000 x 20,000 px of tile, decoded whole for a picture of 256 x 256."""
+    assert open_picture(tiled(272)).rgb.shape == (256, 256, 3)
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
+    for side in (8208, 20480):
+        with pytest.raises(CarrierError, match=f"tiles of the TIFF make up {side} x {side} px"):
+            open_picture(tiled(side))
+
+
+def test_a_png_of_many_chunks_or_color_profiles_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, empty = stored(IMAGE), chunk(b"tEXt", b"a\0")
+    profile = chunk(b"iCCP", b"p\0\0" + zlib.compress(bytes(1 << 20)))  # a kilobyte that swells to a megabyte
+    found = open_picture(whole[:33] + empty * 50 + profile + whole[33:])
+    assert len(found.icc or b"") == 1 << 20
+    monkeypatch.setattr(Image, "open", lambda *given, **more: pytest.fail("it was opened"))
+    for more in (empty * (1 << 16), profile * 2):
+        with pytest.raises(CarrierError, match="more than 65536 chunks or one color profile"):
+            open_picture(whole[:33] + more + whole[33:])
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P"])
 @pytest.mark.parametrize("ending", ["png", "webp", "tif"])
 def test_writing_and_reading_again_keeps_everything(mode: str, ending: str, tmp_path: Path) -> None:
@@ -290,6 +319,8 @@ def test_what_can_not_be_written_is_refused(tmp_path: Path) -> None:
         save_picture(Picture(PIXELS), tmp_path / "p.gif")
     with pytest.raises(SpecError, match="no alpha"):
         encode_picture(Picture(PIXELS, PIXELS[..., 0].copy()), "JPEG")
+    with pytest.raises(SpecError, match="at most 16383 px a side, not 16384 x 8; write PNG or TIFF"):
+        encode_picture(Picture(np.zeros((8, 16384, 3), dtype=np.uint8)), "WEBP")
     for kind, quality in (("GIF", 90), ("JPEG", 0), ("JPEG", 96)):
         with pytest.raises(SpecError, match="quality"):
             encode_picture(Picture(PIXELS), kind, quality=quality)

@@ -32,6 +32,8 @@ MAX_SCANS: Final = (
     100  # of a JPEG; each goes over all pixels, and a few bytes are one. libtiff has the same limit
 )
 MAX_SEGMENTS: Final = 1 << 16  # of a JPEG
+MAX_CHUNKS: Final = 1 << 16  # of a PNG
+WEBP_SIDE: Final = (1 << 14) - 1  # px, all that the format holds
 MAX_JUNK: Final = 1 << 16  # bytes between the segments before its first scan
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 WRITTEN: Final = {  # by endings
@@ -48,6 +50,7 @@ _READ: Final = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "RGBX", "La", "RGBa", 
 _SEGMENT: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _SEGMENTS: Final = frozenset({*range(0xC0, 0xC8), *range(0xC9, 0xD0), *range(0xDA, 0xF0), 0xFE})
 _SCAN: Final = 0xDA
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
 _END: Final = 0xD9
 
 if TYPE_CHECKING:
@@ -98,7 +101,8 @@ def open_picture(source: str | Path | bytes, *, frame: int | None = None) -> Pic
     Sizes are checked before pixels are decoded. 16-bit and CMYK pictures are read as RGB8, and `lossy` says so. Of a
     JPEG with further pictures behind it (MPO, as telephones write) the first is read.
     Raises CarrierError on what is no plain file (a pipe is not waited for) or no such picture, is cut short or is over
-    a limit (256 MiB, 2^26 px, 2^16 px a side; of a JPEG 100 scans), UnavailableError on an animation without `frame`
+    a limit (256 MiB, 2^26 px, tiles included, 2^16 px a side; of a JPEG 100 scans, of a PNG 2^16 chunks and one color
+    profile), UnavailableError on an animation without `frame`
     and on modes that are no RGB picture (floats, Lab), SpecError on a frame that is not there.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -106,12 +110,15 @@ def open_picture(source: str | Path | bytes, *, frame: int | None = None) -> Pic
     body = _bytes_of(source)
     if body.startswith(b"\xff\xd8"):
         _check_scans(body)
+    if body.startswith(_PNG):
+        _check_chunks(body)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from 89 Mpx; ours are fewer
             image: PilImage = Image.open(io.BytesIO(body), formats=FORMATS)
             _check_size(*image.size)
             _seek(image, frame)
+            _check_tiles(image)
             lossy = _lossy(image, body)
             image.load()
             icc = image.info.get("icc_profile")
@@ -129,7 +136,7 @@ def save_picture(picture: Picture, path: str | Path, *, quality: int = 95) -> No
     """Writes a picture in the format of the path's ending (.png, .jpg, .webp, .tif); what was there is replaced.
 
     PNG, TIFF and WebP are lossless; JPEG has that quality (1 .. 95) and full chroma, and holds no alpha.
-    Raises SpecError on another ending or quality, or alpha in a JPEG.
+    Raises SpecError on another ending or quality, alpha in a JPEG, or a WebP of over 16,383 px a side.
     """
     ending = Path(path).suffix.lower()
     if ending not in WRITTEN:
@@ -145,6 +152,11 @@ def encode_picture(picture: Picture, kind: str, *, quality: int = 95) -> bytes:
         raise SpecError(f"kind {kind} must be PNG, JPEG, WEBP or TIFF, and quality {quality} lie in 1 .. 95")
     if kind == "JPEG" and picture.alpha is not None:
         raise SpecError("JPEG holds no alpha; write PNG or WebP, or drop the alpha first")
+    if kind == "WEBP" and max(picture.rgb.shape[:2]) > WEBP_SIDE:
+        height, width = picture.rgb.shape[:2]
+        raise SpecError(
+            f"WebP holds at most {WEBP_SIDE} px a side, not {width} x {height}; write PNG or TIFF"
+        )
     bands = picture.rgb[..., :1] if picture.gray and kind != "WEBP" else picture.rgb
     if picture.alpha is not None:
         bands = np.concatenate([bands, picture.alpha[..., None]], axis=2)
@@ -213,6 +225,37 @@ def _check_scans(body: bytes) -> None:
         at = start + length
     if not scans:
         raise CarrierError("the JPEG is malformed or cut short: it has no scan")
+
+
+def _check_chunks(body: bytes) -> None:
+    """Walks the chunks of a PNG before anything is decoded. Of each color profile up to a megabyte is unpacked.
+
+    Raises CarrierError on more chunks than a picture has, or a second profile.
+    """
+    at, chunks, profiles = len(_PNG), 0, 0
+    while at < len(body):
+        chunks += 1
+        profiles += body[at + 4 : at + 8] == b"iCCP"
+        if chunks > MAX_CHUNKS or profiles > 1:
+            raise CarrierError(
+                f"the PNG has more than {MAX_CHUNKS} chunks or one color profile; save it again to examine it"
+            )
+        at += 12 + int.from_bytes(body[at : at + 4], "big")
+
+
+def _check_tiles(image: PilImage) -> None:
+    """Tiles of a TIFF are decoded whole, however little of them lies in the picture."""
+    if image.format != "TIFF":
+        return
+    tags = getattr(image, "tag_v2", {})
+    sides = [
+        -(-side // tile) * tile
+        for side, tile in zip(image.size, (int(tags.get(tag, 1)) for tag in (322, 323)), strict=True)
+    ]
+    if sides[0] * sides[1] > MAX_PIXELS:
+        raise CarrierError(
+            f"the tiles of the TIFF make up {sides[0]} x {sides[1]} px; at most {MAX_PIXELS} px are decoded"
+        )
 
 
 def _seek(image: PilImage, frame: int | None) -> None:

@@ -470,7 +470,7 @@ def _mark_folder(
             target = out / (path.name if path.suffix.lower() in WRITTEN else f"{path.name}.png")
             told: dict[str, Any] = {"file": _shown(path)}
             try:
-                if target.exists():
+                if os.path.lexists(target):  # no error where the name is too long: that comes of writing
                     raise BadInput(f"{target} exists, made of another picture; rename one of them")
                 _mark_picture(mark, path, target, payload, quality)
                 told |= {"marked": _shown(target), "user": payload.user, "fingerprint": payload.fingerprint}
@@ -521,6 +521,6 @@ def _outside(folder: Path, *files: Path) -> None:
 
 def _utf8(path: Path) -> str:
     try:
-        return read_bytes(path, MAX_PROMPT_BYTES).decode()
+        return read_bytes(path, MAX_PROMPT_BYTES).decode("utf-8-sig")  # Windows writes a mark before it
     except UnicodeDecodeError as exc:
         raise BadInput(f"{path} is not UTF-8 text") from exc

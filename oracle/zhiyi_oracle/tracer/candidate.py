@@ -13,7 +13,7 @@ class Candidate(Value):
     method: str
     bucket: int  # -log10 p_global rounded down to 0, 12, 20 or 40
     model_id: U64 | None
-    license_id: U256 | None
+    license_id: U256 | None  # None where a payload names the license: by `fingerprint`
     also: tuple[U256, ...]  # further licenses under the same threshold (colluders)
     user_number: U32 | None
     fingerprint: U32 | None  # number of the license, among those of its model
@@ -31,7 +31,7 @@ def _candidate(finding: Finding) -> Candidate:
         method=said.method,
         bucket=said.bucket,
         model_id=int(finding.model) if finding.model else None,
-        license_id=said.license,
+        license_id=None if said.payload else said.license,  # with one it is that number
         also=said.also,
         user_number=user_of(said.payload) if said.payload else None,
         fingerprint=fingerprint_of(said.payload) if said.payload and len(said.payload) == 8 else None,
