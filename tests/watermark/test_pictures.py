@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import resource
+import signal
 import struct
 import zlib
 from pathlib import Path
@@ -324,6 +326,22 @@ def test_what_can_not_be_written_is_refused(tmp_path: Path) -> None:
     for kind, quality in (("GIF", 90), ("JPEG", 0), ("JPEG", 96)):
         with pytest.raises(SpecError, match="quality"):
             encode_picture(Picture(PIXELS), kind, quality=quality)
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_the_former(tmp_path: Path) -> None:
+    """As on a full disk: the system takes no file of over 64 bytes."""
+    path = tmp_path / "p.png"
+    path.write_bytes(b"former")
+    former, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, former[1]))
+        with pytest.raises(OSError, match="too large"):
+            save_picture(Picture(PIXELS), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == b"former"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_other_pixels_are_refused() -> None:

@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import struct
+import tempfile
 import warnings
 import zlib
 from dataclasses import dataclass, replace
@@ -133,7 +134,8 @@ def open_picture(source: str | Path | bytes, *, frame: int | None = None) -> Pic
 
 
 def save_picture(picture: Picture, path: str | Path, *, quality: int = 95) -> None:
-    """Writes a picture in the format of the path's ending (.png, .jpg, .webp, .tif); what was there is replaced.
+    """Writes a picture in the format of the path's ending (.png, .jpg, .webp, .tif); what was there is replaced when
+    all of it is written.
 
     PNG, TIFF and WebP are lossless; JPEG has that quality (1 .. 95) and full chroma, and holds no alpha.
     Raises SpecError on another ending or quality, alpha in a JPEG, or a WebP of over 16,383 px a side.
@@ -141,7 +143,10 @@ def save_picture(picture: Picture, path: str | Path, *, quality: int = 95) -> No
     ending = Path(path).suffix.lower()
     if ending not in WRITTEN:
         raise SpecError(f"can't write {Path(path).name}: its ending must be one of {', '.join(WRITTEN)}")
-    Path(path).write_bytes(encode_picture(picture, WRITTEN[ending], quality=quality))
+    made = encode_picture(picture, WRITTEN[ending], quality=quality)
+    with tempfile.TemporaryDirectory(prefix=".zhiyi-picture-", dir=Path(path).parent) as scratch:
+        (Path(scratch) / "made").write_bytes(made)
+        os.replace(Path(scratch) / "made", path)
 
 
 def encode_picture(picture: Picture, kind: str, *, quality: int = 95) -> bytes:
