@@ -15,7 +15,7 @@ import test_dss
 GOLDEN: Final = {
     "dss": [test_dss.GOLDEN["as it is"], test_dss.GOLDEN["cropped"]],
     "lkd": "be9b2906af62a94c8e2a7db16192ba9e",  # that of test_lkd.py
-    "kgs": "9a05885c9c78379fb7fbceaf848df228",
+    "kgs": "0f5976fbd76a6dfe1aad3d1d3533c184",
 }
 SCRIPT: Final = """
 import hashlib, json, sys
