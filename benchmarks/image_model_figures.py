@@ -184,10 +184,10 @@ class Figures:
         self._mean(names, "distortions_px", "the same with the papers' px", None)
 
     def _mean(self, names: Sequence[str], id_: str, what: str, target: float | None) -> None:
-        peer = [self._seen["gs", name] for name in names]
+        peer = _as_many([self._seen["gs", name] for name in names])
         share = float(np.mean([np.mean([s.named for s in seen]) for seen in peer])) if all(peer) else None
         for mark in ("kgs", "gs"):
-            seen = [self._seen.get((mark, name), []) for name in names]
+            seen = _as_many([self._seen.get((mark, name), []) for name in names])
             if not seen or not all(seen):
                 continue
             n = sum(map(len, seen))
@@ -239,6 +239,12 @@ class Figures:
                 "", n,
             )
         )  # fmt: skip
+
+
+def _as_many(seen: Sequence[Sequence[Seen]]) -> list[Sequence[Seen]]:
+    """The first of each, as many as the fewest are: their mean is one proportion, with that one's interval."""
+    least = min(map(len, seen), default=0)
+    return [each[:least] for each in seen]
 
 
 # --- feature distances --------------------------------------------------------------------------------------

@@ -372,6 +372,13 @@ def test_a_mean_is_over_all_of_its_conditions(made: Path) -> None:
     assert rows["kgs_detected_distortions"].value == pytest.approx(0.5 / len(names))
     assert set(rows) == {"kgs_tpr_distortions", "kgs_bits_distortions", "kgs_detected_distortions"}
     found.rows.clear()
+    found._seen["kgs", names[0]] *= 20  # more of the worst: each condition weighs alike, so does its interval
+    found._means()
+    named = found.rows[0]
+    assert (named.value, named.n) == (pytest.approx(1 - 0.5 / len(names)), 10 * len(names))
+    assert named.interval is not None
+    assert named.interval[0] < named.value < named.interval[1]
+    found.rows.clear()
     del found._seen["kgs", names[3]]
     found._means()
     assert found.rows == []
