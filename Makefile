@@ -114,7 +114,7 @@ bench-image-speed: setup ## docs/benchmarks/image_speed.json: what marking and r
 bench-image-model: setup ## docs/benchmarks/image_generated.json: marks of generated pictures beside two peers, from what inversion gave and is kept
 	$(PY) benchmarks/image_model_bench.py
 
-bench-image-weights: setup ## docs/benchmarks/image_weights.json: the mark of decoders beside Stable Signature (an hour; needs scripts/train_lkd.py)
+bench-image-weights: setup ## docs/benchmarks/image_weights.json: the mark of decoders beside Stable Signature (hours, resumable; needs scripts/train_lkd.py, and benchmarks/peers/stable_signature.py for the peer)
 	$(PY) benchmarks/lkd_bench.py
 
 peers: setup ## environments of the benchmark's peers, under build/peers
