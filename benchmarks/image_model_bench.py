@@ -155,10 +155,11 @@ NOTES: Final = """
 {examples}
 Every prompt is drawn once with each mark and once without ({steps} steps of DDIM, guidance {guidance:g}), all pictures
 of a mark with one message under one key; read by {inversion} steps of inversion without a prompt. KGS counts as read
-when it names the message at global p < 1e-6 among 65,536 users and 2^28 fingerprint numbers; Gaussian Shading, own
-re-implementation, when the {bits} known bits match at p < 1e-6; Tree-Ring, own re-implementation, names nobody and
-is given by its area under the ROC curve. n grows as pictures are made and is told for each row.
-Intervals of bits right are bootstrapped over pictures.
+when it names the message at global p < 1e-6 among 100,000 licenses, in rows `*_blind` among 65,536 users of each of
+2^28 fingerprint numbers, too many to try each; Gaussian Shading, own re-implementation, when the {bits} known bits
+match at p < 1e-6; Tree-Ring, own re-implementation, names nobody and is given by its area under the ROC curve. Bits
+right are those of the likeliest of all words, no license known. n is told for each row. Intervals of bits right are
+bootstrapped over pictures.
 
 - Distortions leave every pixel at its place or mirror the picture; turns and crops have rows of their own, where KGS
   looks for them ({search} steps an inversion) and the peers, which have no search, read the picture as it is.

@@ -236,6 +236,8 @@ def test_words_on_pictures_have_the_law_that_the_detector_reports(tmp_path: Path
 
 
 def test_every_method_has_a_line_for_each_label() -> None:
-    assert {"dss", "dss_bound", "kgs", "kgs_bound", "kgs_word", "lkd"} <= set(calibration.SERIES)
+    assert {"dss", "dss_bound", "kgs", "kgs_bound", "kgs_word", "kgs_listed", "lkd"} <= set(
+        calibration.SERIES
+    )
     only = {row.id for row in calibration.rates({"lkd": Count(10, dict.fromkeys(LEVELS.values(), 0))})}
     assert only == {f"lkd_fpr_{name}" for name in LEVELS}  # no exact law with p near every level: no extremes

@@ -92,7 +92,7 @@ def test_drawn_pictures_are_traced_and_their_noise_is_exchanged(run: Run, key: P
     )
     told = same["shared"]
     assert (told["agreement"], told["accepted"], told["reason"]) == (1.0, True, None)
-    assert same["detection"]["hypotheses"] == 2 * 2 * NONCES * kgs.READINGS << 16  # DSS is looked for too
+    assert same["detection"]["hypotheses"] == 2 * 2 << 16  # DSS is looked for too
 
     run("trace", rows[1]["file"], *looked, "--noise-out", noise, fails=2)  # never over anything
     noise.unlink()

@@ -15,7 +15,7 @@ import test_dss
 GOLDEN: Final = {
     "dss": [test_dss.GOLDEN["as it is"], test_dss.GOLDEN["cropped"]],
     "lkd": "be9b2906af62a94c8e2a7db16192ba9e",  # that of test_lkd.py
-    "kgs": "0f5976fbd76a6dfe1aad3d1d3533c184",
+    "kgs": "c00d07e580a3eadb6db3da94b9ead92c",
 }
 SCRIPT: Final = """
 import hashlib, json, sys
@@ -54,9 +54,11 @@ def kgs():
     noise = Noise(q, (View(), View(flip=True)), mark.spec.spec_hash().hex(), "00")
     chosen, said = mark.chosen(noise), mark.verdict([noise], 1 << 16)
     assert (chosen.reading, chosen.nonce, said.license) == (1, 3210, 123_456)
+    listed = mark.verdict([noise], [77], range(123_000, 123_900))
+    assert listed.license == 123_456
     fits = [mark.sync_fit(np.roll(reading, 1, axis=2), reach=2) for reading in q]
     state = hashlib.sha256(noise.digest() + chosen.sums.astype("<i8").tobytes())
-    state.update(json.dumps(fits).encode() + said.digest(mark.kit_key))
+    state.update(json.dumps(fits).encode() + said.digest(mark.kit_key) + listed.digest(mark.kit_key))
     return state.hexdigest()[:32]
 
 print(json.dumps({"dss": list(dss()), "lkd": lkd(), "kgs": kgs()}))

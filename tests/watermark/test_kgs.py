@@ -126,16 +126,21 @@ def as_likely(sums: npt.NDArray[np.int64], word: npt.NDArray[np.uint8]) -> float
     return float(law[int(sizes.sum()) + total :].sum())
 
 
-def test_every_nonce_reading_and_message_is_paid_for() -> None:
+def test_every_message_is_paid_for() -> None:
     noise = marked(MARK, 7, 0.2, seed=1)
-    few = MARK.verdict([noise], [77], [123_456], models=3)
-    assert few.hypotheses == 2 * 3 * kgs.NONCES * kgs.READINGS
     many = MARK.verdict([noise], USERS)
-    assert many.hypotheses == 2 * kgs.NONCES * kgs.READINGS << 44
+    assert many.hypotheses == 2 << 44
     fair = as_likely(MARK.chosen(noise).sums, MARK.code.encode(PAYLOAD))
     assert fair < 2.0**-70
     assert many.log2_p_global == pytest.approx(np.log2(2.0**45 * fair + 2.0**-20), abs=1e-3)
-    assert few.log2_p_global == pytest.approx(np.log2(6 * fair + 3 * 2.0**-64), abs=1e-3)
+    few = MARK.verdict([noise], [77, 78], [123_456], models=3)
+    assert (few.license, few.hypotheses, few.n) == (123_456, 2 * 3 * 2, 64)
+    assert few.log2_p_global == pytest.approx(np.log2(12 * 2.0**-64 + 6 * 2.0**-64), abs=1e-3)  # no bit wrong
+
+
+def test_a_bare_key_pays_for_every_nonce_reading_and_message() -> None:
+    said = MARK.verdict([marked(MARK, 7, 0.2, seed=1)], [78], models=3)
+    assert (said.license, said.hypotheses) == (None, 3 * 2 * kgs.NONCES * kgs.READINGS << 64)
 
 
 def test_a_message_too_faint_for_its_crowd_is_not_named() -> None:
@@ -155,6 +160,44 @@ def test_wrong_bits_of_which_little_was_seen_cost_little() -> None:
     wrong = MARK.chosen(noise).sums * (2 * word.astype(int) - 1) <= 0
     assert 14 < np.count_nonzero(wrong) < 26
     assert MARK.verdict([noise], USERS).license == 123_456
+
+
+def test_few_messages_are_each_tried_where_the_likeliest_word_is_nobodys() -> None:
+    noise = marked(MARK, 9, 0.44, seed=1)
+    assert MARK.bits([noise]).tobytes() != MARK.bits([marked(MARK, 9, 0.1, seed=1)]).tobytes()
+    assert MARK.verdict([noise], USERS).license is None
+    said = MARK.verdict([noise], [77], range(123_000, 124_000))
+    assert (said.license, said.hypotheses) == (123_456, 2000)
+    assert said.payload == MARK.code.message(PAYLOAD)
+
+
+def test_equal_totals_name_nobody() -> None:
+    silent = Noise(np.zeros((1, 4, 32, 32), dtype=np.int8), (View(),), MARK.spec.spec_hash().hex(), "00")
+    for users in ([77], range(9)):
+        said = MARK.verdict([silent], users, [123_456])
+        assert (said.decision, said.license) == ("not_detected", None)
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_a_list_names_nobody_too_often(monkeypatch: pytest.MonkeyPatch, others: int) -> None:
+    """Of pictures without the key, made for somebody who is not listed, or multiplied of three: the law holds."""
+    monkeypatch.setattr(kgs, "NONCES", 8)
+    mark = Kgs(b"\x09" * 32, replace(MARK.spec, rows=16, columns=16))
+    rng = np.random.default_rng(8)
+    tails = []
+    for trial in range(150):
+        made = rng.standard_normal(mark.spec.shape).astype(np.float32)
+        if others:
+            payloads = [Long(10_000 + 10 * trial + i, 5) for i in range(others)]
+            made = np.abs(made) * np.prod(np.sign(mark.latents(payloads, [3] * others, rng)), axis=0)
+        sums = mark.chosen(seen(mark, made, 0.2, trial)).sums
+        places = mark.code.independent(sums)
+        for fingerprint in range(20):
+            word = mark.code.signs(Long(20 * trial + fingerprint, 0)).astype(np.int64)
+            tails.append(stats.sign_tail(sums[places], int((sums * word)[places].sum())).log2_p)
+    for p in (0.3, 0.1, 0.01, 0.001):
+        passed = np.count_nonzero(np.array(tails) <= np.log2(p))
+        assert passed <= reference.binom(len(tails), p).isf(1e-4)
 
 
 def test_signs_without_the_key_are_fair_coins_and_the_bound_holds() -> None:
@@ -228,15 +271,19 @@ def test_pictures_of_one_message_are_one_case() -> None:
     assert all(MARK.verdict([noise], USERS).license is None for noise in noises)
     said = MARK.verdict(noises, USERS)
     assert said.license == 123_456
-    assert said.hypotheses == 2 * (kgs.NONCES * kgs.READINGS) ** 3 << 44
+    assert said.hypotheses == 2 << 44
+    bare = MARK.verdict(noises, [78])
+    assert (bare.license, bare.hypotheses) == (None, 2 * (kgs.NONCES * kgs.READINGS) ** 3 << 64)
 
 
 def test_replayed_noise_is_no_new_evidence() -> None:
     noise = marked(MARK, 11, 0.3, seed=5)
-    alone = MARK.verdict([noise], USERS)
-    twice = MARK.verdict([noise, replace(noise, picture_hash="01")], USERS)
-    assert (twice.n, twice.T, twice.sum_q2) == (alone.n, 2 * alone.T, 4 * alone.sum_q2)
-    assert twice.log2_p_global >= alone.log2_p_global
+    alone, bare = MARK.verdict([noise], USERS), MARK.verdict([noise], [78])
+    again = [noise, replace(noise, picture_hash="01")]
+    twice, bare_twice = MARK.verdict(again, USERS), MARK.verdict(again, [78])
+    assert twice.log2_p_global == pytest.approx(alone.log2_p_global, abs=0.01)
+    assert (bare_twice.n, bare_twice.T, bare_twice.sum_q2) == (bare.n, 2 * bare.T, 4 * bare.sum_q2)
+    assert bare_twice.log2_p_global >= bare.log2_p_global
     assert MARK.verdict([noise, noise], USERS) == alone  # one picture given twice
 
 

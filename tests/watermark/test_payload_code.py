@@ -182,3 +182,39 @@ def test_the_product_of_three_words_of_a_mixable_code_opens_to_fair_bits() -> No
     with pytest.raises(SpecError, match="mixable"):
         PayloadCode(KEY, long=True).wrong_message(Nameable.of(1))
     assert code.wrong_message(Nameable.of(1 << 16)) == Fraction(1, 1 << 20)
+
+
+@pytest.mark.parametrize("long", [True, False])
+def test_a_list_has_the_word_of_every_message(long: bool) -> None:
+    code = PayloadCode(KEY, long=long, mixable=long)
+    known = Nameable.of([3, 9, 65_535], range(7, 11), long=long)
+    messages, words = code.listed(known)
+    assert len(messages) == len(set(messages)) == known.count == len(words)
+    assert all(message in known for message in messages)
+    for message, word in zip(messages, words, strict=True):
+        assert np.array_equal(word, code.signs(message))
+
+
+def test_the_places_of_most_weight_tell_a_codeword() -> None:
+    code = PayloadCode(KEY, long=True, mixable=True)
+    rng = np.random.default_rng(5)
+    scores = rng.integers(-500, 500, 127)
+    places = code.independent(scores)
+    assert len(np.unique(places)) == 64
+    assert np.abs(scores[places]).mean() > np.abs(scores).mean() * 1.3
+    _, words = code.listed(Nameable.of(1, range(300)))
+    parts = (words[:, places] > 0).astype(np.uint8)
+    assert len(np.unique(parts, axis=0)) == 300
+    assert abs(float(parts.mean()) - 0.5) < 4 * 0.5 / np.sqrt(parts.size)
+    codewords = np.stack([code.encode(Long(i, 1)) for i in range(64)])  # independent, so are those places
+    assert _rank(codewords[:, places]) == _rank(codewords)
+
+
+def _rank(rows: npt.NDArray[np.uint8]) -> int:
+    """Over GF(2)."""
+    left, rank = [int("".join(map(str, row)), 2) for row in rows.tolist()], 0
+    while any(left):
+        pivot = max(left)
+        left = [min(row, row ^ pivot) for row in left if row != pivot]
+        rank += 1
+    return rank

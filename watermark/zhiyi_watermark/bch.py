@@ -151,8 +151,7 @@ class Bch:
         """
         if scores.shape != (self.n,):
             raise SpecError(f"soft decoding takes {self.n} scores, given shape {scores.shape}")
-        ranked = np.argsort(-np.abs(scores), kind="stable")
-        basis, chosen = self._reliable_basis(ranked)
+        basis, chosen = self._reliable_basis(_ranked(scores))
         hard = (scores > 0).astype(np.uint8)
         start = np.bitwise_xor.reduce(basis[hard[chosen].astype(bool)], axis=0, initial=0).astype(np.uint8)
         patterns = [start[None, :]]
@@ -163,6 +162,10 @@ class Bch:
         value = words.astype(np.int64) @ scores
         best: Bits = words[int(np.argmax(value))]
         return best
+
+    def most_reliable(self, scores: npt.NDArray[np.int64]) -> list[int]:
+        """The k positions of largest |score| on which a codeword's bits are independent and tell it.  # (n,) -> (k,)"""
+        return self._reliable_basis(_ranked(scores))[1]
 
     def _reliable_basis(self, ranked: npt.NDArray[np.int64]) -> tuple[Bits, list[int]]:
         """Rows of the code that are unit vectors on the k most reliable independent positions."""
@@ -184,6 +187,11 @@ class Bch:
         back = np.empty_like(reduced)
         back[:, ranked] = reduced
         return back, [int(ranked[c]) for c in chosen]
+
+
+def _ranked(scores: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Positions by falling |score|, ties by position."""
+    return np.argsort(-np.abs(scores), kind="stable")
 
 
 def _to_bits(value: int, n: int) -> Bits:

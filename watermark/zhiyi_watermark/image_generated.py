@@ -9,24 +9,24 @@ model's key and the picture's nonce, one of 4096; c = ±1 the coded payload, eac
   pattern, signs of the same nonce from a key of its own, in place of s c.
 - Detecting: encode, invert the probability flow by DDIM (Song et al. 2021; empty prompt, guidance 1), whatever solver
   made the picture; q = 4 z rounded and clipped. From here on integers alone: under every nonce the chips of each bit
-  are summed, Q_b = sum q s; the nonce with the largest sum of Q_b^2 is read.
+  are summed, Q_b = sum q s; the nonce is read under which the bits stand out most, sum of Q_b^2, and the sync pattern.
 - A picture that was turned, mirrored or cropped is put back in many ways, each inverted in a few steps; those that the
   sync pattern fits are inverted fully. The sync signs are independent of the payload's, so this choice costs nothing.
 
-Two things are tested, and whom a verdict names passes both:
-(a) the key is in the pictures: T = sum q s c over all chips (stats, closed bound). Every nonce and reading of every
-picture counts, and every message that could be named. Where no message can be read the nearest codeword is scored,
-and all 2^64 count: that says "this key", and names nobody.
-(b) which message: the signs of Q_b are a word; the likeliest codeword is tried alone, its MAC must be right and its
-numbers registered. Flipping all signs of a bit leaves every |Q_b|, and so the choice of nonce and reading, as it was:
-without the key the word is one of 2^127 alike, and one of N messages' words c reaches T = sum Q_b c_b with a chance of
-at most N P(sum +-|Q_b| >= T), exact with |Q_b| in whole units (stats). A wrong bit costs as much as was seen of it,
-most often little. That is what p_global pays for the message; nonces and readings cost nothing there.
-Both are laws of pictures made without the key, and p_global is the larger. Added to it is the second way to a wrong
-name: pictures that the key made for others, perhaps for several of one case, whose sums or products mix to a word that
-nobody wrote. (b) says nothing then: where one message is registered, it takes any word that is somewhat like it. Such a
-word opens to one of N messages with N / 2^64 (payload, `mixable`), times the keys tried. One word is tried a case, so
-that is all.
+Which message: T = sum Q_b c_b, |Q_b| in whole units, so a wrong bit costs as much as was seen of it, most often little.
+Flipping all signs of a bit, under every nonce at once, leaves every |Q_b| and the sync pattern, and so the choice of
+nonce and reading, as it was: of pictures made without the key the signs of Q_b are fair coins, and T reaches t with a
+chance of P(sum +-|Q_b| >= t), exact (stats). Nonces and readings cost nothing; p_global pays for every message.
+There is a second way to a wrong name: pictures that the key made for others, perhaps for several of one case, whose
+sums or products mix to a word that nobody wrote. Then the coins are not fair, but each message's bits are fair and
+independent of those of all others (payload, `mixable`). So:
+- Where at most LISTED messages may be named, all are tried. T counts the 64 bits alone of which most was seen and
+  which are independent in a codeword. One law holds there for both ways: without the key the signs are fair coins,
+  with it the bits of a message that none of the pictures was made for are.
+- Where more may be named, the likeliest codeword is tried alone, on all its bits; its MAC must be right and its numbers
+  registered. A word that others mix to opens to one of N messages with N / 2^64, times the keys tried.
+Where no message can be read the nearest codeword is scored chip by chip, T = sum q s c (closed bound), and every nonce,
+every reading and all 2^64 messages count: that says "this key", and names nobody.
 
 z comes of floats and differs from machine to machine: q is shared between operators, see detect_shared.
 
@@ -55,7 +55,7 @@ import numpy.typing as npt
 
 from zhiyi_watermark import prf, shared, stats
 from zhiyi_watermark.errors import CarrierError, SpecError, UnavailableError
-from zhiyi_watermark.payload import MAX_FINGERPRINT, Long, Nameable, PayloadCode
+from zhiyi_watermark.payload import MAX_FINGERPRINT, Long, Nameable, PayloadCode, Short
 from zhiyi_watermark.pictures import MAX_PIXELS, Picture
 from zhiyi_watermark.result import Detection, detection
 from zhiyi_watermark.tensorfile import TensorFile, parsed
@@ -63,7 +63,7 @@ from zhiyi_watermark.tensorfile import TensorFile, parsed
 if TYPE_CHECKING:  # torch is heavy and only the pipeline needs it
     import torch
 
-METHOD: Final = "kgs-3"
+METHOD: Final = "kgs-4"
 NULL: Final = (
     "none of the pictures was made for the message named: either they were made without this key, whose signs are fair "
     "and independent of them, or with it for others, and what theirs mix to opens by chance to a message that may be "
@@ -74,6 +74,8 @@ SYNC_PART: Final = 8  # one chip in this many
 UNITS: Final = 4  # q of a standard deviation
 LEVELS: Final = 15  # |q|
 WEIGHTS: Final = 63  # |Q_b| in whole units, where the word is weighed
+LISTED: Final = 1 << 17  # messages that may be named, up to which each is tried
+SYNC_GAIN: Final = 15  # weight of the sync pattern beside the bits, where the nonce is chosen
 READINGS: Final = 5  # of a picture: as it is, and as the sync pattern fits best
 SURE: Final = 49  # z^2 of the sync pattern, best of all nonces, at which nothing else is looked for
 FITS: Final = 36  # z^2 at which a way to put the picture back is read
@@ -160,7 +162,9 @@ class KgsSpec:
 
     def spec_hash(self) -> bytes:
         """SHA-256 over the spec, the constants of this file and the thresholds: the detector's identity."""
-        constants = [METHOD, NONCES, SYNC_PART, UNITS, LEVELS, WEIGHTS, READINGS, SURE, FITS, _GRAY]
+        constants = [
+            METHOD, NONCES, SYNC_PART, UNITS, LEVELS, WEIGHTS, LISTED, SYNC_GAIN, READINGS, SURE, FITS, _GRAY
+        ]  # fmt: skip
         limits = [str(x) for x in (stats.TRACE, stats.REJECT, shared.AGREEMENT)]
         return hashlib.sha256(json.dumps([self.to_json(), constants, limits]).encode()).digest()
 
@@ -396,6 +400,14 @@ class Chosen(NamedTuple):
     sums: Int64  # Q_b.  # (127,)
 
 
+class Likeliest(NamedTuple):
+    """A message, and how much of what was seen speaks for it."""
+
+    message: Long | None  # None: the likeliest word is nobody's who may be named
+    sums: Int64  # Q_b in whole units, of the bits that count
+    total: int  # T = sum Q_b c_b
+
+
 @dataclass(frozen=True, repr=False)
 class Kgs:
     """The mark under one model key, for one pipeline."""
@@ -510,23 +522,31 @@ class Kgs:
         return int(best[at]), int(squares[at]), *moves[at]
 
     def chosen(self, noise: Noise) -> Chosen:
-        """The reading and nonce with the largest sum of Q_b^2 / sum q^2; exact, ties to the first."""
+        """The reading and nonce with the largest (sum Q_b^2 + SYNC_GAIN rms(q) T) / sum q^2, T of the sync pattern.
+
+        That is the likelihood of a faint mark to second order, where a chip's size holds 2 / SYNC_GAIN of it. Exact,
+        rms(q) in whole 1024ths; ties to the first.
+        """
         self._own(noise)
-        _, chips, begins = self._places
-        q = noise.q.reshape(len(noise.q), -1)[:, chips].astype(np.int16)
-        squares = (q.astype(np.int64) ** 2).sum(axis=1)
+        sync, chips, begins = self._places
+        flat = noise.q.reshape(len(noise.q), -1)
+        patterns = flat[:, sync].astype(np.float32)
+        carrying = flat[:, chips].astype(np.int16)
+        squares = (flat.astype(np.int64) ** 2).sum(axis=1).tolist()
+        gains = [SYNC_GAIN * math.isqrt((square << 20) // flat.shape[1]) for square in squares]
         best: tuple[Fraction, Chosen] | None = None
-        tops: list[tuple[int, Chosen] | None] = [None] * len(q)
+        tops: list[tuple[int, Chosen] | None] = [None] * len(flat)
         for low in range(0, NONCES, size := max(1, _AT_ONCE // len(chips))):
-            signs = self._signs_of(slice(low, low + size))
-            for i, reading in enumerate(q):
+            signs, here = self._signs_of(slice(low, low + size)), self._sync[low : low + size]
+            for i, reading in enumerate(carrying):
                 sums = np.add.reduceat(signs * reading, begins, axis=1, dtype=np.int64)
-                energy = (sums * sums).sum(axis=1)
-                at = int(np.argmax(energy))
+                fits = (here @ patterns[i]).astype(np.int64)  # sums of integers under 2^24: exact
+                scores = ((sums * sums).sum(axis=1) << 10) + gains[i] * fits
+                at = int(np.argmax(scores))
                 top = tops[i]
-                if top is None or int(energy[at]) > top[0]:
-                    tops[i] = int(energy[at]), Chosen(i, low + at, sums[at])
-        for top, square in zip(tops, squares.tolist(), strict=True):
+                if top is None or int(scores[at]) > top[0]:
+                    tops[i] = int(scores[at]), Chosen(i, low + at, sums[at])
+        for top, square in zip(tops, squares, strict=True):
             assert top is not None
             share = Fraction(top[0], max(1, square))
             if best is None or share > best[0]:
@@ -560,37 +580,68 @@ class Kgs:
         q, bits_signs, sums = self._together([(noise, self.chosen(noise)) for noise in distinct])
 
         # the message and the bare key are two questions: each pays for both
+        word = self._likeliest(sums, known)
+        fair = stats.sign_tail(word.sums, word.total)
+        count = stats.hypotheses(models=models, licenses=known.count, windows=2)
+        besides = models * self.code.wrong_message(known)
+        if word.message is not None and fair.at_most(stats.TRACE, count, besides):
+            return detection(
+                fair,
+                method=METHOD,
+                license=word.message.fingerprint,
+                payload=self.code.message(word.message),
+                n=int(np.count_nonzero(word.sums)),
+                T=word.total,
+                sum_q2=int((word.sums * word.sums).sum()),
+                hypotheses=count,
+                besides=besides,
+                threshold=stats.TRACE,
+                null=NULL,
+                spec_hash=self.spec.spec_hash(),
+            )
+        nearest = 2 * self.code.nearest(sums).astype(np.int8) - np.int8(1)
+        test = stats.chip_test(q, bits_signs * np.repeat(nearest, self._chips_a_bit))
         tries = 2 * (NONCES * READINGS) ** len(distinct)
-        word = self.code.nearest(sums)
-        plus = 2 * word.astype(np.int8) - np.int8(1)
-        test = stats.chip_test(q, bits_signs * np.repeat(plus, self._chips_a_bit))
-        named: Long | None = None
-        besides = Fraction(0)
-        count = stats.hypotheses(models=models, licenses=_WORDS, windows=tries)
-        tail = test.tail()
-        found = self.code.decode(word)
-        if isinstance(found, Long) and found in known:
-            fair = stats.fair_license_tail(stats.BitSums(sums).quantised(WEIGHTS), plus)
-            words = 2 * models * known.count * (fair.p or Fraction(1))
-            few = stats.hypotheses(models=models, licenses=known.count, windows=tries)
-            both = _both(tail, few, words)
-            others = models * self.code.wrong_message(known)
-            if both.at_most(stats.TRACE, few, others):
-                named, tail, count, besides = found, both, few, others
         return detection(
-            tail,
+            test.tail(),
             method=METHOD,
-            license=named.fingerprint if named else None,
-            payload=self.code.message(named) if named else None,
+            license=None,
             n=test.n,
             T=test.total,
             sum_q2=test.sum_q2,
-            hypotheses=count,
-            besides=besides,
+            hypotheses=stats.hypotheses(models=models, licenses=_WORDS, windows=tries),
             threshold=stats.TRACE,
             null=NULL,
             spec_hash=self.spec.spec_hash(),
         )
+
+    def _likeliest(self, sums: Int64, known: Nameable) -> Likeliest:
+        """Of the messages that may be named the one that the bits speak for most, if it is one alone."""
+        weighed = stats.BitSums(sums).quantised(WEIGHTS).q
+        if known.count > LISTED:  # too many to try: the likeliest codeword alone
+            word = self.code.nearest(sums)
+            found = self.code.decode(word)
+            total = int((weighed * (2 * word.astype(np.int64) - 1)).sum())
+            return Likeliest(found if isinstance(found, Long) and found in known else None, weighed, total)
+        messages, words = self._listed(known)
+        places = self.code.independent(sums)
+        totals = words[:, places].astype(np.int64) @ weighed[places]
+        at = int(np.argmax(totals))
+        alone = np.count_nonzero(totals == totals[at]) == 1
+        message = messages[at]
+        assert isinstance(message, Long)
+        return Likeliest(message if alone else None, weighed[places], int(totals[at]))
+
+    @cached_property
+    def _lists(self) -> dict[Nameable, tuple[list[Long] | list[Short], Int8]]:
+        return {}
+
+    def _listed(self, known: Nameable) -> tuple[list[Long] | list[Short], Int8]:
+        """PayloadCode.listed, the last one kept."""
+        if known not in self._lists:
+            self._lists.clear()
+            self._lists[known] = self.code.listed(known)
+        return self._lists[known]
 
     def bits(self, noises: Sequence[Noise]) -> npt.NDArray[np.uint8]:
         """The 64 bits of the nearest message, registered and authentic or not: for counting wrong bits."""
@@ -618,11 +669,6 @@ def moved(q: npt.NDArray[Any], rows: int, columns: int) -> npt.NDArray[Any]:
         ..., max(0, -rows) : high - max(0, rows), max(0, -columns) : wide - max(0, columns)
     ]
     return out
-
-
-def _both(chips: stats.Tail, count: int, words: Fraction) -> stats.Tail:
-    """The tail whose p times `count` is the larger of (a)'s p_global and (b)'s, `words`."""
-    return stats.Tail("exact", min(Fraction(1), words / count)) if chips.at_most(words, count) else chips
 
 
 def compare_shared(

@@ -18,6 +18,7 @@ import operator
 from collections.abc import Collection
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -97,11 +98,17 @@ class PayloadCode:
             value = high << k // 2 | low
         return value
 
+    @cached_property
+    def _round_key(self) -> bytes:
+        return self._subkey("payload round")
+
+    @cached_property
+    def _mac_key(self) -> bytes:
+        return self._subkey("payload mac")
+
     def _round(self, turn: int, half: int) -> int:
         wide = self.code.k // 2
-        return prf.mac(
-            self._subkey("payload round"), bytes([turn]) + half.to_bytes(-(-wide // 8), "big"), wide
-        )
+        return prf.mac(self._round_key, bytes([turn]) + half.to_bytes(-(-wide // 8), "big"), wide)
 
     def _mask(self) -> Bits:
         packed = prf.keystream(self._subkey("payload mask"), (self.code.k + 7) // 8)
@@ -132,7 +139,7 @@ class PayloadCode:
         return (payload.user << width) | self._mac(payload.user, 2, width), 36
 
     def _mac(self, head: int, size: int, bits: int) -> int:
-        return prf.mac(self._subkey("payload mac"), head.to_bytes(size, "big"), bits)
+        return prf.mac(self._mac_key, head.to_bytes(size, "big"), bits)
 
     def encode(self, payload: Long | Short) -> Bits:
         """Coded bits 0/1, masked or permuted, and interleaved.  # (bits,)"""
@@ -141,6 +148,31 @@ class PayloadCode:
     def signs(self, payload: Long | Short) -> npt.NDArray[np.int8]:
         """The coded bits as ±1.  # (bits,)"""
         return 2 * self.encode(payload).astype(np.int8) - np.int8(1)
+
+    def listed(self, known: Nameable) -> tuple[list[Long] | list[Short], npt.NDArray[np.int8]]:
+        """Every message that may be named, by number, and their coded bits as ±1.  # (known.count, bits)
+
+        About 25 microseconds a message.
+        """
+        pairs = [(f, u) for f in sorted(known.fingerprints) for u in sorted(known.users)]
+        messages = [Long(f, u) for f, u in pairs] if self.long else [Short(u) for _, u in pairs]
+        data = np.stack([self._close(self._data(message)[0]) for message in messages])
+        words = (data.astype(np.float32) @ self.code.rows.astype(np.float32)).astype(np.uint8) & 1
+        return messages, (words[:, self._order()].view(np.int8) << 1) - np.int8(1)
+
+    def independent(self, scores: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The places of as many coded bits as the message has, of the largest |score| whose bits are independent.
+
+        The bits of a message that nobody wrote, opened by the keyed permutation of a mixable code, are fair and
+        independent there, also where those of all places are not.  # (bits,) -> (k,), ascending
+        """
+        order = self._order()
+        plain = np.empty(self.bits, dtype=np.int64)
+        plain[order] = scores
+        chosen = self.code.most_reliable(plain)
+        back = np.empty(self.bits, dtype=np.int64)
+        back[order] = np.arange(self.bits)
+        return np.sort(back[chosen])
 
     def wrong_message(self, known: Nameable) -> Fraction:
         """Chance that one word which nobody wrote, whatever words it is mixed of, opens to a message that may be named.
