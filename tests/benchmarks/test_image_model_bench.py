@@ -363,14 +363,16 @@ def test_a_mean_is_over_all_of_its_conditions(made: Path) -> None:
     names = [name for name, condition in all_.items() if condition.group == "distortion"]
     found._seen = {("kgs", name): [Seen(0.9, True, False)] * 10 for name in names}
     found._seen |= {("gs", name): [] for name in all_}
-    found._seen["kgs", names[0]] = [Seen(0.5, False)] * 5 + [Seen(0.9, True, True)] * 5
+    found._seen["kgs", names[0]] = [Seen(0.5, False)] * 5 + [Seen(0.9, True, True, True)] * 5
     found._means()
     rows = {row.id: row for row in found.rows}
     assert rows["kgs_tpr_distortions"].value == pytest.approx(1 - 0.5 / len(names))
     assert rows["kgs_tpr_distortions"].met is False
     assert rows["kgs_bits_distortions"].value == pytest.approx(0.9 - 0.2 / len(names))
     assert rows["kgs_detected_distortions"].value == pytest.approx(0.5 / len(names))
-    assert set(rows) == {"kgs_tpr_distortions", "kgs_bits_distortions", "kgs_detected_distortions"}
+    assert rows["kgs_blind_distortions"].value == pytest.approx(0.5 / len(names))
+    parts = ("tpr", "bits", "blind", "detected")
+    assert set(rows) == {f"kgs_{part}_distortions" for part in parts}
     found.rows.clear()
     found._seen["kgs", names[0]] *= 20  # more of the worst: each condition weighs alike, so does its interval
     found._means()
