@@ -7,7 +7,8 @@ hypotheses are kept apart by type, because scoring one at the other's level accu
 (b) "this license": BitSums, Q_b = sum over the chips of bit b of q_i s_i, then T_j = sum Q_b w(c_jb). H0: the
 license's own secret bits were not used. An object marked for A *was* made with B's chip signs (they are the
 model's), so only the codeword is random for B. A codeword with structure (BCH) has no such null: it is
-decoded, its MAC checked and every registered one counted under (a).
+decoded, its MAC checked and every registered one counted under (a). Only on places whose bits are independent, of a
+message that went through a keyed permutation, it has one (payload, `independent`).
 
 Laws: "binomial", "exact" and "two-point" are the true tail, rounded up: counts of fair or biased coins, signs
 on unequal integers, and independent two-point variables (a Tardos code's innocent). Signs by the million are
