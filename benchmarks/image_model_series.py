@@ -474,7 +474,7 @@ class Studio:
             self.gs.votes(np.ones(self.spec.shape, dtype=np.float32)).tobytes() + bytes(self.message)
         )
         digest.update(np.sign(np.round(self.rings.pattern().real, 3)).astype(np.int8).tobytes())
-        kept = [kgs.NONCES, kgs.SYNC_PART, kgs.UNITS, kgs.LEVELS, kgs.READINGS, kgs.SURE, kgs.FITS]
+        kept = [kgs.NONCES, kgs.SYNC_PART, kgs.UNITS, kgs.LEVELS, kgs.READINGS, kgs.SURE, kgs.FITS, kgs.LATE]
         digest.update(json.dumps(kept).encode())
         return f"engine {ENGINE}, marks {digest.hexdigest()[:16]}"
 
@@ -703,7 +703,7 @@ def unpacked(item: Item, spec: kgs.KgsSpec) -> Noise:
     count, width = item.data[0], len(View())
     end = 1 + 2 * width * count
     rows = np.frombuffer(item.data[1:end], dtype="<i2").reshape(count, width).tolist()
-    views = tuple(View(turn, scale, bool(flip), *rest) for turn, scale, flip, *rest in rows)
+    views = tuple(View(turn, scale, bool(flip), *put, bool(late)) for turn, scale, flip, *put, late in rows)
     q = np.frombuffer(item.data[end:], dtype=np.int8)
     if q.size != count * spec.chips:
         raise SpecError(f"picture {item.index} has {q.size} values, {count} readings of {spec.chips} wanted")

@@ -15,7 +15,7 @@ import test_dss
 GOLDEN: Final = {
     "dss": [test_dss.GOLDEN["as it is"], test_dss.GOLDEN["cropped"]],
     "lkd": "be9b2906af62a94c8e2a7db16192ba9e",  # that of test_lkd.py
-    "kgs": "c00d07e580a3eadb6db3da94b9ead92c",
+    "kgs": "dc0e35c54962a3c35e6bb9b4711de21f",
 }
 SCRIPT: Final = """
 import hashlib, json, sys

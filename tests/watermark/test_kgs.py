@@ -266,6 +266,14 @@ def test_a_word_that_several_messages_mix_to_names_nobody(monkeypatch: pytest.Mo
 # --- cases of several pictures
 
 
+def test_where_nobody_is_named_the_null_is_of_pictures_made_without_the_key() -> None:
+    """Those made with it for a license that may not be named are detected."""
+    noise = marked(MARK, 9, 0.1, seed=1)
+    named, other = MARK.verdict([noise], USERS), MARK.verdict([noise], [78])
+    assert (named.decision, named.license, named.null) == ("detected", 123_456, kgs.NULL)
+    assert (other.decision, other.license, other.null) == ("detected", None, kgs.NULL_KEY)
+
+
 def test_pictures_of_one_message_are_one_case() -> None:
     noises = [marked(MARK, nonce, 0.44, seed=10 * nonce + 1, name=str(nonce)) for nonce in (11, 12, 13)]
     assert all(MARK.verdict([noise], USERS).license is None for noise in noises)
@@ -496,7 +504,8 @@ def test_pictures_read_together_are_read_as_each_alone(shown: tuple[Inverter, Kg
     model, mark, picture = shown
     given = [picture, Picture(attacks.flip(picture.rgb)), Picture(attacks.jpeg(picture.rgb, 80))]
     together = model.noises(given, mark)
-    assert [noise.views for noise in together] == [(View(),), (View(), View(flip=True)), (View(),)]
+    mirrored = (View(), View(late=True), View(flip=True))
+    assert [noise.views for noise in together] == [(View(),), mirrored, (View(),)]
     for one, noise in zip(given, together, strict=True):
         assert noise.digest() == model.noise(one, mark).digest()
     assert model.noises([], mark) == []
@@ -511,9 +520,9 @@ def test_the_pictures_of_a_case_are_inverted_in_batches(
     sizes: list[int] = []
     invert = model.invert
 
-    def counted(latents: Any, steps: int) -> Any:
+    def counted(latents: Any, steps: int, **options: bool) -> Any:
         sizes.append(len(latents))
-        return invert(latents, steps)
+        return invert(latents, steps, **options)
 
     monkeypatch.setattr(model, "invert", counted)
     monkeypatch.setattr(model, "batch", 2)
@@ -532,8 +541,26 @@ def test_what_fits_nothing_is_read_as_it_is(shown: tuple[Inverter, Kgs, Picture]
     model, mark, _ = shown
     plain = Picture(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     noise = model.noise(plain, mark, kgs.wide_views(mark.spec)[:120])
-    assert noise.views == (View(),)
+    assert noise.views == (View(), View(late=True))
     assert mark.verdict([noise], USERS).decision == "not_detected"
+
+
+def test_what_is_damaged_is_inverted_late_and_searched_only_if_that_is_unclear(
+    shown: tuple[Inverter, Kgs, Picture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, mark, picture = shown
+    invert, asked = model.invert, []
+
+    def misled(latents: Any, steps: int, *, late: bool = False) -> Any:
+        asked.append((len(latents), steps, late))
+        return invert(latents, steps) if late else 0 * latents
+
+    monkeypatch.setattr(model, "invert", misled)
+    noise = model.noise(picture, mark, kgs.wide_views(mark.spec))
+    assert noise.views == (View(), View(late=True))
+    assert asked == [(1, mark.spec.steps, False), (1, mark.spec.search_steps, True)]
+    assert mark.chosen(noise).reading == 1
+    assert mark.verdict([noise], USERS).license == 123_456
 
 
 def test_views_are_undone_where_the_picture_reaches() -> None:
@@ -605,6 +632,26 @@ def test_the_inversion_leads_back_to_the_starting_noise(kind: str, prediction: s
     assert float(back.std()) == pytest.approx(1, abs=0.15)
 
 
+def test_late_inversions_begin_with_latents_as_they_are_scaled_there() -> None:
+    import torch
+    from diffusion import tiny_pipeline
+
+    pipeline = tiny_pipeline()
+    model = Inverter(pipeline, kgs.plan(pipeline))
+    latents = torch.ones(1, 4, 16, 16)
+    seen = []
+    pipeline.unet.register_forward_pre_hook(
+        lambda _, given: seen.append((int(given[1]), float(given[0].mean())))
+    )
+    with torch.inference_mode():
+        model.invert(latents, 3)
+        model.invert(latents, 3, late=True)
+    alphas = kgs._alphas(pipeline)
+    assert [t for t, _ in seen] == [0, 333, 666, 249, 499, 749]
+    assert seen[0][1] == 1.0
+    assert seen[3][1] == pytest.approx(alphas[249] ** 0.5)
+
+
 @pytest.mark.parametrize("xl", [False, True])
 def test_pictures_are_made_and_read(xl: bool) -> None:
     from diffusion import tiny_pipeline
@@ -624,7 +671,7 @@ def test_pictures_are_made_and_read(xl: bool) -> None:
     framed = [(made[0].picture, view) for view in views]
     alone, together = one._read(framed, 3), two._read(framed, 3)
     assert int(np.abs(alone.astype(int) - together).max()) <= 1
-    assert one.noise(made[0].picture, mark).q.shape == (1, *spec.shape)
+    assert one.noise(made[0].picture, mark, ()).q.shape == (2, *spec.shape)
     assert all(bool((value == before[name]).all()) for name, value in pipeline.unet.state_dict().items())
 
 

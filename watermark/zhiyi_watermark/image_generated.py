@@ -63,11 +63,14 @@ from zhiyi_watermark.tensorfile import TensorFile, parsed
 if TYPE_CHECKING:  # torch is heavy and only the pipeline needs it
     import torch
 
-METHOD: Final = "kgs-4"
+METHOD: Final = "kgs-5"
 NULL: Final = (
     "none of the pictures was made for the message named: either they were made without this key, whose signs are fair "
     "and independent of them, or with it for others, and what theirs mix to opens by chance to a message that may be "
     "named"
+)
+NULL_KEY: Final = (
+    "the pictures were made without this key, whose signs are fair and independent of them"  # names nobody
 )
 NONCES: Final = 1 << 12
 SYNC_PART: Final = 8  # one chip in this many
@@ -79,6 +82,7 @@ SYNC_GAIN: Final = 15  # weight of the sync pattern beside the bits, where the n
 READINGS: Final = 5  # of a picture: as it is, and as the sync pattern fits best
 SURE: Final = 49  # z^2 of the sync pattern, best of all nonces, at which nothing else is looked for
 FITS: Final = 36  # z^2 at which a way to put the picture back is read
+LATE: Final = 250  # thousandths of the training steps after which a damaged picture's inversion begins
 MIN_CHIPS: Final = 1 << 10
 MAX_CHIPS: Final = 1 << 18  # latents of 4 x 256 x 256
 MAX_PICTURES: Final = 64  # of a case
@@ -163,7 +167,8 @@ class KgsSpec:
     def spec_hash(self) -> bytes:
         """SHA-256 over the spec, the constants of this file and the thresholds: the detector's identity."""
         constants = [
-            METHOD, NONCES, SYNC_PART, UNITS, LEVELS, WEIGHTS, LISTED, SYNC_GAIN, READINGS, SURE, FITS, _GRAY
+            METHOD, NONCES, SYNC_PART, UNITS, LEVELS, WEIGHTS, LISTED, SYNC_GAIN, READINGS, SURE, FITS, LATE,
+            _GRAY,
         ]  # fmt: skip
         limits = [str(x) for x in (stats.TRACE, stats.REJECT, shared.AGREEMENT)]
         return hashlib.sha256(json.dumps([self.to_json(), constants, limits]).encode()).digest()
@@ -295,6 +300,7 @@ class View(NamedTuple):
     right: int = 0
     row: int = 0  # its cell (0, 0) is this one of the frame's; found by the sync pattern
     column: int = 0
+    late: bool = False  # inverted from LATE on, not from the first training step
 
 
 FLIPS: Final = (View(flip=True),)
@@ -611,7 +617,7 @@ class Kgs:
             sum_q2=test.sum_q2,
             hypotheses=stats.hypotheses(models=models, licenses=_WORDS, windows=tries),
             threshold=stats.TRACE,
-            null=NULL,
+            null=NULL_KEY,
             spec_hash=self.spec.spec_hash(),
         )
 
@@ -795,8 +801,10 @@ class Inverter:
         self._conditions = _unprompted(pipeline, spec)
 
     def noise(self, picture: Picture, mark: Kgs, views: Sequence[View] = FLIPS) -> Noise:
-        """The picture's readings: as it is and, unless the sync pattern is plain there, as it fits best when the
-        views are undone. views: () to look for none, FLIPS, or wide_views(spec): hundreds of inversions.
+        """The picture's readings: as it is; unless the sync pattern is plain there, the same inverted from LATE on; and
+        unless it is plain there either, as it fits best when the views are undone.
+
+        views: () to look for none, FLIPS, or wide_views(spec): hundreds of inversions.
 
         Raises SpecError on a mark of another spec, UnavailableError on sizes that are not examined.
         """
@@ -808,24 +816,32 @@ class Inverter:
             raise SpecError("the mark is of another specification than the pipeline")
         for picture in pictures:
             check_size(picture)
-        first = self._read([(picture, View()) for picture in pictures], self.spec.steps)
-        out = []
-        for picture, q in zip(pictures, first, strict=True):
-            kept, readings = [View()], q[None]
+        found = [[View()] for _ in pictures]
+        read = [q[None] for q in self._read([(picture, View()) for picture in pictures], self.spec.steps)]
+        damaged = [i for i, q in enumerate(read) if not _reaches(mark.sync_fit(q[0]), SURE)]
+        again = self._read([(pictures[i], View(late=True)) for i in damaged], self.spec.search_steps)
+        for i, q in zip(damaged, again, strict=True):
+            found[i].append(View(late=True))
+            read[i] = np.stack([read[i][0], q])
             if views and not _reaches(mark.sync_fit(q), SURE):
-                hits = []
-                tries = self._read([(picture, view) for view in views], self.spec.search_steps)
-                for view, tried in zip(views, tries, strict=True):
-                    fit = mark.sync_fit(tried, self._reach(view))
-                    if _reaches(fit, FITS):
-                        moved_view = view._replace(row=fit[2], column=fit[3])
-                        hits.append((Fraction(fit[0] ** 2, fit[1]), moved_view))
-                hits.sort(key=lambda hit: hit[0], reverse=True)
-                kept += [view for _, view in hits[: READINGS - 1]]
-                more = self._read([(picture, view) for view in kept[1:]], self.spec.steps)
-                readings = np.concatenate([readings, more])
-            out.append(Noise(readings, tuple(kept), self.spec.spec_hash().hex(), picture.digest.hex()))
-        return out
+                found[i] += self._fitting(pictures[i], mark, views)[: READINGS - 2]
+                more = self._read([(pictures[i], view) for view in found[i][2:]], self.spec.steps)
+                read[i] = np.concatenate([read[i], more])
+        return [
+            Noise(q, tuple(kept), self.spec.spec_hash().hex(), picture.digest.hex())
+            for picture, kept, q in zip(pictures, found, read, strict=True)
+        ]
+
+    def _fitting(self, picture: Picture, mark: Kgs, views: Sequence[View]) -> list[View]:
+        """Those at which the sync pattern fits, the best first, and where."""
+        hits = []
+        tries = self._read([(picture, view) for view in views], self.spec.search_steps)
+        for view, tried in zip(views, tries, strict=True):
+            fit = mark.sync_fit(tried, self._reach(view))
+            if _reaches(fit, FITS):
+                hits.append((Fraction(fit[0] ** 2, fit[1]), view._replace(row=fit[2], column=fit[3])))
+        hits.sort(key=lambda hit: hit[0], reverse=True)
+        return [view for _, view in hits]
 
     def _reach(self, view: View) -> int:
         """By how many cells a cropped picture may lie off the middle of the frame."""
@@ -834,7 +850,7 @@ class Inverter:
         return math.ceil(max(self.spec.rows, self.spec.columns) * (_WHOLE - view.scale) / (2 * _WHOLE))
 
     def _read(self, framed: Sequence[tuple[Picture, View]], steps: int) -> Int8:
-        """q of each picture when its view is undone.  # (pairs, channels, rows, columns)"""
+        """q of each picture when its view is undone, all late or none.  # (pairs, channels, rows, columns)"""
         import torch
 
         out = np.zeros((len(framed), *self.spec.shape), dtype=np.int8)
@@ -843,7 +859,8 @@ class Inverter:
             frames = [_framed(picture, view, self.spec) for picture, view in batch]
             pixels = np.stack([frame for frame, _ in frames]).astype(np.float32) / 127.5 - 1
             with torch.inference_mode():
-                z = self.invert(self.encode(torch.from_numpy(pixels).permute(0, 3, 1, 2)), steps)
+                z = self.encode(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+                z = self.invert(z, steps, late=batch[0][1].late)
             values = z.float().cpu().numpy()
             if not bool(np.isfinite(values).all()):
                 raise UnavailableError("the inversion gives infinite values; load the pipeline as float32")
@@ -860,11 +877,12 @@ class Inverter:
         latents: torch.Tensor = ((made - shift) * factor).to(self._pipeline.unet.dtype)
         return latents
 
-    def invert(self, latents: torch.Tensor, steps: int) -> torch.Tensor:
+    def invert(self, latents: torch.Tensor, steps: int, *, late: bool = False) -> torch.Tensor:
         """The noise that leads to these latents without a prompt: DDIM's step, taken backwards.  # as given
 
         From t = 0 to the last training step T-1, x_t' = sqrt(a') x_0 + sqrt(1-a') eps with x_0 and eps as the UNet
-        sees them at t.
+        sees them at t. late: from t = LATE T / 1000, where the latents times sqrt(a) are taken for x_t: at the first
+        steps the UNet takes what an attack did to a picture for a little noise, and makes it large.
         """
         import torch
 
@@ -874,8 +892,11 @@ class Inverter:
             name: value.expand(len(latents), *value.shape[1:]) for name, value in self._conditions.items()
         }
         hidden = conditions.pop("encoder_hidden_states")
-        x = latents
-        for now, then in pairwise(np.rint(np.linspace(0, len(alphas) - 1, steps + 1)).astype(int).tolist()):
+        begin = LATE * (len(alphas) - 1) // 1000 if late else 0
+        x = latents * math.sqrt(alphas[begin]) if late else latents
+        for now, then in pairwise(
+            np.rint(np.linspace(begin, len(alphas) - 1, steps + 1)).astype(int).tolist()
+        ):
             signal, rest = math.sqrt(alphas[now]), math.sqrt(1 - alphas[now])
             out = unet(
                 x,
