@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 
 FOLDER: Final = Path(__file__).resolve().parent / "pictures"
-LIMIT: Final = 10_000_000  # bytes of all files together
+LIMIT: Final = 12_000_000  # bytes of all files together
 Place = tuple[str, int]  # mark, picture
 
 
