@@ -95,7 +95,7 @@ _POOLED: Final = 256  # fixed point of the mean activation
 _TURN: Final = 16  # the turn k is by 2 arctan(k / 16)
 _TURNED: Final = (0, 1, 2, 3, 4, 5, 7, 9, 11, 13, 16)  # k: 0, 7, 14, 21, 28, 35, 47, 59, 69, 78, 90 degrees
 _AT_ONCE: Final = 1 << 14  # words compared at once
-_CELLS: Final = 1 << 21  # numbers of a picture worked on at once
+_CELLS: Final = 1 << 18  # numbers of a picture worked on at once: what the cache of a core holds
 _DECODING: Final[Mapping[str, Any]] = {
     "_class_name": "AutoencoderKL",
     "act_fn": "silu",
