@@ -561,6 +561,8 @@ def test_what_is_damaged_is_inverted_late_and_searched_only_if_that_is_unclear(
     assert asked == [(1, mark.spec.steps, False), (1, mark.spec.search_steps, True)]
     assert mark.chosen(noise).reading == 1
     assert mark.verdict([noise], USERS).license == 123_456
+    with pytest.raises(SpecError, match="read late where they need it"):
+        model.noise(picture, mark, [View(turn=5, late=True)])
 
 
 def test_views_are_undone_where_the_picture_reaches() -> None:

@@ -806,7 +806,7 @@ class Inverter:
 
         views: () to look for none, FLIPS, or wide_views(spec): hundreds of inversions.
 
-        Raises SpecError on a mark of another spec, UnavailableError on sizes that are not examined.
+        Raises SpecError on a mark of another spec and on late views, UnavailableError on sizes that are not examined.
         """
         return self.noises([picture], mark, views)[0]
 
@@ -814,6 +814,10 @@ class Inverter:
         """noise() of several pictures, inverted together."""
         if mark.spec != self.spec:
             raise SpecError("the mark is of another specification than the pipeline")
+        if late := [view for view in views if view.late]:
+            raise SpecError(
+                f"{late[0]} is late; pictures are read late where they need it, views say how they lie"
+            )
         for picture in pictures:
             check_size(picture)
         found = [[View()] for _ in pictures]
@@ -850,7 +854,7 @@ class Inverter:
         return math.ceil(max(self.spec.rows, self.spec.columns) * (_WHOLE - view.scale) / (2 * _WHOLE))
 
     def _read(self, framed: Sequence[tuple[Picture, View]], steps: int) -> Int8:
-        """q of each picture when its view is undone, all late or none.  # (pairs, channels, rows, columns)"""
+        """q of each picture when its view is undone, all of them late or none.  # (pairs, channels, rows, columns)"""
         import torch
 
         out = np.zeros((len(framed), *self.spec.shape), dtype=np.int8)
